@@ -1,0 +1,24 @@
+"""xmodal: mammography and histopathology bridged by one vision transformer. The map of the module.
+
+Each file imports only from those above it in this list:
+
+    config       paths, domains, seeds, the two profiles
+    record       seeding, provenance, atomic writing and loading of a run; the papermill wrapper
+    doctor       says in words what is wrong with the environment
+    cohort       the cohort table: schema, label sets, patient-level splits, leave-one-domain-out, pairing
+    stats        numpy in, small named results out; resampling by patient
+    images       pixels in, pixels out: mammogram, tissue, stain, tiles
+    preprocess   native files to the cohort table and its image arrays
+    loaders      paired batches for fastai
+    model        shared encoder, adapters, MixStyle, necks, heads
+    losses       one function an objective of Table 1
+    learner      the fastai Learner, its callbacks, the table of methods
+    adapt        test-time adaptation: configure, step, reset
+    baselines    radiomic features with classic learners; unimodal and fusion baselines
+    explain      attention, retrieval, conclusion card
+    panels       the tables that the figures are drawn from
+
+Data flows one way: native files -> cohort -> runs -> predictions -> panel tables -> figures. `data_scripts` reads native
+files, `notebooks` call these rooms in order, `figures` draw.
+"""
+__version__ = "0.1.0"

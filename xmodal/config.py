@@ -1,0 +1,67 @@
+"""Paths, names and the two profiles. Nothing else in the package holds a path or branches on a profile."""
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+HOME = Path(__file__).resolve().parents[1]                # the checkout
+ROOT = Path(os.environ.get("XMODAL_HOME", HOME)).resolve()  # where data/, runs/ and figures/ are written
+DATA, RUNS, FIGURES = ROOT / "data", ROOT / "runs", ROOT / "figures"
+
+CLASSES = ("normal", "benign", "in situ", "invasive")    # y in {0, 1, 2, 3}; also the ordered grades of Eq. 8
+MAMMOGRAPHY, HISTOPATHOLOGY = MODALITIES = ("mammography", "histopathology")
+DOMAINS = {"cbis_ddsm": MAMMOGRAPHY, "inbreast": MAMMOGRAPHY, "bach": HISTOPATHOLOGY, "camelyon": HISTOPATHOLOGY}
+SEEDS = (42, 1234, 5678)
+SPLITS = ("train", "validation", "source test", "target")
+CONDITIONS = ("source", "adabn", "tent", "causal")       # how the target was met: unadapted, or by one of three adaptations
+
+
+class Problem(ValueError):
+    """Something the user can mend. The message is one sentence: what was wrong, where, and what to do."""
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Everything that differs between a lesson on a laptop and the paper on a GPU."""
+    name: str
+    phantom: bool            # phantom data (and every figure says so), or the public datasets
+    image_size: int          # side of the square model input, pixels
+    patch: int               # side of a ViT patch, pixels
+    width: int               # embedding dimension
+    depth: int               # transformer blocks
+    heads: int               # attention heads
+    adapter: int             # bottleneck width of an adapter
+    tile_um: float           # side of a histology tile, micrometres
+    tiles_per_slide: int     # at most this many tiles are kept of a slide or a field of view
+    batch: int               # patients a batch: a mammogram and a tile of each
+    epochs: int
+    lr: float
+    weight_decay: float
+    amp: bool                # bfloat16 autocast
+    device: str
+    pretrained: str          # "phantom": the encoder of 03a_pretrain; "timm": timm's cache; "": random
+    pretrain_patients: int   # patients of the separate pretraining phantom
+    pretrain_epochs: int
+
+
+PROFILES = {
+    "lesson": Profile("lesson", phantom=True, image_size=96, patch=12, width=96, depth=4, heads=3, adapter=8,
+                      tile_um=256.0, tiles_per_slide=4, batch=16, epochs=12, lr=1e-3, weight_decay=1e-4,
+                      amp=False, device="cpu", pretrained="phantom", pretrain_patients=400, pretrain_epochs=12),
+    "paper": Profile("paper", phantom=False, image_size=224, patch=16, width=768, depth=12, heads=12, adapter=64,
+                     tile_um=128.0, tiles_per_slide=200, batch=16, epochs=50, lr=1e-4, weight_decay=1e-4,
+                     amp=True, device="cuda", pretrained="timm", pretrain_patients=0, pretrain_epochs=0),
+}
+
+
+def profile(name):
+    """The profile called `name`, or a `Problem` that lists the names there are."""
+    if name not in PROFILES:
+        raise Problem(f"There is no profile {name!r}; choose one of {', '.join(PROFILES)}.")
+    return PROFILES[name]
+
+
+def domain(name):
+    """`name` if it is a domain, or a `Problem` that lists the domains there are."""
+    if name not in DOMAINS:
+        raise Problem(f"There is no domain {name!r}; choose one of {', '.join(DOMAINS)}.")
+    return name
