@@ -3,7 +3,7 @@
 A run lies in runs/<profile>/<method>/<held_out>/seed_<n>/:
     config.json  environment.json  model.safetensors  history.csv  predictions.parquet  embeddings.npz
     trajectory.csv (after test-time adaptation)  done (a sha256 for each of the others, so that damage is seen)
-Nothing is pickled. `python -m xmodal.record NOTEBOOK OUT NAME=VALUE ...` runs a notebook with checked parameters.
+Nothing is pickled.
 """
 import contextlib
 import hashlib
@@ -14,7 +14,6 @@ import os
 import platform
 import random
 import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -90,3 +89,194 @@ def write_json(path, value):
 def run_dir(profile, method, held_out, seed):
     """runs/<profile>/<method>/<held_out>/seed_<n>; `profile` is a Profile or its name."""
     return config.RUNS / getattr(profile, "name", profile) / method / config.domain(held_out) / f"seed_{int(seed)}"
+
+
+def _cpu():
+    """The processor's name as the system gives it."""
+    with contextlib.suppress(OSError, StopIteration):
+        line = next(line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name"))
+        return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
+
+
+def _commit():
+    """The git commit of the checkout, with "+changes" where files differ from it; "" outside git."""
+    git = ["git", "-c", "safe.directory=*", "-C", str(config.HOME)]
+    try:
+        commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+        changed = subprocess.run([*git, "status", "--porcelain", "-uno"], capture_output=True, text=True, check=True).stdout
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+    return commit + ("+changes" if changed.strip() else "")
+
+
+def environment():
+    """What the numbers were made with: versions, processor, threads, commit. The same for every seed."""
+    import torch
+    names = ("numpy", "scipy", "pandas", "scikit-learn", "scikit-image", "torch", "torchvision", "timm", "fastai", "pydicom",
+             "openslide-python", "openslide-bin", "histolab", "torchstain")
+    versions = {}
+    for name in names:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[name] = importlib.metadata.version(name)
+    return {"python": platform.python_version(), "platform": platform.platform(), "cpu": _cpu(), "cores": os.cpu_count(),
+            "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else "", "threads": torch.get_num_threads(),
+            "commit": _commit(), "packages": versions}
+
+
+# ---- a run -------------------------------------------------------------------------------------------------------
+
+FILES = ("config.json", "environment.json", "model.safetensors", "history.csv", "predictions.parquet", "embeddings.npz")
+LATER = "trajectory.csv"  # after test-time adaptation
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a run folder holds. `state`, the model's tensors by name, is read from disk when asked for."""
+    folder: Path
+    config: dict
+    history: pd.DataFrame
+    predictions: pd.DataFrame
+    embeddings: dict
+    trajectory: pd.DataFrame | None  # None before test-time adaptation
+
+    @property
+    def state(self):
+        from safetensors.torch import load_file
+        return load_file(self.folder / "model.safetensors")
+
+
+def check_predictions(table, where):
+    """`table` with the types of PREDICTIONS. Raises `Problem` where it does not fit or a patient is in two splits."""
+    try:
+        table = PREDICTIONS.validate(table)
+    except (pa.errors.SchemaError, pa.errors.SchemaErrors) as error:
+        raise Problem(f"The predictions of {where} do not fit their schema ({str(error).splitlines()[0]}); "
+                      "delete that folder and train it again with 03_train.") from None
+    torn = table.groupby("patient")["split"].nunique().loc[lambda n: n > 1]
+    if len(torn):
+        raise Problem(f"In the predictions of {where} patient {torn.index[0]!r} is in two splits; "
+                      "split by patient (cohort.leave_one_out does) and train again.")
+    return table
+
+
+def _write(folder, files, drop=None):
+    """Writes {name: writer(path)}: all is prepared before any file takes its name or `drop` goes; `done` comes last."""
+    with contextlib.ExitStack() as stack:
+        for name, writer in files.items():
+            writer(stack.enter_context(atomic(folder / name)))
+        (folder / "done").unlink(missing_ok=True)  # from here until `done` is back the run counts as unfinished
+        if drop:
+            (folder / drop).unlink(missing_ok=True)
+    write_json(folder / "done", {name: sha256(folder / name) for name in (*FILES, LATER) if (folder / name).exists()})
+
+
+def _plain(value):
+    """`value` as JSON gives it back, so that tuples and lists compare equal."""
+    return json.loads(json.dumps(value))
+
+
+def _arrays(arrays):
+    """Text that pandas holds as objects becomes unicode, since nothing here may be pickled (savez then refuses the rest)."""
+    arrays = {name: np.asarray(value) for name, value in arrays.items()}
+    is_text = lambda value: value.dtype == object and all(isinstance(v, str) for v in value.ravel())
+    return {name: value.astype(str) if is_text(value) else value for name, value in arrays.items()}
+
+
+def save_run(folder, config, model_state, history, predictions, embeddings):
+    """Writes a finished training to `folder`, each file atomically and `done` last; returns `folder`.
+
+    config       dict with profile (a name, or the Profile as a dict), method, held_out, seed, and what else made the run
+    model_state  dict of tensors
+    history      DataFrame, a row an epoch
+    predictions  DataFrame fitting PREDICTIONS; otherwise `Problem`, and nothing is written
+    embeddings   dict of arrays with the same first dimension
+    """
+    from safetensors.torch import save_file
+    folder = Path(folder)
+    predictions = check_predictions(predictions, folder)
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in model_state.items()}
+    dump = lambda value: lambda p: p.write_text(json.dumps(value, indent=1, sort_keys=True) + "\n")
+    _write(folder, {"config.json": dump(config), "environment.json": dump(environment()),
+                    "model.safetensors": lambda p: save_file(state, p),
+                    "history.csv": lambda p: history.to_csv(p, index=False),
+                    "predictions.parquet": lambda p: predictions.to_parquet(p, index=False),
+                    "embeddings.npz": lambda p: np.savez(p, allow_pickle=False, **_arrays(embeddings))},
+           drop=LATER)  # it belonged to the weights that are now replaced
+    return folder
+
+
+def _intact(folder):
+    """The names in `done`. Raises `Problem` if the run is unfinished, or a file differs from what `done` says."""
+    if not (folder / "done").exists():
+        raise Problem(f"The run {folder} is not finished; run 03_train for it again, or delete the folder.")
+    try:
+        done = json.loads((folder / "done").read_text())
+        bad = [name for name in sorted({*FILES, *done}) if name not in done or sha256(folder / name) != done[name]]
+    except (OSError, ValueError, TypeError) as error:
+        raise Problem(f"The run {folder} is damaged ({error}); delete the folder and run 03_train for it again.") from None
+    if bad:
+        raise Problem(f"The run {folder} is damaged ({bad[0]} is not what was written); delete the folder and run 03_train for it again.")
+    return done
+
+
+def load_run(folder):
+    """The `Run` in `folder`. Raises `Problem` if it is missing, unfinished, damaged, or does not fit the schema."""
+    folder = Path(folder)
+    done = _intact(folder)
+    with np.load(folder / "embeddings.npz", allow_pickle=False) as arrays:
+        embeddings = dict(arrays)
+    read = lambda name: pd.read_csv(folder / name, float_precision="round_trip")
+    return Run(folder, json.loads((folder / "config.json").read_text()), read("history.csv"),
+               check_predictions(pd.read_parquet(folder / "predictions.parquet"), folder), embeddings,
+               read(LATER) if LATER in done else None)
+
+
+def is_done(folder, config):
+    """True if the run in `folder` is finished, undamaged, and was made with `config`."""
+    folder = Path(folder)
+    if not (folder / "done").exists():
+        return False
+    try:
+        _intact(folder)
+    except Problem as problem:
+        log.warning("%s", problem)
+        return False
+    return json.loads((folder / "config.json").read_text()) == _plain(config)
+
+
+def update_run(folder, predictions=None, trajectory=None):
+    """Adds what test-time adaptation found: `predictions` replace those of the same conditions, `trajectory` is written anew."""
+    run, files = load_run(folder), {}
+    if predictions is not None:
+        kept = run.predictions[~run.predictions.condition.isin(set(predictions.condition))]
+        table = check_predictions(pd.concat([kept, predictions], ignore_index=True), run.folder)
+        files["predictions.parquet"] = lambda p: table.to_parquet(p, index=False)
+    if trajectory is not None:
+        files[LATER] = lambda p: trajectory.to_csv(p, index=False)
+    _write(run.folder, files)
+    return run.folder
+
+
+def collect(profile):
+    """The predictions of all runs of a profile (or its name), with columns method, held_out and seed.
+
+    Raises `Problem` where there are no runs, where one is unfinished or damaged or lies in a folder that is not its own,
+    and where two were made with different settings of the profile: such numbers are not compared.
+    """
+    name = getattr(profile, "name", profile)
+    tables, first = [], None
+    for folder in sorted(p for p in (config.RUNS / name).glob("*/*/seed_*") if p.is_dir()):
+        run = load_run(folder)
+        made, own = run.config, run_dir(name, run.config["method"], run.config["held_out"], run.config["seed"])
+        first = first or run
+        used = made["profile"]["name"] if isinstance(made["profile"], dict) else made["profile"]
+        if used != name or made["profile"] != first.config["profile"]:
+            raise Problem(f"The run {folder} was made with other settings ({used}) than {first.folder}; delete one of them: "
+                          "results of two profiles are not mixed.")
+        if own != folder:
+            raise Problem(f"The run {folder} says that it is {own}; move it there, or delete it.")
+        tables.append(run.predictions.assign(method=made["method"], held_out=made["held_out"], seed=made["seed"]))
+    if not tables:
+        raise Problem(f"There are no runs in {config.RUNS / name}; run 03_train first (or `make reproduce`).")
+    return pd.concat(tables, ignore_index=True)
