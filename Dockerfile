@@ -1,0 +1,30 @@
+# make image && docker run --rm --publish 127.0.0.1:8888:8888 xmodal          JupyterLab; the address it prints holds the token
+# docker run --rm --volume xmodal-results:/home/jovyan/results xmodal make reproduce
+ARG BASE=debian:12.11-slim
+FROM ${BASE}
+SHELL ["/bin/bash", "-o", "pipefail", "-c"]
+LABEL org.opencontainers.image.title="xmodal" org.opencontainers.image.licenses="Apache-2.0"
+
+RUN apt-get update --yes \
+ && DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends \
+      ca-certificates fonts-liberation gcc git libc6-dev make python3 python3-dev python3-venv tini \
+ && apt-get clean && rm -rf /var/lib/apt/lists/* \
+ && useradd --no-log-init --create-home --shell /bin/bash --uid 1000 --gid 100 --no-user-group jovyan \
+ && install --directory --owner 1000 --group 100 /home/jovyan/xmodal /home/jovyan/results
+
+ENV LANG=C.UTF-8 LC_ALL=C.UTF-8 SHELL=/bin/bash HOME=/home/jovyan XMODAL_HOME=/home/jovyan/results
+USER 1000:100
+WORKDIR /home/jovyan/xmodal
+
+# The environment changes seldom and the project often, so the project comes last.
+COPY --chown=1000:100 Makefile requirements.lock ./
+RUN UV_NO_CACHE=1 PIP_NO_CACHE_DIR=1 make env
+COPY --chown=1000:100 . .
+RUN touch .venv/.stamp
+
+EXPOSE 8888
+HEALTHCHECK --interval=30s --timeout=5s --start-period=60s --retries=3 \
+  CMD ["python3", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8888/api', timeout=4)"]
+ENTRYPOINT ["/usr/bin/tini", "-g", "--"]
+# An unset or empty JUPYTER_TOKEN makes the server draw a token of its own; it is never without one.
+CMD ["make", "lab", "IP=0.0.0.0"]

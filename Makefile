@@ -1,0 +1,78 @@
+# xmodal. `make` alone lists what can be made. Only Python 3.11, a C compiler, git and make are needed beforehand.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+UV_VERSION := 0.13.9
+UV := .uv/bin/uv
+PY := .venv/bin/python
+CORES ?= 2
+PROFILE ?= lesson
+IP ?= 127.0.0.1
+PORT ?= 8888
+
+# In the order in which each reads what another wrote; 00_start_here looks at the trained model, so it is run last.
+NOTEBOOKS := $(patsubst %,notebooks/%.ipynb,01_download 02_preprocess 03a_pretrain 03_train 04_tta 05_evaluate 06_interpret 00_start_here)
+
+export JUPYTER_PREFER_ENV_PATH := 1
+export PYTHONPATH := $(CURDIR)
+export PYTHONNOUSERSITE := 1
+
+.PHONY: help env doctor lab reproduce notebooks figures test bench lock image clean
+
+help:  ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+
+env: .venv/.stamp  ## make .venv/ from requirements.lock (about a minute; needs the network once)
+
+.uv/.stamp-$(UV_VERSION):
+	@$(PYTHON) -c 'import sys, venv; sys.exit(sys.version_info[:2] != (3, 11))' || \
+	  { echo "Python 3.11 with its venv module is needed and $(PYTHON) is not; install it, or say make env PYTHON=/path/to/python3.11."; exit 1; }
+	@$(PYTHON) -m venv --clear .uv
+	@.uv/bin/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+	@touch $@
+
+.venv/.stamp: requirements.lock .uv/.stamp-$(UV_VERSION)
+	@test -x $(PY) || $(UV) venv --quiet --clear --python .uv/bin/python .venv
+	@VIRTUAL_ENV= UV_LINK_MODE=$${UV_LINK_MODE:-copy} $(UV) pip sync --quiet --python $(PY) --require-hashes requirements.lock
+	@echo "$(CURDIR)" > "$$($(PY) -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/xmodal.pth"
+	@touch $@
+
+doctor: env  ## say in words what is wrong with the environment
+	@$(PY) -m xmodal.doctor
+
+lab: env  ## open the notebooks in JupyterLab, on this machine only and with a token
+	@if [ "$$(id -u)" = 0 ]; then echo "The notebook server does not run as root; log in as a user (or build the container: make image)."; exit 1; fi
+	JUPYTER_NO_CONFIG=1 .venv/bin/jupyter lab --ip=$(IP) --port=$(PORT) --ServerApp.root_dir="$(CURDIR)" notebooks/00_start_here.ipynb
+
+reproduce: doctor  ## the whole paper, from native files to figures, on CORES=2 cores (lesson: under 30 minutes)
+	OMP_NUM_THREADS=1 .venv/bin/snakemake --cores $(CORES) --resources mem_mb=5500 --rerun-incomplete --rerun-triggers mtime \
+	  --keep-going --quiet rules --config profile=$(PROFILE)
+
+notebooks: env  ## execute the notebooks in place in the lesson profile, without timing and papermill metadata
+	@for n in $(NOTEBOOKS); do echo $$n; OMP_NUM_THREADS=1 $(PY) -m xmodal.notebook $$n $$n || exit 1; done
+
+figures: env  ## redraw every figure from its tables, without model or images
+	$(PY) -m figures
+
+test: env  ## every test, then every notebook compared with what is stored in it (under 20 minutes on 2 cores)
+	OMP_NUM_THREADS=1 $(PY) -m pytest -q tests
+	@rm -rf build/test-home
+	OMP_NUM_THREADS=1 XMODAL_HOME="$(CURDIR)/build/test-home" $(PY) -m pytest -q -x --nbval-lax --nbval-current-env \
+	  --nbval-cell-timeout=1200 $(NOTEBOOKS)
+
+bench: env  ## the speed of a training step, as ratios to a bare loop
+	@for b in tests/bench/*.py; do $(PY) $$b || exit 1; done
+
+lock: .uv/.stamp-$(UV_VERSION)  ## write requirements.lock anew from pyproject.toml
+	$(UV) pip compile pyproject.toml --extra test --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links \
+	  --quiet --upgrade -o requirements.lock
+
+image:  ## build the container image with docker, podman or buildah
+	@engine=$$(command -v docker || command -v podman || command -v buildah) || \
+	  { echo "docker, podman or buildah is needed to build the image; install one of them."; exit 1; }; \
+	$$engine build --tag xmodal --file Dockerfile $(IMAGE_OPTIONS) .
+
+clean:  ## remove what tests leave; data/, runs/ and .venv/ stay
+	rm -rf build .pytest_cache .snakemake *.egg-info
+	find . -name __pycache__ -not -path './.venv/*' -not -path './.uv/*' -prune -exec rm -rf {} +
