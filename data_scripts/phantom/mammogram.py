@@ -1,0 +1,192 @@
+"""Draws a mammogram of a phantom patient: breast, glandular tissue, lesion, and the look of the detector.
+
+Crude but not absurd. Everything is drawn in millimetres with the chest wall at the left, as a map of attenuation
+(0 air, about 1 bright), which the site's style then turns into pixel values. The texture's spectrum falls as a power
+law with an exponent near 3, as that of mammograms does (Burgess 1999, Med Phys 26:2419).
+"""
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+from scipy import fft, ndimage
+
+from .lesions import add_lesion
+
+FIELD_MM = 120.0        # height of the field: at the default 600 x 480 pixels one is 0.2 mm (real detectors: 0.05-0.1)
+
+
+@dataclass(frozen=True)
+class Style:
+    """How a site's detector shows attenuation."""
+    white: int           # largest pixel value
+    gamma: float         # of the display curve; above 1 darkens fat
+    contrast: float      # of the display curve's sigmoid; 0 is straight
+    fog: float           # grey level of air
+    grain: float         # standard deviation of noise in the breast, share of white
+    blur: float          # of the screen or detector, millimetres
+    sharpen: float       # weight of unsharp masking
+    film: bool           # lead marker, dust, scratches, white borders
+
+
+STYLES = {
+    "cbis_ddsm": Style(white=65535, gamma=1.15, contrast=3.5, fog=0.02, grain=0.022, blur=0.16, sharpen=0.0, film=True),
+    "inbreast": Style(white=16383, gamma=0.75, contrast=0.0, fog=0.0, grain=0.008, blur=0.06, sharpen=0.8, film=False),
+    "pretrain": Style(white=4095, gamma=1.0, contrast=2.0, fog=0.0, grain=0.014, blur=0.22, sharpen=0.5, film=False),
+}
+
+
+@dataclass
+class Breast:
+    """Geometry in millimetres: `y` (H, 1) and `x` (1, W) of pixel centres, `depth` (H, W) below the skin (negative in air)."""
+    y: np.ndarray
+    x: np.ndarray
+    depth: np.ndarray
+    edge: np.ndarray     # (H,) how far the breast reaches from the chest wall
+    nipple: tuple        # (y, x)
+    muscle: np.ndarray   # (H, W) share of pectoral muscle, 0 to 1
+    px: float            # side of a pixel
+
+
+def draw(row, view, style, rng, shape=(600, 480)):
+    """A mammogram of patient `row` (a row of `patients.cohort`) as (uint16 (H, W) image, bool (H, W) lesion mask).
+
+    `view` is "CC" or "MLO", `style` one of the values of `STYLES`. The field is 120 mm high whatever the shape. Right
+    breasts have the chest wall at the right. A patient without a lesion has an empty mask.
+    """
+    row = {k: float(v) if isinstance(v, np.floating) else v for k, v in dict(row).items()}  # numpy scalars would widen arrays
+    breast = outline(row, view, rng, shape)
+    tissue = glandular_tissue(row, breast, rng)
+    tissue, mask = add_lesion(tissue, row, breast, rng)
+    tissue = np.where(breast.depth > 0, tissue, 0)
+    inside = breast.depth > 0
+    if row["laterality"] == "R":
+        tissue, mask, inside = tissue[:, ::-1], mask[:, ::-1], inside[:, ::-1]
+    image = expose(tissue, inside, style, breast.px, rng)
+    if style.film:
+        image = film_marks(image, row["laterality"], view, rng)
+    return np.round(np.clip(image, 0, 1) * style.white).astype(np.uint16), np.ascontiguousarray(mask)
+
+
+def power_law(rng, shape, beta=3.0):
+    """(H, W) Gaussian field whose power spectrum falls as 1 / frequency**beta; mean 0, standard deviation 1."""
+    fy, fx = fft.fftfreq(shape[0])[:, None] * shape[0], fft.rfftfreq(shape[1])[None] * shape[0]
+    with np.errstate(divide="ignore"):
+        amplitude = ((fx ** 2 + fy ** 2) ** (-beta / 4)).astype(np.float32)
+    amplitude[0, 0] = 0                                   # no mean
+    white = rng.standard_normal(amplitude.shape, dtype=np.float32) + 1j * rng.standard_normal(amplitude.shape, dtype=np.float32)
+    field = fft.irfft2(amplitude * white, s=shape)
+    return (field - field.mean()) / field.std()
+
+
+def logistic(t):
+    return 1 / (1 + np.exp(-np.clip(t, -30, 30)))
+
+
+def outline(row, view, rng, shape):
+    """The `Breast` seen in `view`: skin, nipple, and the pectoral muscle where the view shows it."""
+    px = FIELD_MM / shape[0]
+    y = ((np.arange(shape[0]) + 0.5) * px).astype(np.float32)
+    x = ((np.arange(shape[1]) + 0.5) * px).astype(np.float32)[None]
+    width, size = shape[1] * px, row["breast_size"]
+    reach = width * (0.50 + 0.34 * size + 0.04 * rng.normal() * (size < 0.8))
+    middle = FIELD_MM * (0.5 if view == "CC" else 0.60) + 2.5 * rng.normal()
+    below = 36 + 9 * size + 2 * rng.normal()
+    u = (y - middle) / below
+    edge = reach * np.clip(1 - np.abs(u) ** 2.1, 0, None) ** rng.uniform(0.62, 0.78)
+    if view == "MLO":
+        top = width * rng.uniform(0.30, 0.46)
+        upper = top + (reach - top) * (1 - np.clip((middle - y) / middle, 0, 1) ** rng.uniform(1.3, 1.8))
+        edge = np.where(y < middle, upper, edge)
+    phase = rng.uniform(0, 2 * np.pi, 3)
+    edge = np.where(edge > 0, edge + sum(0.6 * np.sin(y / s + p) for s, p in zip((5.0, 9.0, 16.0), phase)), 0)
+    edge = ndimage.gaussian_filter1d(edge, 1.5 / px).astype(np.float32)
+    slope = np.gradient(edge, px)
+    depth = (edge[:, None] - x) / np.sqrt(1 + slope ** 2)[:, None]
+    y = y[:, None]
+    at = (middle + rng.normal(), reach - 0.5)
+    bump = 0.8 * (rng.uniform(2.2, 3.4) - np.sqrt(((y - at[0]) / 1.7) ** 2 + (x - at[1]) ** 2))
+    return Breast(y, x, np.maximum(depth, bump), edge, at, _muscle(view, y, x, width, rng), px)
+
+
+def _muscle(view, y, x, width, rng):
+    """(H, W) share of pectoral muscle: a triangle with a slightly convex edge in the upper corner of an MLO view."""
+    if view != "MLO":
+        return np.zeros((len(y), x.shape[1]), np.float32)
+    top, foot = width * rng.uniform(0.24, 0.40), FIELD_MM * rng.uniform(0.48, 0.70)
+    edge = top * np.clip(1 - y / foot, 0, None) ** rng.uniform(0.8, 1.0)
+    return logistic((edge - x) / 0.9) * (edge > 0)
+
+
+AREA = {"A": 0.60, "B": 0.78, "C": 0.95, "D": 1.12}      # size of the glandular disc, relative to the breast
+LEVEL = {"A": 0.14, "B": 0.22, "C": 0.32, "D": 0.40}     # its attenuation above fat
+
+
+def glandular_tissue(row, breast, rng):
+    """(H, W) attenuation of the breast without a lesion: fat, skin, glandular disc, ligaments, muscle."""
+    d, (ny, nx) = breast.depth, breast.nipple
+    lobes, threads, flat = _textures(breast, rng)
+    area, level = AREA[row["density"]], LEVEL[row["density"]] * rng.uniform(0.85, 1.15)
+    centre, height = nx * rng.uniform(0.46, 0.60), 36 * area * (0.7 + 0.4 * row["breast_size"])
+    disc = 1 - ((breast.x - centre) / (nx * 0.52 * area)) ** 2 - ((breast.y - ny + 4 * rng.normal()) / height) ** 2
+    disc = logistic(2.2 * (disc + 0.35 * flat + 0.35 * lobes)) * logistic((d - 6) / 1.6)
+    thickness = 1 - np.exp(-np.clip(d, 0, None) / 6)
+    clumps = 0.30 + 0.75 * logistic(1.3 * lobes + 0.9 * flat)
+    ridges = np.exp(-np.abs(threads) / 0.09) + 0.5 * np.exp(-np.abs(lobes + 0.4 * flat) / 0.07)
+    tissue = thickness * (0.30 + 0.025 * flat + level * disc * clumps
+                          + 0.10 * ridges * (0.35 + 0.65 * disc) * logistic((d - 3) / 1.5))
+    tissue += 0.04 * np.exp(-((d - 1.0) / 0.8) ** 2) * (breast.x > 3)
+    muscle = 0.60 + 0.05 * flat + 0.015 * np.sin((breast.x + 0.45 * breast.y) / 1.1 + 2 * flat)
+    return (tissue + breast.muscle * np.maximum(muscle - 0.75 * tissue, 0)).astype(np.float32)
+
+
+def _textures(breast, rng):
+    """Three (H, W) power-law fields: lobes and threads drawn out towards the nipple as ducts and ligaments are, and flat."""
+    (ny, nx), shape = breast.nipple, breast.depth.shape
+    # Half resolution will do: finer detail drowns in the noise.
+    dy, dx = np.broadcast_arrays(breast.y[::2] - ny, breast.x[:, ::2] - nx - 25)
+    at = np.stack([np.arctan2(dy, -dx) * 62, np.hypot(dy, dx) * 0.55]) / (2 * breast.px)
+    bend = power_law(rng, dy.shape, 3.5)
+    at += 1.5 / breast.px * np.stack([bend, -bend])
+    fields = [ndimage.map_coordinates(power_law(rng, dy.shape, beta), at, order=1, mode="grid-wrap") for beta in (3.0, 2.6)]
+    fields.append(power_law(rng, dy.shape, 3.4))
+    return [ndimage.uniform_filter(np.kron(f, np.ones((2, 2), np.float32))[:shape[0], :shape[1]], 3) for f in fields]
+
+
+def expose(tissue, inside, style, px, rng):
+    """(H, W) grey levels in [0, 1]: detector blur, noise, unsharp masking, and the display curve."""
+    tissue = ndimage.gaussian_filter(tissue, style.blur / px)
+    if style.sharpen:
+        tissue = tissue + style.sharpen * (tissue - ndimage.gaussian_filter(tissue, 1.2 / px))
+    image = np.clip(tissue, 0, 1.3) ** style.gamma
+    if style.contrast:                                    # film: toe and shoulder of the characteristic curve
+        low, high = (float(logistic(t * style.contrast)) for t in (-0.45, 0.75))
+        image = (logistic(style.contrast * (image - 0.45)) - low) / (high - low)
+    noise = rng.standard_normal(image.shape, dtype=np.float32)
+    if style.film:                                        # silver grains clump
+        noise = 2.2 * ndimage.gaussian_filter(noise, 0.15 / px)
+        return style.fog + (1 - style.fog) * image + noise * style.grain * (0.25 + image)
+    return np.where(inside, image + noise * style.grain * (0.3 + np.sqrt(np.clip(image, 0, None))), 0)
+
+
+def film_marks(image, laterality, view, rng):
+    """The image with a lead marker beside the breast, dust, a scratch, and white borders where the film was masked."""
+    h, w = image.shape
+    stamp = Image.new("L", (int(0.20 * h), int(0.20 * h)))
+    font = ImageFont.load_default(size=0.05 * h)
+    ImageDraw.Draw(stamp).text((stamp.width // 2, stamp.height // 2), f"{laterality}{view}", fill=255, font=font, anchor="mm")
+    stamp = np.asarray(stamp.rotate(rng.uniform(-60, 60), resample=Image.Resampling.BILINEAR), np.float32) / 255
+    top, margin = int(rng.uniform(0, 0.04) * h), int(rng.uniform(-0.03, 0.03) * w)
+    left = w - stamp.shape[1] - max(margin, 0) if laterality == "L" else max(margin, 0)
+    spot = image[top:top + stamp.shape[0], left:left + stamp.shape[1]]
+    np.maximum(spot, stamp * rng.uniform(0.55, 0.95), out=spot)
+    for _ in range(rng.poisson(2.0)):                     # dust
+        y, x, r = rng.integers(2, h - 2), rng.integers(2, w - 2), rng.integers(1, 3)
+        image[y:y + r, x:x + r] = rng.uniform(0.7, 1.0)
+    if rng.random() < 0.15:                               # scratch
+        x, y0, y1 = rng.integers(0, w), *np.sort(rng.integers(0, h, 2))
+        image[y0:y1, x] += 0.12
+    for side in np.flatnonzero(rng.random(3) < 0.3):      # top, bottom, side away from the chest wall
+        thick = int(rng.integers(2, 6) * h / 600) + 1
+        strip = (np.s_[:thick], np.s_[-thick:], np.s_[:, -thick:] if laterality == "L" else np.s_[:, :thick])[side]
+        image[strip] = rng.uniform(0.7, 1.0)
+    return image
