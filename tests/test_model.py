@@ -1,0 +1,107 @@
+"""The model: shapes, the share of the adapters, MixStyle, and what one modality alone may depend on."""
+import pytest
+import torch
+
+from xmodal.config import HISTOPATHOLOGY, MAMMOGRAPHY, PROFILES, Problem
+from xmodal.model import Ordinal, adapter_share, build, cross_domain, mixstyle, to_input
+
+
+@pytest.fixture(scope="module")
+def model():
+    torch.manual_seed(0)
+    return build("lesson").eval()
+
+
+def batch(n=4, size=96, seed=0):
+    g = torch.Generator().manual_seed(seed)
+    draw = lambda *shape: torch.randint(0, 256, shape, generator=g, dtype=torch.uint8)
+    return {MAMMOGRAPHY: draw(n, size, size), HISTOPATHOLOGY: draw(n, size, size, 3), "pairs": torch.arange(n)[:, None].expand(n, 2)}
+
+
+def test_shapes(model):
+    out = model(batch())
+    m, p = out[MAMMOGRAPHY], out[HISTOPATHOLOGY]
+    assert m.tokens.shape == (4, 64, 96) and m.z.shape == (4, 96) and m.logits.shape == (4, 4) and m.score.shape == (4,)
+    assert m.mask.shape == (4, 32, 32) and p.mask is None
+    assert out["both"].logits.shape == (4, 4) and out["cutpoints"].shape == (3,)
+
+
+def test_adapters_are_under_five_percent_of_the_encoder():
+    for name in PROFILES:
+        with torch.device("meta"):
+            assert 0 < adapter_share(build(name)) < 0.05
+
+
+def test_the_paper_profile_is_a_vit_b_16():
+    with torch.device("meta"):
+        encoder = build("paper").encoder
+    assert len(encoder.blocks) == 12 and encoder.embed_dim == 768 and encoder.blocks[0].attn.num_heads == 12
+    assert encoder.patch_embed.patch_size == (16, 16) and encoder.patch_embed.img_size == (224, 224)
+
+
+def test_adapters_start_as_the_identity(model):
+    x = batch()
+    assert torch.equal(model.tokens(x[MAMMOGRAPHY], MAMMOGRAPHY), model.tokens(x[MAMMOGRAPHY], HISTOPATHOLOGY))
+
+
+def test_one_modality_alone_says_the_same_as_beside_the_other(model):
+    x = batch()
+    alone = model({MAMMOGRAPHY: x[MAMMOGRAPHY]})[MAMMOGRAPHY].logits
+    assert torch.equal(alone, model(x)[MAMMOGRAPHY].logits)
+
+
+def test_patients_of_a_batch_do_not_see_each_other(model):
+    x, order = batch(), torch.tensor([2, 0, 3, 1])
+    shuffled = model({MAMMOGRAPHY: x[MAMMOGRAPHY][order]})[MAMMOGRAPHY].logits
+    assert torch.allclose(shuffled, model(x)[MAMMOGRAPHY].logits[order], atol=1e-5)
+
+
+def test_grey_and_colour_images_go_to_minus_one_and_one():
+    assert to_input(torch.full((1, 2, 2), 255, dtype=torch.uint8)).unique().tolist() == [1.0]
+    assert to_input(torch.zeros(1, 2, 2, 3, dtype=torch.uint8)).unique().tolist() == [-1.0]
+
+
+def test_cutpoints_are_ordered_whatever_the_parameters():
+    head = Ordinal(8)
+    torch.nn.init.normal_(head.steps, std=20)
+    assert (head.cutpoints.diff() >= 0).all()
+
+
+def test_mixstyle_changes_channel_statistics_and_nothing_else():
+    torch.manual_seed(0)
+    x, domain = torch.randn(6, 10, 4) + torch.arange(6)[:, None, None], torch.tensor([0, 0, 0, 1, 1, 1])
+    mixed = mixstyle(x, domain, p=1.0)
+    unit = lambda t: (t - t.mean(1, keepdim=True)) / t.std(1, keepdim=True)
+    assert torch.allclose(unit(mixed), unit(x), atol=1e-3) and not torch.allclose(mixed, x)
+    assert torch.equal(mixstyle(x, domain, p=0.0), x)
+
+
+def test_mixstyle_partners_come_from_another_domain():
+    domain = torch.tensor([0, 0, 0, 1, 1, 2])
+    for _ in range(20):
+        assert (domain[cross_domain(domain)] != domain).all()
+
+
+def test_mixstyle_is_off_at_evaluation():
+    torch.manual_seed(0)
+    model, x = build("lesson", mixstyle=True).eval(), batch()
+    domains = {MAMMOGRAPHY: torch.arange(4), HISTOPATHOLOGY: torch.arange(4)}
+    assert torch.equal(model({**x, "domain": domains})[MAMMOGRAPHY].z, model(x)[MAMMOGRAPHY].z)
+
+
+def test_correction_5_a_vit_has_no_batch_statistics_and_the_neck_gives_it_some(model):
+    kinds = lambda module: [m for m in module.modules() if isinstance(m, torch.nn.modules.batchnorm._BatchNorm)]
+    assert not kinds(model.encoder) and len(kinds(model.necks)) == 2
+
+
+def test_concatenation_sees_both_features():
+    torch.manual_seed(0)
+    model = build("lesson", concat=True).eval()
+    z_m, z_p = torch.randn(2, 96), torch.randn(2, 96)
+    assert torch.equal(model.fuse(z_m, z_p), torch.cat([z_m, z_p], 1))
+    assert torch.equal(model.fuse(z_m, None)[:, 96:], torch.zeros(2, 96))
+
+
+def test_an_unknown_profile_is_named():
+    with pytest.raises(Problem, match="no profile 'papre'"):
+        build("papre")

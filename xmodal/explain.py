@@ -1,0 +1,100 @@
+"""What links a suspicious region of a mammogram to tissue: cross-modal attention, top-K patches, the conclusion card."""
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from .config import CLASSES, HISTOPATHOLOGY, MAMMOGRAPHY
+
+THRESHOLD, TOP_K = 0.7, 5      # the paper's: regions of interest have alpha > 0.7; five patches of each
+
+
+class Card(NamedTuple):
+    """The reasoning card of one patient."""
+    p: np.ndarray          # (4,) class probabilities of the joint prediction
+    heat: np.ndarray       # (g, g) attention over mammogram patches, in [0, 1]
+    patches: np.ndarray    # (K, 2) tile and token of the supporting histology patches, best first
+    weights: np.ndarray    # (K,) their attention weights, summing to at most 1
+    mask: np.ndarray       # (4g, 4g) lesion probability
+    grade: int             # ordinal grade of the joint prediction
+    conclusion: str        # in plain words
+
+
+def attention(z_m, z_p):
+    """Eq. 11 put right (correction 1). z_m (N_M, D), z_p (N_P, D) patch tokens -> A (N_M, N_P): for each pathology token j a
+    distribution over the mammogram's tokens i, from the scores z_m . z_p / sqrt(D). Printed, the softmax runs over j instead,
+    and then summing over j gives 1 for every i."""
+    return (z_m @ z_p.T / z_m.shape[1] ** 0.5).softmax(0)
+
+
+def heatmap(a):
+    """A (N_M, N_P) -> alpha (N_M,): the mean over pathology tokens, scaled to [0, 1] within the image (0 where it is constant)."""
+    alpha = a.mean(1)
+    spread = alpha.max() - alpha.min()
+    return (alpha - alpha.min()) / spread if spread > 0 else torch.zeros_like(alpha)
+
+
+def top_patches(z_m, z_p, alpha, k=TOP_K, threshold=THRESHOLD):
+    """The k pathology tokens that the region of interest {alpha > threshold} attends to most: (indices, weights), best first.
+
+    The weights are a softmax over pathology tokens of the scores, averaged over the region: they sum to 1 over all tokens.
+    The region is never empty, since alpha reaches 1; on a constant image (alpha 0) it is the whole image.
+    """
+    region = alpha > threshold if (alpha > threshold).any() else torch.ones_like(alpha, dtype=torch.bool)
+    weight = (z_m[region] @ z_p.T / z_m.shape[1] ** 0.5).softmax(1).mean(0)
+    best = weight.topk(min(k, len(weight)))
+    return best.indices, best.values
+
+
+@torch.no_grad()
+def explain(model, mammogram, tiles):
+    """The `Card` of one patient. mammogram uint8 (S, S), tiles uint8 (T, S, S, 3), T >= 1.
+
+    Tokens are compared after the necks, the space in which the modalities were aligned.
+    """
+    model.eval()
+    device = next(model.parameters()).device
+    m = model.stream(torch.as_tensor(np.array(mammogram))[None].to(device), MAMMOGRAPHY)
+    p = model.stream(torch.as_tensor(np.array(tiles)).to(device), HISTOPATHOLOGY)
+    joint = model.joint(m.z, p.z.mean(0, keepdim=True))
+    z_m, z_p = model.necks[MAMMOGRAPHY](m.tokens[0]), model.necks[HISTOPATHOLOGY](p.tokens.flatten(0, 1))
+    alpha = heatmap(attention(z_m, z_p))
+    index, weight = top_patches(z_m, z_p, alpha)
+    side = int(len(alpha) ** 0.5)
+    patches = np.stack([i.cpu().numpy() for i in (index // p.tokens.shape[1], index % p.tokens.shape[1])], 1)
+    probability = joint.logits.softmax(1)[0].cpu().numpy()
+    grade = int((joint.score[0] > model.grade.cutpoints).sum())
+    mask = m.mask[0].sigmoid().cpu().numpy()
+    return Card(probability, alpha.view(side, side).cpu().numpy(), patches, weight.cpu().numpy(), mask, grade,
+                conclude(probability, grade, mask.max() > 0.5))
+
+
+def conclude(p, grade, lesion):
+    """The card's last line. p (4,) class probabilities, grade 0-3, lesion: whether the decoder outlines one. Unsure is said plainly."""
+    first, second = np.argsort(p)[::-1][:2]
+    words = f"{CLASSES[first]} ({100 * p[first]:.0f} %)"
+    if p[first] - p[second] < 0.2:
+        words += f", but unsure: {CLASSES[second]} has {100 * p[second]:.0f} %"
+    if grade != first:
+        words += f"; the ordinal head says {CLASSES[grade]}"
+    return f"Most likely {words}. " + ("A lesion is outlined." if lesion else "No lesion is outlined.")
+
+
+def patch_box(token, side, size):
+    """Pixels (x0, y0, x1, y1) of a patch token in an image of `size` pixels with side x side patches."""
+    step = size // side
+    y, x = divmod(int(token), side)
+    return x * step, y * step, (x + 1) * step, (y + 1) * step
+
+
+def inside(heat, mask):
+    """Share of the attention that lies in the lesion: heat (g, g), mask (S, S) bool -> number in [0, 1], NaN without attention or lesion."""
+    cover = F.adaptive_avg_pool2d(torch.as_tensor(np.array(mask, dtype=np.float32))[None, None], heat.shape[0])[0, 0].numpy()
+    return float((heat * cover).sum() / heat.sum()) if heat.sum() and cover.sum() else float("nan")
+
+
+def pointing_hit(heat, mask):
+    """The pointing game: True where the hottest patch touches the lesion (Zhang et al. 2018)."""
+    cover = F.adaptive_max_pool2d(torch.as_tensor(np.array(mask, dtype=np.float32))[None, None], heat.shape[0])[0, 0].numpy()
+    return bool(cover.flat[int(np.argmax(heat))] > 0)

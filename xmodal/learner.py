@@ -1,0 +1,224 @@
+"""The fastai Learner, its callbacks, the table of methods, and one verb for a whole run: `train`."""
+import json
+import logging
+from dataclasses import asdict, dataclass
+from functools import partial
+
+import numpy as np
+import pandas as pd
+import torch
+from fastai.callback.core import Callback
+from fastai.callback.fp16 import MixedPrecision
+from fastai.callback.progress import ProgressCallback
+from fastai.callback.schedule import combined_cos  # noqa: F401 (importing it gives Learner fit_one_cycle)
+from fastai.learner import Learner
+from fastai.optimizer import OptimWrapper
+from safetensors.torch import load_file, save_file
+
+from . import config
+from .cohort import leave_one_out, malignant
+from .config import Problem
+from .loaders import Images, dataloaders
+from .losses import Objective
+from .model import build
+from .predict import predict
+from .record import atomic, is_done, load_run, run_dir, save_run, seed_everything
+from .stats import auc
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Method:
+    """A row of switches. The numbers are weights in `losses.Objective`; 0 is off."""
+    mixstyle: bool = False
+    irm: float = 0.0
+    dro: float = 0.0
+    coral: float = 0.0
+    dann: float = 0.0
+    align: float = 0.0
+    concat: bool = False
+
+
+METHODS = {
+    "erm": Method(),
+    "irm": Method(irm=1.0),
+    "groupdro": Method(dro=0.01),
+    "mixstyle": Method(mixstyle=True),
+    "mixstyle_irm": Method(mixstyle=True, irm=1.0),
+    "coral": Method(coral=1.0),
+    "dann": Method(dann=0.1),
+    "ours": Method(mixstyle=True, irm=1.0, align=0.2),
+    "concat": Method(mixstyle=True, irm=1.0, concat=True),   # simple concatenation, for Fig. 2f
+}
+RAMP = (0.2, 0.5)    # the invariance terms rise from 0 to full weight between these shares of the training
+
+
+def methods(names):
+    """"all", or method names separated by commas -> list of names. Raises `Problem` for one that there is not."""
+    names = list(METHODS) if names == "all" else [n.strip() for n in names.split(",")]
+    for name in names:
+        if name not in METHODS:
+            raise Problem(f"There is no method {name!r}; choose from {', '.join(METHODS)}, or all.")
+    return names
+
+
+# ---- callbacks ---------------------------------------------------------------------------------------------------
+
+class Schedule(Callback):
+    """Tells the batches which epoch it is, ramps up the invariance terms, and keeps each term's mean for the log."""
+
+    def before_epoch(self):
+        self.learn.dls.train.dataset.epoch = self.epoch
+        self.sums, self.batches = {}, 0
+
+    def before_batch(self):
+        low, high = RAMP
+        self.learn.loss_func.ramp = float(np.clip((self.pct_train - low) / (high - low), 0, 1))
+
+    def after_batch(self):
+        if self.training:
+            self.batches += 1
+            for name, value in {"loss": self.loss.detach(), **self.learn.loss_func.parts}.items():
+                self.sums[name] = self.sums.get(name, 0.0) + value
+
+    def row(self):
+        sigmas = {f"sigma_{t}": s for t, s in self.learn.loss_func.uncertainty.sigmas().items()}
+        return {"epoch": self.epoch, **{n: float(s) / self.batches for n, s in self.sums.items()}, **sigmas}
+
+
+class Select(Callback):
+    """After every epoch: AUC on the validation patients of the *source* domains; keeps the weights of the best epoch.
+    With a folder, also writes a checkpoint from which an interrupted run goes on to the same bits."""
+    order = 65
+
+    def __init__(self, validation, images, folder=None):
+        self.validation, self.images, self.folder = validation, images, folder
+        self.best, self.history = -1.0, []
+
+    def after_epoch(self):
+        p = predict(self.model, self.validation, self.images)[0]
+        score = np.nanmean([auc(malignant(d.allowed), d.p2 + d.p3) for _, d in p.groupby("domain")])
+        self.history.append({**self.learn.schedule.row(), "valid_loss": float(self.recorder.values[-1][-1]), "valid_auc": score})
+        if score > self.best:
+            self.best, self.weights = score, {k: v.clone() for k, v in self.model.state_dict().items()}
+        if self.folder:
+            save_checkpoint(self.folder / "checkpoint.safetensors", self.learn, self)
+
+
+def learner(profile, method, fold, images, seed, start=None, folder=None):
+    """A fastai Learner for a fold (cohort rows with `split`). start: weights to begin from (dict of tensors), or None.
+    folder: where to write checkpoints, or None."""
+    switches = METHODS[method]
+    model = build(profile, mixstyle=switches.mixstyle, concat=switches.concat)
+    if start:
+        load_encoder(model, start)
+    dls = dataloaders(fold, images, profile, seed)
+    objective = Objective(profile.width, len(dls.train.dataset.domains), align=switches.align, irm=switches.irm,
+                          coral=switches.coral, dann=switches.dann, dro=switches.dro).to(profile.device)
+    parameters = lambda m: [p for module in (m, objective) for p in module.parameters()]
+    learn = Learner(dls, model, loss_func=objective, splitter=parameters, lr=profile.lr, wd=profile.weight_decay,
+                    opt_func=partial(OptimWrapper, opt=partial(torch.optim.Adam, foreach=True)),
+                    cbs=[Schedule(), Select(fold[fold.split == "validation"], images, folder)])
+    if profile.amp:
+        learn.add_cb(MixedPrecision(amp_mode="bf16"))
+    return learn
+
+
+def load_encoder(model, state):
+    """Copies what fits of `state` (a pretrained model's tensors) except the heads of other shapes; the encoder must fit whole."""
+    own = model.state_dict()
+    same = {k: v for k, v in state.items() if k in own and own[k].shape == v.shape}
+    missing = [k for k in own if k.startswith("encoder.") and k not in same]
+    if missing:
+        raise Problem(f"The pretrained encoder does not fit this profile ({missing[0]}); run 03a_pretrain for it again.")
+    model.load_state_dict({**own, **same})
+
+
+# ---- checkpoints: tensors and JSON -------------------------------------------------------------------------------
+
+def save_checkpoint(path, learn, select):
+    """Everything that the next epoch depends on, in one safetensors file."""
+    tensors = {f"model.{k}": v for k, v in learn.model.state_dict().items()}
+    tensors |= {f"best.{k}": v for k, v in select.weights.items()}
+    tensors |= {f"objective.{k}": v for k, v in learn.loss_func.state_dict().items()}
+    tensors |= {f"opt.{i}.{k}": v for i, s in learn.opt.opt.state_dict()["state"].items() for k, v in s.items()}
+    tensors["rng"] = torch.get_rng_state()
+    about = {"history": select.history, "best": select.best, "epoch": learn.epoch}
+    with atomic(path) as partial_path:
+        save_file({k: v.contiguous() for k, v in tensors.items()}, partial_path, metadata={"about": json.dumps(about)})
+
+
+def load_checkpoint(path, learn):
+    """Puts `learn` where `save_checkpoint` left it; returns the next epoch."""
+    from safetensors import safe_open
+    tensors = load_file(path)
+    with safe_open(path, "pt") as file:
+        about = json.loads(file.metadata()["about"])
+    part = lambda name: {k[len(name) + 1:]: v for k, v in tensors.items() if k.startswith(name + ".")}
+    learn.model.load_state_dict(part("model"))
+    learn.loss_func.load_state_dict(part("objective"))
+    learn.create_opt()
+    state = learn.opt.opt.state_dict()
+    for key, value in part("opt").items():
+        i, name = key.split(".", 1)
+        state["state"].setdefault(int(i), {})[name] = value
+    learn.opt.opt.load_state_dict(state)
+    learn.select.best, learn.select.history, learn.select.weights = about["best"], about["history"], part("best")
+    torch.set_rng_state(tensors["rng"])
+    return about["epoch"] + 1
+
+
+def fit(learn, epochs, resume=None, progress=False):
+    """Trains with one cycle, from the checkpoint `resume` if there is one, and ends with the weights of the best epoch."""
+    if not progress:
+        learn.remove_cb(ProgressCallback)
+    learn.recorder.silent = True
+    start = load_checkpoint(resume, learn) if resume and resume.exists() else 0
+    with learn.no_logging():
+        learn.fit_one_cycle(epochs, learn.lr, start_epoch=start)
+    learn.model.load_state_dict(learn.select.weights)
+    return pd.DataFrame(learn.select.history)
+
+
+# ---- one run -----------------------------------------------------------------------------------------------------
+
+def pretrained(profile):
+    """Weights that every run of the profile starts from, and what they are: (dict of tensors or None, words for the record)."""
+    if profile.pretrained == "phantom":
+        path = config.RUNS / profile.name / "pretrained" / "model.safetensors"
+        if not path.exists():
+            raise Problem(f"There is no pretrained encoder at {path}; run 03a_pretrain first.")
+        return load_file(path), "encoder pretrained on a separate phantom"
+    if profile.pretrained == "timm":
+        import timm
+        try:
+            source = timm.create_model("vit_base_patch16_224", pretrained=True, num_classes=0)
+            return {f"encoder.{k}": v for k, v in source.state_dict().items()}, "timm vit_base_patch16_224"
+        except Exception as error:               # the hub's own exceptions are many: no cache, no network, a damaged file
+            log.warning("No pretrained weights (%s): the encoder starts at random, and the record says so.", error)
+    return None, "random"
+
+
+def train(profile, method, held_out, seed, table, progress=False):
+    """One run: fit on the sources' training patients, select on their validation patients, predict everything, record it.
+
+    A run that is done with the same configuration is loaded, not repeated; an interrupted one goes on. Returns `record.Run`.
+    """
+    folder = run_dir(profile, method, held_out, seed)
+    start, words = pretrained(profile)
+    fold = leave_one_out(table, held_out, seed)
+    about = {"profile": asdict(profile), "method": method, "switches": asdict(METHODS[method]), "held_out": held_out, "seed": seed,
+             "encoder": words, "left_out_rows": fold.attrs["left_out"]}
+    if is_done(folder, about):
+        return load_run(folder)
+    images = Images(config.DATA / profile.name)
+    seed_everything(seed)
+    learn = learner(profile, method, fold, images, seed, start, folder)
+    about["pairing"] = "label" if learn.dls.train.dataset.by_label else "patient"
+    history = fit(learn, profile.epochs, resume=folder / "checkpoint.safetensors", progress=progress)
+    predictions, embeddings = predict(learn.model, fold, images)
+    keep = embeddings["split"] != "train"
+    save_run(folder, about, learn.model.state_dict(), history, predictions, {k: v[keep] for k, v in embeddings.items()})
+    (folder / "checkpoint.safetensors").unlink(missing_ok=True)
+    return load_run(folder)
