@@ -69,7 +69,7 @@ def _stamp(c, cells, half):
     cos, sin = np.cos(angle), np.sin(angle)
     u, v = (dx * cos + dy * sin) / a, (dy * cos - dx * sin) / b
     r2 = u * u + v * v
-    lump = c.rng.normal(0, 0.16, (2, len(cells), 1, 1)).astype(np.float32) * (1 + vesicle)
+    lump = c.rng.normal(0, 0.06, (2, len(cells), 1, 1)).astype(np.float32) * (1 + vesicle)
     lobes = (lump[0] * u * (u * u - 3 * v * v) + lump[1] * v * (3 * u * u - v * v)) / (r2 * np.sqrt(r2) + 0.1)
     r = np.sqrt(r2 * np.maximum(1 + lobes, 0.3))          # three-lobed wobble: no perfect ellipses
     body = np.clip((1.08 - r) * b * 0.9 + 0.5, 0, 1)
