@@ -1,0 +1,52 @@
+"""The only code that knows native layouts: a file a dataset with `index(root)`, which returns rows of `xmodal.cohort.INDEX`.
+
+`phantom` writes the same layouts, and `link` tells which of its native patients are one person.
+"""
+import logging
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+
+import pandas as pd
+from tqdm import tqdm
+
+from xmodal.config import Problem
+
+log = logging.getLogger(__name__)
+
+
+def link(rows, registry_path):
+    """`rows` of an index with the phantom's `patient` and `truth`, and its `diameter_mm` where the layout has none.
+
+    `registry_path` is the phantom's registry.csv: a row a native patient, with columns domain, native_patient, patient,
+    diagnosis, diameter_mm. Patients it does not list stay as they are, which is logged. Raises `Problem` if the registry
+    is missing, lacks a column or lists a native patient twice.
+    """
+    try:
+        registry = pd.read_csv(registry_path, dtype={"domain": str, "native_patient": str, "patient": str})
+    except FileNotFoundError:
+        raise Problem(f"There is no {registry_path}; write the phantom again with 01_download.") from None
+    lacking = {"domain", "native_patient", "patient", "diagnosis", "diameter_mm"} - set(registry)
+    if lacking:
+        raise Problem(f"{registry_path} lacks the columns {sorted(lacking)}; write the phantom again with 01_download.")
+    registry.index = registry.domain + "/" + registry.native_patient
+    if registry.index.has_duplicates:
+        twice = registry.index[registry.index.duplicated()][0]
+        raise Problem(f"{registry_path} lists {twice} twice; write the phantom again with 01_download.")
+    known = rows.patient.isin(registry.index)
+    if not known.all():
+        log.warning("%d of %d rows have patients that %s does not list.", (~known).sum(), len(rows), registry_path)
+    linked, found = rows.copy(), registry.loc[rows.patient[known]]
+    linked.loc[known, "patient"] = "phantom/" + found.patient.to_numpy()
+    linked.loc[known, "truth"] = found.diagnosis.to_numpy()
+    diameter = pd.Series(found.diameter_mm.to_numpy(float), index=rows.index[known])
+    linked["diameter_mm"] = rows.diameter_mm.fillna(diameter)
+    return linked
+
+
+def parallel(function, items, workers, title):
+    """[function(item) for item in items], in order, by `workers` processes, with a progress bar. `function` must be importable."""
+    items = list(items)
+    if workers < 2:
+        return [function(item) for item in tqdm(items, title, disable=None)]
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:  # forking a process that runs torch can hang
+        return list(tqdm(pool.map(function, items, chunksize=4), title, len(items), disable=None))

@@ -134,14 +134,14 @@ def breast_mask(image):
     small = ndimage.gaussian_filter(np.sqrt(np.clip((small - low) / (high - low), 0, 1)), 1.0)
     air = np.median(small[small < threshold_otsu(small)])
     bright = small > air + 0.45 * (threshold_otsu(small) - air)
-    bright[:6] = bright[-6:] = False                      # white film borders, which may touch the breast
+    bright[:8] = bright[-8:] = False                      # white film borders, which may touch the breast
     disc = np.hypot(*np.mgrid[-6:7, -6:7]) <= 6.2
     parts, count = ndimage.label(ndimage.binary_opening(bright, disc))
     if not count:
         raise Problem("No breast was found in the image; take the file out of the index.")
     largest = parts == 1 + np.argmax(np.bincount(parts.ravel())[1:])
     mask = ndimage.binary_fill_holes(largest)
-    mask[mask.sum(1) < 0.15 * mask.sum(1).max()] = False  # light that leaked in along the film's edge
+    mask[mask.sum(1) < 0.2 * mask.sum(1).max()] = False  # light that leaked in along the film's edge
     return resize(mask, image.shape, Image.Resampling.BILINEAR) > 0.5
 
 
