@@ -34,16 +34,17 @@ env: .venv/.stamp  ## make .venv/ from requirements.lock (about a minute; needs 
 
 .venv/.stamp: requirements.lock .uv/.stamp-$(UV_VERSION)
 	@test -x $(PY) || $(UV) venv --quiet --clear --python .uv/bin/python .venv
-	@VIRTUAL_ENV= UV_LINK_MODE=$${UV_LINK_MODE:-copy} $(UV) pip sync --quiet --python $(PY) --require-hashes requirements.lock
+	@VIRTUAL_ENV= $(UV) pip sync --quiet --python $(PY) --require-hashes requirements.lock
 	@echo "$(CURDIR)" > "$$($(PY) -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/xmodal.pth"
 	@touch $@
 
 doctor: env  ## say in words what is wrong with the environment
 	@$(PY) -m xmodal.doctor
 
+# An empty JUPYTER_TOKEN means a drawn one; a user's own configuration, which might switch the token off, is not read.
 lab: env  ## open the notebooks in JupyterLab, on this machine only and with a token
 	@if [ "$$(id -u)" = 0 ]; then echo "The notebook server does not run as root; log in as a user (or build the container: make image)."; exit 1; fi
-	JUPYTER_NO_CONFIG=1 .venv/bin/jupyter lab --ip=$(IP) --port=$(PORT) --ServerApp.root_dir="$(CURDIR)" notebooks/00_start_here.ipynb
+	@unset JUPYTER_TOKEN_FILE; JUPYTER_NO_CONFIG=1 .venv/bin/jupyter lab --ip=$(IP) --port=$(PORT) --ServerApp.root_dir="$(CURDIR)" notebooks/00_start_here.ipynb
 
 reproduce: doctor  ## the whole paper, from native files to figures, on CORES=2 cores (lesson: under 30 minutes)
 	OMP_NUM_THREADS=1 .venv/bin/snakemake --cores $(CORES) --resources mem_mb=5500 --rerun-incomplete --rerun-triggers mtime \

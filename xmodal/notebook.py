@@ -100,8 +100,8 @@ def run(notebook, out, given):
     os.environ.update(XMODAL_HOME=str(config.ROOT), JUPYTER_PREFER_ENV_PATH="1",  # this environment's kernel before the user's
                       PYTHONPATH=os.pathsep.join(filter(None, (str(config.HOME), os.environ.get("PYTHONPATH")))))
     try:
-        done = papermill.execute_notebook(str(notebook), str(partial), given, cwd=str(config.HOME),
-                                          progress_bar=sys.stderr.isatty())
+        done = papermill.execute_notebook(str(notebook), str(partial), given, cwd=str(config.HOME), progress_bar=sys.stderr.isatty(),
+                                          extra_arguments=["--log-level=40"])  # the kernel's own remarks about its sockets
     except papermill.PapermillExecutionError as error:
         raise Problem(_explain(error, partial)) from None
     except (DeadKernelError, CellTimeoutError):
