@@ -1,0 +1,137 @@
+"""Fig. 2 a-f, alignment of the two modalities. Redraw from the CSVs: `python -m figures.fig2`."""
+import matplotlib.pyplot as plt
+import numpy as np
+
+from xmodal.config import CLASSES as NAMES
+from xmodal.stats import mean_sd
+
+from . import CLASSES, METHODS, MM, MODALITIES, STYLE, WIDTH, caption, letter, nothing, p_text, present, read, save
+
+RADAR = {   # measure -> label; all are drawn so that further out is better, the table prints them as they are
+    "intra_pair_similarity": "intra-pair\ncosine", "class_separability": "class\nseparability", "modality_gap_reduction": "modality gap\nreduction",
+    "cluster_compactness": "cluster\ncompactness", "silhouette": "silhouette", "davies_bouldin": "Davies-\nBouldin",
+}
+MODALITY_COLOURS = {"mammography": "#0072B2", "histopathology": "#D55E00"}
+LABELS = {**METHODS, "mixstyle_irm": ("no alignment", METHODS["mixstyle_irm"][1])}
+
+
+def fig2_map(ax, table, title, colour="class", measures=None, method=None):
+    """Panels a-d: a dot a patient and modality, a grey line between the two of a patient; measures: fig2f's table for the text below."""
+    if not len(table):
+        return nothing(ax, "no embeddings of this method")
+    for _, pair in table.groupby("patient"):
+        ax.plot(pair.x, pair.y, color="#BBBBBB", lw=0.35, zorder=1)
+    for modality, (_, marker) in MODALITIES.items():
+        g = table[table.modality == modality]
+        shade = [CLASSES[t] if t >= 0 else "#999999" for t in g.truth] if colour == "class" else MODALITY_COLOURS[modality]
+        ax.scatter(g.x, g.y, c=shade, marker=marker, s=11, lw=0.25, edgecolors="white", zorder=2)
+    ax.set(xticks=[], yticks=[], title=title)
+    ax.set_aspect("equal", adjustable="datalim")
+    ax.spines[:].set_visible(True)
+    ax.spines[:].set_color("#CCCCCC")
+    if measures is not None and len(measures):
+        g = measures[measures.method == method]
+        text = lambda name: str(mean_sd(g.value[g.measure == name])).replace("0.", ".")
+        ax.set_xlabel(f"intra-pair cosine {text('intra_pair_similarity')}\nsilhouette {text('silhouette')}\nintra-class variance "
+                      f"{text('intra_class_variance')}", fontsize=6, linespacing=1.3, labelpad=4)
+    return ax
+
+
+def map_legend(ax, colour="class"):
+    """Handles for what colours and markers of panels a-d mean."""
+    dot = lambda marker, c, label: ax.plot([], [], marker, ms=4, color=c, mew=0, label=label)[0]
+    if colour == "class":
+        return [dot("s", c, n) for c, n in zip(CLASSES, NAMES)] + [dot(m, "#555555", n) for n, m in MODALITIES.values()]
+    return [dot(m, MODALITY_COLOURS[key], n) for key, (n, m) in MODALITIES.items()]
+
+
+def fig2e(ax, table):
+    """Panel e: cosine of every mammogram (rows) to every patient's tissue (columns), ordered by class; lines part the classes."""
+    if not len(table):
+        return nothing(ax, "no embeddings of ours")
+    grid = table.pivot(index="mammogram", columns="tissue", values="cosine").to_numpy()
+    truth = table[table.tissue == 0].sort_values("mammogram").truth_mammogram.to_numpy()
+    image = ax.imshow(grid, vmin=-1, vmax=1, cmap="RdBu_r", interpolation="nearest")
+    edges = np.flatnonzero(np.diff(truth)) + 0.5
+    for edge in edges:
+        ax.axhline(edge, color="black", lw=0.5)
+        ax.axvline(edge, color="black", lw=0.5)
+    centres = [np.flatnonzero(truth == c).mean() for c in np.unique(truth)]
+    ax.set(xticks=centres, yticks=centres, xlabel="histopathology", ylabel="mammography", title="Similarity of unseen patients, ours")
+    ax.set_xticklabels([NAMES[c] for c in np.unique(truth)])
+    ax.set_yticklabels([NAMES[c] for c in np.unique(truth)], rotation=90, va="center")
+    ax.tick_params(length=0)
+    bar = ax.figure.colorbar(image, ax=ax, shrink=0.75, pad=0.02, aspect=25)
+    bar.set_label("cosine")
+    bar.outline.set_visible(False)
+    return ax
+
+
+def _radius(measure, value):
+    """A measure between 0 (centre) and 1 (rim), larger is better."""
+    return 1 / (1 + value) if measure == "davies_bouldin" else np.clip(value, 0, 1)
+
+
+def _radar(ax, table, methods):
+    angles = np.linspace(0, 2 * np.pi, len(RADAR), endpoint=False)
+    for method in methods:
+        label, colour = LABELS[method]
+        mean = table[table.method == method].groupby("measure").value.mean()
+        r = [_radius(name, mean.get(name, np.nan)) for name in RADAR]
+        ax.plot([*angles, 0], [*r, r[0]], color=colour, marker="o", ms=2.5, label=label)
+        ax.fill([*angles, 0], [*r, r[0]], color=colour, alpha=0.1, lw=0)
+    ax.set(ylim=(0, 1), xticks=angles, yticks=[0.25, 0.5, 0.75, 1])
+    ax.set_xticklabels(RADAR.values(), fontsize=6)
+    ax.set_yticklabels(["", "0.5", "", "1"], fontsize=5.5, color="#777777")
+    ax.tick_params(axis="x", pad=3)
+    ax.spines["polar"].set_color("#BBBBBB")
+    ax.legend(ncols=3, loc="lower center", bbox_to_anchor=(0.5, -0.34))
+
+
+def fig2f(ax, table):
+    """Panel f: radar and table of six measures, mean ± sd over folds and seeds; p: paired t-test of ours against no alignment."""
+    if not len(table):
+        return nothing(ax, "no runs to compare")
+    ax.set_axis_off()
+    methods = present(LABELS, table.method)
+    _radar(ax.inset_axes([0.02, 0.16, 0.37, 0.72], projection="polar"), table, methods)
+    rows = []
+    for name, label in RADAR.items():
+        g = table[table.measure == name]
+        p = g.p_t[g.method == "mixstyle_irm"]
+        label = label.replace("-\n", "-").replace("\n", " ") + (" (lower is better)" if name == "davies_bouldin" else "")
+        rows.append([label, *(str(mean_sd(g.value[g.method == m])) for m in methods), p_text(p.iloc[0]).replace("p = ", "").replace("p ", "") if len(p) else ""])
+    columns = [0.47, *np.linspace(0.735, 0.735 + 0.135 * (len(methods) - 1), len(methods)), 1.08]
+    head = ["mean ± sd", *(LABELS[m][0] for m in methods), "p"]
+    for i, cells in enumerate([head, *rows]):
+        for j, (x, cell) in enumerate(zip(columns, cells)):
+            ax.text(x, 0.84 - 0.11 * i, cell, transform=ax.transAxes, ha="left" if j == 0 else "center", va="center", fontsize=5.8,
+                    fontweight="bold" if i == 0 else "normal", color=LABELS[methods[j - 1]][1] if i == 0 and 0 < j <= len(methods) else "black")
+    ax.plot([0.47, 1.1], [0.785, 0.785], transform=ax.transAxes, color="#444444", lw=0.6, clip_on=False)
+    return ax
+
+
+def draw():
+    """Draws Fig. 2 from figures/fig2/*.csv into figures/fig2/fig2.png and returns the Figure."""
+    tables = {k: read(f"fig2{k}") for k in "abcdef"}
+    with plt.style.context(STYLE):
+        fig = plt.figure(figsize=(WIDTH, 138 * MM))
+        rows = fig.add_gridspec(2, 1, height_ratios=[1.25, 1])
+        top, low = rows[0].subgridspec(1, 4), rows[1].subgridspec(1, 2, width_ratios=[1, 1.9])
+        maps = [("a", "UMAP, no alignment", "modality", None), ("b", "t-SNE, ours", "class", "ours"),
+                ("c", "UMAP, no alignment", "class", "mixstyle_irm"), ("d", "UMAP, ours", "class", "ours")]
+        for i, (k, title, colour, method) in enumerate(maps):
+            ax = fig.add_subplot(top[i])
+            letter(fig2_map(ax, tables[k], title, colour, tables["f"] if method else None, method), k)
+            if i == 0 and len(tables[k]):
+                ax.set_xlabel("colour: modality\n(b-d: colour is the class)\n", fontsize=6, linespacing=1.3, labelpad=4)
+        letter(fig2e(fig.add_subplot(low[0]), tables["e"]), "e", x=14)
+        letter(fig2f(fig.add_subplot(low[1]), tables["f"]), "f")
+        handles = map_legend(ax) + map_legend(ax, "modality")[:0]
+        fig.legend(handles=handles, ncols=6, loc="outside upper center")
+        caption(fig, "", tables.values())
+        return save(fig, "fig2")
+
+
+if __name__ == "__main__":
+    draw()
