@@ -4,7 +4,6 @@ BACH images are half the size of the real ones (1024 x 768 at 0.84 um/px: the sa
 1 mm squares (2048 x 2048 at 0.5 um/px). Files hold no time and no software tag, so a seed gives the same bytes everywhere.
 """
 import hashlib
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from xml.sax.saxutils import quoteattr
 
@@ -12,10 +11,10 @@ import numpy as np
 import tifffile
 from scipy.ndimage import binary_fill_holes
 from skimage.measure import approximate_polygon, find_contours
-from tqdm import tqdm
 
 from xmodal.record import atomic
 
+from .. import parallel
 from .histology import STYLES, draw
 from .patients import REGISTRY, generator
 
@@ -40,7 +39,7 @@ def write_bach(root, patients, seed=42, workers=2, images=2):
             stem = f"{prefix}{number[row['diagnosis']]:03d}"
             tasks.append((row, stem, seed, photos / folder / f"{stem}.tif"))
             table.append(f"{stem}.tif,{folder}\n")
-    _run(_write_field, tasks, workers, "BACH")
+    parallel(_write_field, tasks, workers, "BACH")
     _text(photos / "microscopy_ground_truth.csv", "".join(table))
     return [_linked("bach", stem, row) for row, stem, *_ in tasks]
 
@@ -65,7 +64,7 @@ def write_camelyon(root, patients, seed=42, workers=2):
             stages.append((native, stem, kind == "tumor", i // 2 // 20 % CENTERS))
         tasks.append((row, stem, seed, new if i % 2 else old))
         registry.append(_linked("camelyon", native, row))
-    _run(_write_slide, tasks, workers, "CAMELYON")
+    parallel(_write_slide, tasks, workers, "CAMELYON")
     lines = [f"{n}.zip,{'pN1' if t else 'pN0'},{c}\n{s}.tif,{'macro' if t else 'negative'},{c}\n" for n, s, t, c in stages]
     _text(new / "stages.csv", "patient,stage,center\n" + "".join(lines))
     for part in (old, new):
@@ -80,17 +79,6 @@ def _rows(patients, domain):
 
 def _linked(domain, native, row):
     return {"domain": domain, "native_patient": native, **{name: row[name] for name in REGISTRY[2:]}}
-
-
-def _run(write, tasks, workers, name):
-    """`write` on every task; each draws from its own generator, so neither order nor number of workers matters."""
-    if workers <= 1:
-        for task in tqdm(tasks, desc=name, disable=None):
-            write(task)
-        return
-    with ProcessPoolExecutor(workers) as pool:
-        for _ in tqdm(pool.map(write, tasks, chunksize=4), total=len(tasks), desc=name, disable=None):
-            pass
 
 
 def _text(path, text):

@@ -1,0 +1,162 @@
+"""Histology: slides and photographs in, tiles out. Opening, tissue, tiles of a physical size, stain normalisation."""
+import json
+import logging
+import warnings
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import openslide
+from histolab.filters.image_filters import Compose, Lambda, RgbToGrayscale
+from histolab.filters.morphological_filters import BinaryDilation, RemoveSmallHoles, RemoveSmallObjects
+from PIL import Image, ImageDraw
+from skimage.filters import threshold_otsu
+from torchstain.numpy.normalizers.macenko import NumpyMacenkoNormalizer
+
+from .config import Problem
+
+log = logging.getLogger(__name__)
+UNREADABLE = (openslide.OpenSlideError, OSError, ValueError, SyntaxError, Image.DecompressionBombError)
+MPP = {"bach": 0.42}      # um per pixel of domains whose files do not say
+GRID = 16                 # side of a tile on the overview image that tissue and tumour are measured on, pixels
+
+
+# ---- reading -----------------------------------------------------------------------------------------------------
+
+def open_slide(path, mpp=None):
+    """(slide, um per pixel): an OpenSlide for whole slides, an ImageSlide with the same methods for plain TIFF and PNG.
+
+    `mpp` is used where the file does not say. Raises `Problem` if the file is missing, unreadable, or nothing gives the mpp.
+    """
+    if not Path(path).is_file():
+        raise Problem(f"There is no slide {path}; run 01_download again, or correct the path.")
+    try:
+        slide = openslide.open_slide(str(path))
+    except UNREADABLE as error:
+        raise Problem(f"{path} is not a readable slide or image ({error}); delete it and fetch it again.") from None
+    said = _said_mpp(slide)
+    if not (said or mpp):
+        slide.close()
+        raise Problem(f"{path} does not give its pixel size; pass mpp=<micrometres per pixel>, or name it in xmodal.slides.MPP.")
+    return slide, float(said or mpp)
+
+
+def _said_mpp(slide):
+    """um per pixel as the file says, or None; a resolution no microscope has (72 dpi is 353 um) counts as not said."""
+    if isinstance(slide, openslide.OpenSlide):
+        said = slide.properties.get(openslide.PROPERTY_NAME_MPP_X)
+    else:
+        said = 25400 / float(slide._image.info.get("dpi", (0, 0))[0] or np.inf)
+    return float(said) if said and 0.05 < float(said) < 10 else None
+
+
+def region(slide, x, y, side, size):
+    """uint8 (size, size, 3): the square with corner (x, y) and `side` in level-0 pixels, from the level just fine enough."""
+    level = slide.get_best_level_for_downsample(max(side / size, 1) * 1.01)
+    n = max(1, round(side / slide.level_downsamples[level]))
+    try:
+        part = slide.read_region((int(round(x)), int(round(y))), level, (n, n))
+    except UNREADABLE as error:
+        raise Problem(f"A region of the slide cannot be read ({error}); delete the file and fetch it again.") from None
+    return np.asarray(_on_glass(part).resize((size, size), Image.Resampling.BOX if n > size else Image.Resampling.BICUBIC))
+
+
+def _on_glass(image):
+    """RGB of an RGBA image; where a scanner stored nothing there is white."""
+    glass = Image.new("RGB", image.size, (255, 255, 255))
+    glass.paste(image, mask=image.getchannel("A") if image.mode == "RGBA" else None)
+    return glass
+
+
+# ---- tissue and tiles --------------------------------------------------------------------------------------------
+
+def tissue_mask(thumbnail, smallest=GRID * GRID // 4):
+    """Bool (H, W) of an RGB thumbnail (PIL image or array): darker than glass, holes and specks under `smallest` pixels gone.
+
+    histolab's chain for slides, with a floor under its threshold: Otsu's alone would part nuclei from stroma where a
+    field of view holds no glass.
+    """
+    dark = Lambda(lambda grey: np.asarray(grey) < max(_otsu(np.asarray(grey)), 215))
+    steps = (RgbToGrayscale(), dark, BinaryDilation(disk_size=1), RemoveSmallHoles(smallest), RemoveSmallObjects(smallest, avoid_overmask=False))
+    with warnings.catch_warnings():                      # histolab's calls work, by names that newer libraries call old
+        for kind in (DeprecationWarning, FutureWarning):
+            warnings.simplefilter("ignore", kind)
+        return np.asarray(Compose(list(steps))(Image.fromarray(np.asarray(thumbnail, np.uint8)).convert("RGB")), bool)
+
+
+def _otsu(grey):
+    return threshold_otsu(grey) if grey.min() < grey.max() else 0
+
+
+def tumour_mask(annotation, shape, scale):
+    """Bool (H, W) of the polygons in `annotation` (JSON text of the cohort table), whose pixels are 1 / `scale` of this image's."""
+    said, canvas = json.loads(annotation or "{}"), Image.new("1", shape[::-1])
+    for key, value in (("polygons", 1), ("exclude", 0)):
+        for points in said.get(key, ()):
+            if len(points) > 2:
+                ImageDraw.Draw(canvas).polygon([(x * scale - 0.5, y * scale - 0.5) for x, y in points], fill=value)
+    return np.asarray(canvas)
+
+
+def tile_grid(slide, mpp, tile_um, annotation=""):
+    """Positions and contents of all tiles of `tile_um`, side by side and centred: xy (n, 2) in level-0 pixels, share of
+    tissue (n,), share of tumour (n,). Raises `Problem` if the slide is smaller than one tile."""
+    side = tile_um / mpp                                 # of a tile, level-0 pixels
+    across, down = (int(n // side) for n in slide.dimensions)
+    if not across * down:
+        raise Problem(f"A slide of {slide.dimensions} pixels at {mpp} um is smaller than a tile of {tile_um} um; choose smaller tiles.")
+    width, height = (max(1, round(n * GRID / side)) for n in slide.dimensions)
+    overview = _on_glass(slide.get_thumbnail((width, height))).resize((width, height), Image.Resampling.BOX)
+    tissue, tumour = tissue_mask(overview), tumour_mask(annotation, (height, width), GRID / side)
+    top, left = (height - down * GRID) // 2, (width - across * GRID) // 2
+    shares = [mask[top:top + down * GRID, left:left + across * GRID].reshape(down, GRID, across, GRID).mean((1, 3)).ravel()
+              for mask in (tissue, tumour)]
+    row, column = np.divmod(np.arange(down * across), across)
+    return np.column_stack([left + column * GRID, top + row * GRID]) * side / GRID, *shares
+
+
+class Tiles(NamedTuple):
+    """Tiles of one slide."""
+    pixels: np.ndarray       # uint8 (n, size, size, 3)
+    xy: np.ndarray           # (n, 2) upper left corners, level-0 pixels
+    tumour: np.ndarray       # (n,) share of annotated tumour
+
+
+def tiles(slide, mpp, tile_um=256.0, size=96, tissue=0.5, tumour=0.0, annotation="", n=None, rng=None):
+    """`Tiles` with at least the given shares of tissue and tumour: those of tumour first, at most `n`.
+
+    Among equals the order is that of the grid, or random where `rng` is given.
+    """
+    xy, has_tissue, has_tumour = tile_grid(slide, mpp, tile_um, annotation)
+    keep = np.flatnonzero((has_tissue >= tissue) & (has_tumour >= tumour))
+    keep = keep if rng is None else rng.permutation(keep)
+    keep = keep[np.argsort(has_tumour[keep] < 0.5, kind="stable")][:n]
+    pixels = [region(slide, *xy[i], tile_um / mpp, size) for i in keep]
+    return Tiles(np.array(pixels, np.uint8).reshape(-1, size, size, 3), xy[keep], has_tumour[keep])
+
+
+# ---- stain -------------------------------------------------------------------------------------------------------
+
+# The stain that all images are brought to: optical density (rows R, G, B) of haematoxylin and eosin, and their 99th
+# percentile concentrations, as published with the reference implementation of Macenko et al. (ISBI 2009).
+REFERENCE = (np.array([[0.5626, 0.2159], [0.7201, 0.8012], [0.4062, 0.5581]]), np.array([1.9705, 1.0308]))
+
+
+def macenko(rgb, reference=REFERENCE, least=0.01):
+    """(normalised uint8 image, True), or (the same image, False) where there is too little tissue to see two stains.
+
+    rgb  uint8 (..., H, W, 3): an image, or the tiles of a slide, which then share one stain matrix and keep their
+         differences in strength. Less than a share `least` of stained pixels counts as no tissue.
+    """
+    rgb = np.asarray(rgb, np.uint8)
+    stained = ((rgb.astype(float) + 1) / 240 < np.exp(-0.15)).all(-1)   # the same threshold as the method's own
+    if stained.mean() < least or rgb[stained].std(0).max() < 1:         # no tissue, or a single colour
+        return rgb, False
+    method = NumpyMacenkoNormalizer()
+    method.HERef, method.maxCRef = reference
+    try:
+        with np.errstate(all="raise", under="ignore"):
+            out = method.normalize(rgb.reshape(-1, rgb.shape[-2], 3), stains=False)[0]
+    except (np.linalg.LinAlgError, FloatingPointError):  # one stain only: the other's concentration vanishes
+        return rgb, False
+    return out.reshape(rgb.shape), True
