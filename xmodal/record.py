@@ -226,7 +226,7 @@ def load_run(folder):
     done = _intact(folder)
     with np.load(folder / "embeddings.npz", allow_pickle=False) as arrays:
         embeddings = dict(arrays)
-    read = lambda name: pd.read_csv(folder / name, float_precision="round_trip")
+    read = lambda name: pd.read_csv(folder / name)  # pandas reads back every digit that it wrote
     return Run(folder, json.loads((folder / "config.json").read_text()), read("history.csv"),
                check_predictions(pd.read_parquet(folder / "predictions.parquet"), folder), embeddings,
                read(LATER) if LATER in done else None)

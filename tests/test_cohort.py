@@ -1,0 +1,159 @@
+"""cohort: label sets, the schema, patient-level splits that no label of the target and no order of rows can change."""
+import numpy as np
+import pandas as pd
+import pytest
+
+from xmodal import cohort
+from xmodal.config import DOMAINS, Problem
+
+LABELS = {"cbis_ddsm": (2, 12), "inbreast": (1, 2, 12), "bach": (1, 2, 4, 8), "camelyon": (3, 12)}
+
+
+def table(people=40, singles=6):
+    """People with a mammogram in two views and a histology image, in four pairs of domains, and some with one modality."""
+    rows, rng = [], np.random.default_rng(0)
+    groups = [(m, h) for m in ("cbis_ddsm", "inbreast") for h in ("bach", "camelyon")]
+    for where, n in [*((g, people) for g in groups), *(((d,), singles) for d in DOMAINS)]:
+        for i in range(n):
+            patient, bad = f"{'+'.join(where)}/{i:03d}", rng.random() < 0.4
+            for name in where:
+                allowed = max(LABELS[name]) if bad else min(LABELS[name])
+                for view in ("CC", "MLO") if DOMAINS[name] == "mammography" else ("",):
+                    rows.append({"sample": f"{name}/{patient}{view}", "patient": patient, "study": "", "domain": name,
+                                 "modality": DOMAINS[name], "view": view, "laterality": "", "allowed": allowed, "truth": -1,
+                                 "grade": -1, "density": "", "lesion_type": "", "lesion_shape": "", "diameter_mm": np.nan,
+                                 "annotation": "", "source": "", "index": len(rows), "has_mask": False, "boxes": "[]",
+                                 "mm_per_px": 0.2, "checksum": ""})
+    return pd.DataFrame(rows)
+
+
+def splits(fold):
+    return dict(zip(fold["sample"], fold.split))
+
+
+# ---- label sets --------------------------------------------------------------------------------------------------
+
+def test_label_sets_are_bit_masks_by_class_or_name():
+    assert cohort.label_set(1) == 2 and cohort.label_set(2, 3) == 12 and cohort.label_set("in situ", "invasive") == 12
+    assert cohort.label_set(3, 3) == 8, "a class named twice is still one class"
+    assert cohort.allowed_matrix([12, 1]).tolist() == [[False, False, True, True], [True, False, False, False]]
+
+
+def test_malignant_is_open_where_the_label_is():
+    assert cohort.malignant([1, 2, 3, 4, 8, 12]).tolist() == [0, 0, 0, 1, 1, 1]
+    assert np.isnan(cohort.malignant([6, 15])).all()
+
+
+# ---- the door ----------------------------------------------------------------------------------------------------
+
+def test_a_cohort_survives_the_door_and_loses_only_foreign_columns(tmp_path):
+    rows = table(2, 1)
+    rows.assign(mine=1).to_parquet(tmp_path / "cohort.parquet")
+    back = cohort.load(tmp_path / "cohort.parquet")
+    assert list(back.columns) == list(cohort.COHORT.columns) and (back["sample"] == rows["sample"]).all()
+
+
+@pytest.mark.parametrize("column, value", [("domain", "ddsm"), ("allowed", 0), ("allowed", 16), ("truth", 4), ("density", "E"),
+                                           ("view", "cc"), ("index", -1), ("sample", "twice")])
+def test_a_row_that_does_not_fit_is_a_problem_naming_the_column(column, value):
+    rows = table(2, 1)
+    rows.loc[rows.index[:2], column] = value
+    with pytest.raises(Problem, match=column):
+        cohort.validate(rows)
+
+
+def test_a_domain_cannot_change_its_modality():
+    rows = table(2, 1)
+    rows.loc[0, "modality"] = "histopathology"
+    with pytest.raises(Problem, match="domain is not"):
+        cohort.validate(rows)
+
+
+def test_missing_and_damaged_cohorts_name_the_remedy(tmp_path):
+    with pytest.raises(Problem, match="02_preprocess"):
+        cohort.load(tmp_path / "none.parquet")
+    (tmp_path / "cohort.parquet").write_bytes(b"no parquet")
+    with pytest.raises(Problem, match="delete it and run 02_preprocess"):
+        cohort.load(tmp_path / "cohort.parquet")
+    table(2, 1).drop(columns="allowed").to_parquet(tmp_path / "cohort.parquet")
+    with pytest.raises(Problem, match="allowed"):
+        cohort.load(tmp_path / "cohort.parquet")
+
+
+# ---- splits ------------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("held_out", DOMAINS)
+@pytest.mark.parametrize("seed", (42, 1234, 5678))
+def test_no_patient_is_in_two_splits_and_no_target_patient_is_in_the_source(held_out, seed):
+    rows = table()
+    fold = cohort.leave_one_out(rows, held_out, seed)
+    assert fold.groupby("patient")["split"].nunique().max() == 1
+    assert (fold.domain == held_out).equals(fold.split == "target")
+    assert set(fold["sample"][fold.split == "target"]) == set(rows["sample"][rows.domain == held_out]), "the target is whole"
+    assert len(fold) + fold.attrs["left_out"] == len(rows), "every row is used or counted as left out"
+    assert fold.split.notna().all() and set(fold.split) == {"train", "validation", "source test", "target"}
+
+
+def test_shares_and_strata_are_kept():
+    fold = cohort.leave_one_out(table(people=100), "bach", 42)
+    people = fold[fold.split != "target"].drop_duplicates("patient").copy()
+    share = people.split.value_counts(normalize=True)
+    assert share["train"] == pytest.approx(0.6, abs=0.03) and share["validation"] == pytest.approx(0.2, abs=0.03)
+    people["where"], people["bad"] = people.patient.str.split("/").str[0], cohort.malignant(people.allowed)
+    for _, stratum in people.groupby(["where", "bad"]):  # within one patient of the shares in every stratum
+        counts = stratum.split.value_counts().reindex(["train", "validation", "source test"], fill_value=0)
+        assert (abs(counts - np.array([0.6, 0.2, 0.2]) * len(stratum)) <= 1.0 + 1e-9).all(), (counts, len(stratum))
+
+
+def test_a_seed_gives_one_split_and_another_seed_another():
+    rows = table()
+    assert splits(cohort.leave_one_out(rows, "bach", 42)) == splits(cohort.leave_one_out(rows, "bach", 42))
+    assert splits(cohort.leave_one_out(rows, "bach", 42)) != splits(cohort.leave_one_out(rows, "bach", 1234))
+
+
+@pytest.mark.parametrize("held_out", DOMAINS)
+def test_the_order_of_rows_changes_nothing(held_out):
+    rows = table()
+    shuffled = rows.sample(frac=1, random_state=1)
+    assert splits(cohort.leave_one_out(rows, held_out, 42)) == splits(cohort.leave_one_out(shuffled, held_out, 42))
+
+
+@pytest.mark.parametrize("held_out", DOMAINS)
+def test_poisoned_target_labels_and_poisoned_truth_change_nothing(held_out):
+    rows = table()
+    poisoned = rows.copy()
+    target = poisoned.domain == held_out
+    poisoned.loc[target, "allowed"] = 15 - poisoned.allowed[target]
+    poisoned["truth"] = 3
+    clean, poison = (cohort.leave_one_out(t, held_out, 42) for t in (rows, poisoned))
+    assert splits(clean) == splits(poison)
+    source = clean.split != "target"
+    assert clean.allowed[source].equals(poison.allowed[source])
+
+
+def test_a_torn_patient_is_a_problem():
+    fold = cohort.leave_one_out(table(5, 1), "bach", 42)
+    torn = fold.index[fold.duplicated("patient", keep=False) & (fold.split == "train")][0]
+    fold.loc[torn, "split"] = "validation"
+    with pytest.raises(Problem, match="two splits.*leave_one_out"):
+        cohort.check_splits(fold)
+
+
+def test_unknown_and_absent_domains_are_problems():
+    rows = table(2, 1)
+    with pytest.raises(Problem, match="choose one of cbis_ddsm"):
+        cohort.leave_one_out(rows, "ddsm", 42)
+    with pytest.raises(Problem, match="no rows of 'bach'"):
+        cohort.leave_one_out(rows[rows.domain != "bach"], "bach", 42)
+
+
+def test_pairing_says_what_a_positive_pair_can_mean():
+    rows = table(3, 2)
+    assert cohort.pairing(rows) == "patient"
+    assert cohort.pairing(rows.assign(patient=rows["sample"])) == "label", "nobody has both modalities"
+
+
+def test_counts_add_up():
+    fold = cohort.leave_one_out(table(5, 1), "bach", 42)
+    found = cohort.counts(fold)
+    assert found.images.sum() == len(fold) and set(found.domain) == set(DOMAINS)

@@ -1,0 +1,191 @@
+"""record: atomic files, seeds, and run folders that are whole or say what to do."""
+import json
+from dataclasses import asdict
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from xmodal import config, record
+from xmodal.config import PROFILES, Problem
+
+
+def predictions(patients=6, condition="source"):
+    rng = np.random.default_rng(3)
+    p = rng.dirichlet(np.ones(4), patients)
+    return pd.DataFrame({
+        "sample": [f"bach/{i}" for i in range(patients)], "patient": [f"p{i}" for i in range(patients)], "domain": "bach",
+        "modality": "histopathology", "split": ["validation", "source test", "target"] * (patients // 3), "condition": condition,
+        "allowed": 12, "truth": 3, "grade": 3, **{f"p{c}": p[:, c] for c in range(4)}, "severity": rng.normal(size=patients),
+        "grade_pred": 2, "has_mask": False, **{c: np.nan for c in ("dice", "iou", "x0", "y0", "x1", "y1", "box_score")},
+        "density": "", "lesion_type": "", "lesion_shape": "", "diameter_mm": np.nan})
+
+
+def write(method="erm", held_out="bach", seed=42, profile=PROFILES["lesson"], **changed):
+    parts = {"config": {"profile": asdict(profile), "method": method, "held_out": held_out, "seed": seed},
+             "model_state": {"w": torch.arange(6.0).reshape(2, 3), "n": torch.tensor(7)},
+             "history": pd.DataFrame({"epoch": [0, 1], "loss": [1 / 3, 0.1]}), "predictions": predictions(),
+             "embeddings": {"z": np.eye(3, dtype="float32"), "sample": pd.Series(["a", "bb", "c"]), "truth": np.arange(3)}} | changed
+    return record.save_run(record.run_dir(profile, method, held_out, seed), **parts)
+
+
+# ---- files and seeds ---------------------------------------------------------------------------------------------
+
+def test_atomic_leaves_the_old_file_or_the_new_one_and_nothing_else(tmp_path):
+    path = tmp_path / "deep" / "a.npy"
+    with record.atomic(path) as partial:
+        assert partial.parent == path.parent and partial.suffix == ".npy" and not path.exists()
+        partial.write_text("old")
+    with pytest.raises(RuntimeError), record.atomic(path) as partial:
+        partial.write_text("half")
+        raise RuntimeError
+    assert path.read_text() == "old" and list(path.parent.iterdir()) == [path]
+
+
+def test_a_seed_fixes_python_numpy_and_torch():
+    import random
+    draw = lambda: (random.random(), np.random.rand(), torch.rand(3).tolist())
+    record.seed_everything(42)
+    first = draw()
+    record.seed_everything(42)
+    assert draw() == first
+    record.seed_everything(1234)
+    assert draw() != first
+    assert torch.are_deterministic_algorithms_enabled() and torch.get_num_threads() == 1
+
+
+def test_the_environment_is_plain_json_and_the_same_for_every_seed():
+    record.seed_everything(42)
+    first = record.environment()
+    record.seed_everything(1234)
+    assert record.environment() == first == json.loads(json.dumps(first))
+    assert first["packages"]["torch"] == torch.__version__.split("+")[0] and first["cpu"]
+
+
+# ---- a run -------------------------------------------------------------------------------------------------------
+
+def test_a_run_comes_back_as_it_was_written(home):
+    folder = write()
+    assert folder == home / "runs" / "lesson" / "erm" / "bach" / "seed_42"
+    run = record.load_run(folder)
+    pd.testing.assert_frame_equal(run.predictions, predictions(), check_dtype=False)
+    assert run.history.loss.tolist() == [1 / 3, 0.1], "every digit of the history is kept"
+    assert run.embeddings["sample"].tolist() == ["a", "bb", "c"] and run.embeddings["sample"].dtype.kind == "U"
+    assert run.embeddings["z"].dtype == np.float32 and torch.equal(run.state["w"], torch.arange(6.0).reshape(2, 3))
+    assert run.config["method"] == "erm" and run.trajectory is None
+
+
+def test_the_same_run_gives_the_same_bytes(home):
+    first = {p.name: p.read_bytes() for p in write().iterdir()}
+    assert {p.name: p.read_bytes() for p in write().iterdir()} == first
+    assert set(first) == {*record.FILES, "done"}, "no temporary file stays"
+
+
+def test_done_means_finished_with_this_config(home):
+    folder = write()
+    made = {"profile": asdict(PROFILES["lesson"]), "method": "erm", "held_out": "bach", "seed": 42}
+    assert record.is_done(folder, made)
+    assert not record.is_done(folder, made | {"seed": 1234})
+    (folder / "history.csv").write_text("epoch\n")
+    assert not record.is_done(folder, made), "a damaged run is not done"
+    assert not record.is_done(folder.parent / "seed_1", made)
+
+
+@pytest.mark.parametrize("name", record.FILES)
+def test_any_damaged_or_missing_file_is_a_problem_naming_folder_and_remedy(home, name):
+    folder = write()
+    whole = (folder / name).read_bytes()
+    (folder / name).write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    with pytest.raises(Problem, match=f"{folder}.*{name}.*03_train"):
+        record.load_run(folder)
+    (folder / name).unlink()
+    with pytest.raises(Problem, match=f"{folder}.*03_train"):
+        record.collect("lesson")
+
+
+@pytest.mark.parametrize("text", ["", "[]", "3", '{"a": 1}'])
+def test_a_damaged_done_is_a_problem(home, text):
+    folder = write()
+    (folder / "done").write_text(text)
+    with pytest.raises(Problem, match="damaged"):
+        record.load_run(folder)
+
+
+def test_a_run_without_done_is_unfinished(home):
+    folder = write()
+    (folder / "done").unlink()
+    with pytest.raises(Problem, match="not finished"):
+        record.collect("lesson")
+
+
+def test_a_failed_save_leaves_no_done_and_no_partial(home):
+    with pytest.raises(Problem, match="p1"):
+        write(predictions=predictions().assign(p1=2.0))
+    assert not (home / "runs").exists(), "the predictions are checked before anything is written"
+    with pytest.raises(ValueError):
+        write(embeddings={"bad": np.array([{}, None], dtype=object)})  # could only be pickled
+    folder = record.run_dir("lesson", "erm", "bach", 42)
+    assert list(folder.iterdir()) == []
+
+
+@pytest.mark.parametrize("column, value", [("condition", "tta"), ("split", "test"), ("domain", "x"), ("p0", np.nan), ("grade_pred", 4),
+                                           ("modality", "mri"), ("allowed", 0)])
+def test_predictions_that_do_not_fit_are_refused_at_the_door(column, value):
+    with pytest.raises(Problem, match=column):
+        record.check_predictions(predictions().assign(**{column: value}), "here")
+    with pytest.raises(Problem, match=column):
+        record.check_predictions(predictions().drop(columns=column), "here")
+
+
+def test_a_patient_in_two_splits_is_refused():
+    with pytest.raises(Problem, match="two splits"):
+        record.check_predictions(predictions().assign(patient="p0"), "here")
+
+
+def test_adaptation_adds_its_conditions_and_keeps_the_rest(home):
+    folder = write()
+    state = (folder / "model.safetensors").read_bytes()
+    steps = pd.DataFrame({"condition": "tent", "domain": "bach", "step": [0], "entropy": [0.5], "auc": [0.7], "stopped": [True]})
+    record.update_run(folder, predictions(condition="tent"), steps)
+    record.update_run(folder, predictions(condition="tent").assign(p0=0.0), steps)
+    run = record.load_run(folder)
+    assert run.predictions.condition.value_counts().to_dict() == {"source": 6, "tent": 6}, "a second time replaces the first"
+    assert (run.predictions.p0[run.predictions.condition == "tent"] == 0).all() and run.trajectory.stopped.tolist() == [True]
+    assert (folder / "model.safetensors").read_bytes() == state
+    write()
+    assert record.load_run(folder).trajectory is None, "a new training forgets the adaptation of the old"
+
+
+def test_collect_names_method_domain_and_seed(home):
+    write("erm", "bach", 42), write("ours", "camelyon", 1234)
+    table = record.collect(PROFILES["lesson"])
+    assert len(table) == 12 and set(zip(table.method, table.held_out, table.seed)) == {("erm", "bach", 42), ("ours", "camelyon", 1234)}
+    with pytest.raises(Problem, match="no runs.*03_train"):
+        record.collect("paper")
+
+
+def test_profiles_are_not_mixed(home):
+    from dataclasses import replace
+    write("erm"), write("ours", profile=replace(PROFILES["lesson"], epochs=1))
+    with pytest.raises(Problem, match="other settings.*delete"):
+        record.collect("lesson")
+
+
+def test_a_run_of_another_profile_or_place_is_refused(home):
+    folder = write(profile=PROFILES["paper"])
+    other = record.run_dir("lesson", "erm", "bach", 42)
+    other.parent.mkdir(parents=True)
+    folder.rename(other)
+    with pytest.raises(Problem, match="paper.*not mixed"):
+        record.collect("lesson")
+    write("ours").rename(other.parent / "seed_7")
+    other.rename(home / "away")
+    with pytest.raises(Problem, match="move it there"):
+        record.collect("lesson")
+
+
+def test_run_dir_refuses_an_unknown_domain():
+    with pytest.raises(Problem, match="choose one of"):
+        record.run_dir("lesson", "erm", "ddsm", 42)
+    assert record.run_dir("lesson", "erm", "bach", 42) == config.RUNS / "lesson/erm/bach/seed_42"
