@@ -3,19 +3,24 @@
 Each file imports only from those above it in this list:
 
     config       paths, domains, seeds, the two profiles
-    record       seeding, provenance, atomic writing and loading of a run; the papermill wrapper
+    record       seeding, provenance, atomic writing and loading of a run
+    notebook     the papermill wrapper: parameters checked, failures in one sentence
     doctor       says in words what is wrong with the environment
-    cohort       the cohort table: schema, label sets, patient-level splits, leave-one-domain-out, pairing
+    cohort       the cohort table: schema, label sets, patient-level splits, leave-one-domain-out
+    readers      several readers reading the same cases; marks on images
     stats        numpy in, small named results out; resampling by patient
-    images       pixels in, pixels out: mammogram, tissue, stain, tiles
+    images       pixels in, pixels out: mammogram and stain
+    slides       whole slides and fields of view: tissue, tiles
     preprocess   native files to the cohort table and its image arrays
     loaders      paired batches for fastai
     model        shared encoder, adapters, MixStyle, necks, heads
     losses       one function an objective of Table 1
+    predict      a trained model over a cohort: predictions and embeddings
     learner      the fastai Learner, its callbacks, the table of methods
     adapt        test-time adaptation: configure, step, reset
     baselines    radiomic features with classic learners; unimodal and fusion baselines
     explain      attention, retrieval, conclusion card
+    cases        which patients the case figures show
     panels       the tables that the figures are drawn from
 
 Data flows one way: native files -> cohort -> runs -> predictions -> panel tables -> figures. `data_scripts` reads native
