@@ -1,0 +1,116 @@
+"""Test-time adaptation: labels never enter, reset restores every bit, the sign of Eq. 5, and the stopping rule."""
+import inspect
+
+import pytest
+import torch
+
+from xmodal import adapt as tta
+from xmodal.config import HISTOPATHOLOGY, MAMMOGRAPHY, Problem
+from xmodal.model import build
+
+
+@pytest.fixture
+def model():
+    torch.manual_seed(0)
+    model = build("lesson")
+    for neck in model.necks.values():
+        neck.running_mean.normal_()
+    return model.eval()
+
+
+@pytest.fixture
+def batches():
+    g = torch.Generator().manual_seed(3)
+    return [{HISTOPATHOLOGY: torch.randint(60, 200, (8, 96, 96, 3), generator=g, dtype=torch.uint8)} for _ in range(3)]
+
+
+def bits(model):
+    return {k: v.clone() for k, v in model.state_dict().items()}
+
+
+def changed(model, before):
+    return {k for k, v in model.state_dict().items() if not torch.equal(v, before[k])}
+
+
+@pytest.mark.parametrize("how", ["source", "adabn", "tent", "causal"])
+def test_reset_restores_every_bit_and_only_what_should_move_moves(model, batches, how):
+    before = bits(model)
+    tta.adapt(model, batches, how, steps=3)
+    moved = changed(model, before)
+    allowed = {"source": (), "adabn": ("running_",), "tent": ("necks.",), "causal": ("necks.", "adapters.")}[how]
+    assert all(any(a in name for a in allowed) for name in moved)
+    assert bool(moved) == (how != "source")
+    assert not any(name.startswith(f"necks.{MAMMOGRAPHY}") for name in moved)     # that modality was not seen
+    tta.reset(model)
+    assert not changed(model, before)
+
+
+def test_two_adaptations_in_a_row_still_reset_to_the_source(model, batches):
+    before = bits(model)
+    tta.adapt(model, batches, "tent")
+    tta.adapt(model, batches, "causal", steps=2)
+    tta.reset(model)
+    assert not changed(model, before)
+
+
+def test_adabn_takes_the_statistics_of_the_target(model, batches):
+    tta.adapt(model, batches, "adabn")
+    with torch.no_grad():
+        f = torch.cat([model.tokens(x[HISTOPATHOLOGY], HISTOPATHOLOGY).mean(1) for x in batches])
+    neck = model.necks[HISTOPATHOLOGY]
+    assert torch.allclose(neck.running_mean, f.mean(0), atol=1e-5) and torch.allclose(neck.running_var, f.var(0), atol=1e-5)
+
+
+def test_adaptation_is_deterministic(model, batches):
+    one = tta.adapt(model, batches, "causal", steps=3)
+    first = bits(model)
+    tta.reset(model)
+    two = tta.adapt(model, batches, "causal", steps=3)
+    assert one.equals(two) and not changed(model, first)
+
+
+def test_no_label_can_enter():
+    assert list(inspect.signature(tta.adapt).parameters) == ["model", "batches", "how", "steps", "lr", "anchor", "watch"]
+
+
+def test_correction_2_minus_entropy_spreads_the_predictions_and_plus_sharpens_them(model, batches):
+    """Eq. 5 as printed minimises -H: its gradient raises the entropy that the text wants lowered."""
+    def after(sign):
+        parameters = tta.configure(model, "causal")
+        tta.keep_source(model)
+        optimiser = torch.optim.SGD(parameters, lr=1e-2)
+        for _ in range(3):
+            optimiser.zero_grad()
+            (sign * tta.entropy(tta.logits_of(model, batches[0]))).backward()
+            optimiser.step()
+        result = float(tta.entropy(tta.logits_of(model, batches[0])))
+        tta.reset(model)
+        return result
+    start = float(tta.entropy(tta.logits_of(model, batches[0])))
+    assert after(-1) > start > after(+1)
+
+
+def test_correction_7_it_stops_by_itself_and_ends_with_the_step_it_names(model, batches):
+    seen = {}
+    table = tta.adapt(model, batches, "causal", steps=200, lr=1e-2, watch=lambda step, logits: seen.update({step: logits.clone()}))
+    stopped = table.step[table.stopped].item()
+    assert len(table) < 200
+    assert torch.allclose(torch.cat([tta.logits_of(model, x) for x in batches[:tta.PROBE]]), seen[stopped], atol=1e-5)
+    assert table.diversity[stopped] >= tta.COLLAPSE * table.diversity[1]
+
+
+def test_a_strong_anchor_holds_the_adapters_in_place(model, batches):
+    before = bits(model)
+    size = lambda: sum((v - before[k]).square().sum().item() for k, v in model.state_dict().items() if "adapters" in k)
+    tta.adapt(model, batches, "causal", steps=12, anchor=0.0)
+    free = size()
+    tta.reset(model)
+    tta.adapt(model, batches, "causal", steps=12, anchor=1e3)
+    assert size() < free
+
+
+def test_unknown_ways_and_no_images_are_refused(model, batches):
+    with pytest.raises(Problem, match="no adaptation 'casual'"):
+        tta.adapt(model, batches, "casual")
+    with pytest.raises(Problem, match="no target images"):
+        tta.adapt(model, [])
