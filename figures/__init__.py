@@ -63,10 +63,10 @@ def p_text(p):
 
 
 def caption(fig, text, tables):
-    """The line under a figure: `text`, and in red that the data are phantoms where any table says so."""
+    """The lines under a figure: `text`, and in red that the data are phantoms where any table says so."""
     phantom = any("data" in t and (t["data"] == "phantom").any() for t in tables)
-    warning = "phantom data: these numbers test the machinery and are no evidence about patients"
-    fig.supxlabel(f"{text}   {warning}" if phantom and text else warning if phantom else text, fontsize=6.5, color="#B22222" if phantom else "#444444")
+    warning = "phantom data: these numbers test the machinery and are no evidence about patients" if phantom else ""
+    fig.supxlabel("\n".join(filter(None, (text, warning))), fontsize=6.5, color="#B22222" if phantom else "#444444")
 
 
 def save(fig, name):

@@ -12,7 +12,7 @@ RADAR = {   # measure -> label; all are drawn so that further out is better, the
     "cluster_compactness": "cluster\ncompactness", "silhouette": "silhouette", "davies_bouldin": "Davies-\nBouldin",
 }
 MODALITY_COLOURS = {"mammography": "#0072B2", "histopathology": "#D55E00"}
-LABELS = {**METHODS, "mixstyle_irm": ("no alignment", METHODS["mixstyle_irm"][1])}
+LABELS = {**METHODS, "mixstyle_irm": ("no align.", METHODS["mixstyle_irm"][1]), "concat": ("concat.", METHODS["concat"][1])}
 
 
 def fig2_map(ax, table, title, colour="class", measures=None, method=None):
@@ -26,23 +26,29 @@ def fig2_map(ax, table, title, colour="class", measures=None, method=None):
         shade = [CLASSES[t] if t >= 0 else "#999999" for t in g.truth] if colour == "class" else MODALITY_COLOURS[modality]
         ax.scatter(g.x, g.y, c=shade, marker=marker, s=11, lw=0.25, edgecolors="white", zorder=2)
     ax.set(xticks=[], yticks=[], title=title)
-    ax.set_aspect("equal", adjustable="datalim")
+    ax.set_box_aspect(1)
     ax.spines[:].set_visible(True)
     ax.spines[:].set_color("#CCCCCC")
     if measures is not None and len(measures):
         g = measures[measures.method == method]
-        text = lambda name: str(mean_sd(g.value[g.measure == name])).replace("0.", ".")
+        text = lambda name: brief(g.value[g.measure == name])
         ax.set_xlabel(f"intra-pair cosine {text('intra_pair_similarity')}\nsilhouette {text('silhouette')}\nintra-class variance "
                       f"{text('intra_class_variance')}", fontsize=6, linespacing=1.3, labelpad=4)
     return ax
 
 
-def map_legend(ax, colour="class"):
+def brief(values):
+    """Mean ± sd with two decimals and no leading zeros, "–" for none."""
+    mean, sd, n = mean_sd(values)
+    short = lambda x: f"{x:.2f}".replace("-", "−").replace("0.", ".", abs(x) < 0.995)
+    return "–" if not n else short(mean) + (f" ± {short(sd)}" if n > 1 else "")
+
+
+def map_legend(ax):
     """Handles for what colours and markers of panels a-d mean."""
     dot = lambda marker, c, label: ax.plot([], [], marker, ms=4, color=c, mew=0, label=label)[0]
-    if colour == "class":
-        return [dot("s", c, n) for c, n in zip(CLASSES, NAMES)] + [dot(m, "#555555", n) for n, m in MODALITIES.values()]
-    return [dot(m, MODALITY_COLOURS[key], n) for key, (n, m) in MODALITIES.items()]
+    return ([dot(m, MODALITY_COLOURS[key], f"{n} (a)") for key, (n, m) in MODALITIES.items()]
+            + [dot("s", c, n) for c, n in zip(CLASSES, NAMES)] + [dot(m, "#555555", n) for n, m in MODALITIES.values()])
 
 
 def fig2e(ax, table):
@@ -57,12 +63,12 @@ def fig2e(ax, table):
         ax.axhline(edge, color="black", lw=0.5)
         ax.axvline(edge, color="black", lw=0.5)
     centres = [np.flatnonzero(truth == c).mean() for c in np.unique(truth)]
-    ax.set(xticks=centres, yticks=centres, xlabel="histopathology", ylabel="mammography", title="Similarity of unseen patients, ours")
+    ax.set(xticks=centres, yticks=centres, xlabel="histopathology", ylabel="mammography", title="Similarity of unseen patients, ours", anchor="N")
     ax.set_xticklabels([NAMES[c] for c in np.unique(truth)])
     ax.set_yticklabels([NAMES[c] for c in np.unique(truth)], rotation=90, va="center")
     ax.tick_params(length=0)
-    bar = ax.figure.colorbar(image, ax=ax, shrink=0.75, pad=0.02, aspect=25)
-    bar.set_label("cosine")
+    bar = ax.figure.colorbar(image, cax=ax.inset_axes([1.03, 0.35, 0.035, 0.65]), ticks=[-1, 0, 1])
+    bar.set_label("cosine", labelpad=-4)
     bar.outline.set_visible(False)
     return ax
 
@@ -85,7 +91,6 @@ def _radar(ax, table, methods):
     ax.set_yticklabels(["", "0.5", "", "1"], fontsize=5.5, color="#777777")
     ax.tick_params(axis="x", pad=3)
     ax.spines["polar"].set_color("#BBBBBB")
-    ax.legend(ncols=3, loc="lower center", bbox_to_anchor=(0.5, -0.34))
 
 
 def fig2f(ax, table):
@@ -93,21 +98,24 @@ def fig2f(ax, table):
     if not len(table):
         return nothing(ax, "no runs to compare")
     ax.set_axis_off()
+    ax.set_title("Six measures of alignment", x=0.2)
     methods = present(LABELS, table.method)
-    _radar(ax.inset_axes([0.02, 0.16, 0.37, 0.72], projection="polar"), table, methods)
-    rows = []
+    _radar(ax.inset_axes([0.07, 0.12, 0.25, 0.72], projection="polar"), table, methods)
+    rows = [["mean ± sd", *(LABELS[m][0] for m in methods), "p"]]
     for name, label in RADAR.items():
         g = table[table.measure == name]
-        p = g.p_t[g.method == "mixstyle_irm"]
-        label = label.replace("-\n", "-").replace("\n", " ") + (" (lower is better)" if name == "davies_bouldin" else "")
-        rows.append([label, *(str(mean_sd(g.value[g.method == m])) for m in methods), p_text(p.iloc[0]).replace("p = ", "").replace("p ", "") if len(p) else ""])
-    columns = [0.47, *np.linspace(0.735, 0.735 + 0.135 * (len(methods) - 1), len(methods)), 1.08]
-    head = ["mean ± sd", *(LABELS[m][0] for m in methods), "p"]
-    for i, cells in enumerate([head, *rows]):
+        p = g.p_t[g.method == "mixstyle_irm"].head(1)
+        label = label.replace("modality gap\n", "gap ").replace("-\n", "-").replace("\n", " ") + (" (↓)" if name == "davies_bouldin" else "")
+        rows.append([label, *(brief(g.value[g.method == m]) for m in methods), p_text(p.iloc[0]).replace("p = 0", "").replace("p < 0", "<") if len(p) else ""])
+    columns = [0.44, *(0.695 + 0.113 * np.arange(len(methods))), 0.69 + 0.113 * len(methods)]
+    for i, cells in enumerate(rows):
         for j, (x, cell) in enumerate(zip(columns, cells)):
-            ax.text(x, 0.84 - 0.11 * i, cell, transform=ax.transAxes, ha="left" if j == 0 else "center", va="center", fontsize=5.8,
-                    fontweight="bold" if i == 0 else "normal", color=LABELS[methods[j - 1]][1] if i == 0 and 0 < j <= len(methods) else "black")
-    ax.plot([0.47, 1.1], [0.785, 0.785], transform=ax.transAxes, color="#444444", lw=0.6, clip_on=False)
+            head = i == 0 and 0 < j <= len(methods)
+            ax.text(x, 0.9 - 0.11 * i, cell, transform=ax.transAxes, ha="left" if j == 0 else "center", va="center", fontsize=5.8, in_layout=False,
+                    fontweight="bold" if i == 0 else "normal", color=LABELS[methods[j - 1]][1] if head else "black")
+    ax.plot([0.44, columns[-1] + 0.03], [0.845, 0.845], transform=ax.transAxes, color="#444444", lw=0.6, clip_on=False)
+    ax.text(0.44, 0.04, "Radar: further out is better; values below 0 lie at the centre, and\nDavies-Bouldin (↓: lower is better) is drawn as 1 / (1 + index).\n"
+            "p: paired t-test of ours against no alignment over folds, seeds.", in_layout=False, transform=ax.transAxes, fontsize=5.5, color="#555555", va="center", linespacing=1.3)
     return ax
 
 
@@ -115,20 +123,17 @@ def draw():
     """Draws Fig. 2 from figures/fig2/*.csv into figures/fig2/fig2.png and returns the Figure."""
     tables = {k: read(f"fig2{k}") for k in "abcdef"}
     with plt.style.context(STYLE):
-        fig = plt.figure(figsize=(WIDTH, 138 * MM))
-        rows = fig.add_gridspec(2, 1, height_ratios=[1.25, 1])
-        top, low = rows[0].subgridspec(1, 4), rows[1].subgridspec(1, 2, width_ratios=[1, 1.9])
+        fig = plt.figure(figsize=(WIDTH, 125 * MM))
+        rows = fig.add_gridspec(2, 1, height_ratios=[1, 1.05])
+        top, low = rows[0].subgridspec(1, 4), rows[1].subgridspec(1, 2, width_ratios=[1, 2.45])
         maps = [("a", "UMAP, no alignment", "modality", None), ("b", "t-SNE, ours", "class", "ours"),
                 ("c", "UMAP, no alignment", "class", "mixstyle_irm"), ("d", "UMAP, ours", "class", "ours")]
         for i, (k, title, colour, method) in enumerate(maps):
             ax = fig.add_subplot(top[i])
             letter(fig2_map(ax, tables[k], title, colour, tables["f"] if method else None, method), k)
-            if i == 0 and len(tables[k]):
-                ax.set_xlabel("colour: modality\n(b-d: colour is the class)\n", fontsize=6, linespacing=1.3, labelpad=4)
-        letter(fig2e(fig.add_subplot(low[0]), tables["e"]), "e", x=14)
-        letter(fig2f(fig.add_subplot(low[1]), tables["f"]), "f")
-        handles = map_legend(ax) + map_legend(ax, "modality")[:0]
-        fig.legend(handles=handles, ncols=6, loc="outside upper center")
+        letter(fig2e(fig.add_subplot(low[0]), tables["e"]), "e", x=20)
+        letter(fig2f(fig.add_subplot(low[1]), tables["f"]), "f", x=-4)
+        fig.legend(handles=map_legend(ax), ncols=8, loc="outside upper center", columnspacing=0.9)
         caption(fig, "", tables.values())
         return save(fig, "fig2")
 

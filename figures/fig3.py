@@ -24,8 +24,7 @@ def fig3_held_out(ax, table, labels=True):
     ax.grid(axis="x")
     ax.set(yticks=range(len(methods)), ylim=(-0.6, len(methods) - 0.3), xlabel="AUC on the unseen domain")
     ax.set_yticklabels([METHODS[m][0] for m in methods] if labels else [])
-    title = DOMAINS[table.held_out.iloc[0]][0]
-    ax.set_title(f"{title}\n({table.images.iloc[0]} images, {table.patients.iloc[0]} patients)", fontsize=6.5)
+    ax.set_title(f"{DOMAINS[table.held_out.iloc[0]][0]}\n{table.images.iloc[0]} images of {table.patients.iloc[0]} patients", fontsize=6.5)
     return ax
 
 
@@ -57,7 +56,7 @@ def fig3f(ax, table):
     if not len(table):
         return nothing(ax)
     methods = present(METHODS, table.method)
-    top = table.gap.max() + 0.04
+    top = table.gap.max() + 0.06 * (table.gap.max() - table.gap.min() + 0.1)
     for i, method in enumerate(methods):
         g, colour = table[table.method == method], METHODS[method][1]
         ax.boxplot(g.gap, positions=[i], widths=0.55, showfliers=False, patch_artist=True, medianprops={"color": "black", "lw": 1},
@@ -66,9 +65,9 @@ def fig3f(ax, table):
         ax.text(i, top, p_text(g.p_t_holm.iloc[0]).replace("p = ", "").replace("p ", ""), ha="center", va="bottom", fontsize=6)
     ax.axhline(0, color="#888888", lw=0.6)
     ax.grid(axis="y")
-    ax.set(xticks=range(len(methods)), xlim=(-0.6, len(methods) - 0.4), ylabel="domain gap (source AUC - target AUC)")
+    ax.set(xticks=range(len(methods)), xlim=(-0.6, len(methods) - 0.4), ylabel="source AUC − target AUC")
     ax.set_xticklabels([METHODS[m][0] for m in methods], rotation=35, ha="right", rotation_mode="anchor")
-    ax.set_title("Domain gap a fold and seed (above: Holm p against ours)", pad=10)
+    ax.set_title("Domain gap of each fold and seed (numbers: Holm p against ours)", fontsize=7, pad=11)
     return ax
 
 
@@ -139,7 +138,7 @@ def fig3i(ax, table):
         sub.spines[:].set_visible(False)
         sub.set_title(f"{DOMAINS[domain][0]}, {METHODS[method][0]}\naccuracy {100 * accuracy:.0f} %", fontsize=6.5)
         if k == 0:
-            sub.set_ylabel("true class")
+            sub.set_ylabel("true class", labelpad=8)
     return ax
 
 
@@ -153,10 +152,10 @@ def draw():
         shared = None
         for i, k in enumerate("abcd"):
             shared = fig.add_subplot(top[i], sharex=shared)
-            letter(fig3_held_out(shared, tables[k], labels=i == 0), k, x=12)
+            letter(fig3_held_out(shared, tables[k], labels=i == 0), k, x=10)
         middle, lower = rows[1].subgridspec(1, 2, width_ratios=[1, 1.25]), rows[2].subgridspec(1, 2, width_ratios=[1, 1.25])
         for spot, k, panel in ((middle[0], "e", fig3e), (middle[1], "f", fig3f), (lower[0], "g", fig3g), (lower[1], "h", fig3h), (rows[3], "i", fig3i)):
-            letter(panel(fig.add_subplot(spot), tables[k]), k, x=12)
+            letter(panel(fig.add_subplot(spot), tables[k]), k, x=14, gap=6 if k == "f" else 2)
         caption(fig, "", tables.values())
         return save(fig, "fig3")
 
