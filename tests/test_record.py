@@ -1,4 +1,5 @@
 """record: atomic files, seeds, and run folders that are whole or say what to do."""
+import contextlib
 import json
 from dataclasses import asdict
 
@@ -127,6 +128,22 @@ def test_a_failed_save_leaves_no_done_and_no_partial(home):
         write(embeddings={"bad": np.array([{}, None], dtype=object)})  # could only be pickled
     folder = record.run_dir("lesson", "erm", "bach", 42)
     assert list(folder.iterdir()) == []
+
+
+def test_a_save_cut_short_anywhere_is_never_taken_for_done(home, monkeypatch):
+    folder, replace = write(), record.os.replace
+    for survived in range(8):
+        calls = iter(range(100))
+        def cut(a, b):
+            if next(calls) == survived:
+                raise KeyboardInterrupt
+            replace(a, b)
+        monkeypatch.setattr(record.os, "replace", cut)
+        with contextlib.suppress(KeyboardInterrupt):
+            write(history=pd.DataFrame({"epoch": [0], "loss": [float(survived)]}))
+        assert (folder / "done").exists() == (survived == 7), "six files and then done; here nothing was cut"
+    assert record.load_run(folder).history.loss.tolist() == [7.0]
+    assert not [p for p in folder.iterdir() if "partial" in p.name]
 
 
 @pytest.mark.parametrize("column, value", [("condition", "tta"), ("split", "test"), ("domain", "x"), ("p0", np.nan), ("grade_pred", 4),
