@@ -159,7 +159,7 @@ def mammogram(image, mask=None, spacing=None, size=224):
         image, mask, breast = image[:, ::-1], mask[:, ::-1], breast[:, ::-1]
     rows, columns = np.flatnonzero(breast.any(1)), np.flatnonzero(breast.any(0))
     window = np.s_[rows[0]:rows[-1] + 1, columns[0]:columns[-1] + 1]
-    low, high = np.percentile(image[breast][::7], (1, 99.5))
+    low, high = np.percentile(image[breast], (1, 99.5))
     grey = np.where(breast, 1 + 254 * np.clip((image - low) / max(high - low, 1e-6), 0, 1), 0)[window]
     side = max(grey.shape)
     pad = [((side - grey.shape[0]) // 2, side - grey.shape[0] - (side - grey.shape[0]) // 2), (0, side - grey.shape[1])]

@@ -32,7 +32,7 @@ def _place(row, breast, rng):
     best = None
     for shrink in np.linspace(1, 0, 12):                  # closer and closer to the middle of the breast, until it fits
         x = nx * (0.50 + shrink * (0.30 - 0.56 * row["lesion_depth"])) + rng.normal()
-        y = ny + shrink * (row["lesion_height"] - 0.5) * 52 + rng.normal()
+        y = ny + shrink * (row["lesion_height"] - 0.5) * 44 + rng.normal()
         i, j = (int(np.clip(c / breast.px, 0, n - 1)) for c, n in zip((y, x), breast.depth.shape))
         best = (y, max(x, radius + 1))
         if breast.depth[i, j] > radius + 4 and breast.muscle[i, j] < 0.3 and x > radius + 1:
@@ -55,7 +55,7 @@ def _rim(row, angle, radius, rng):
 
 
 def _contrast(row, rng):
-    return 0.10 + 0.22 * row["cellularity"] + 0.03 * rng.normal()
+    return 0.08 + 0.34 * row["cellularity"] + 0.03 * rng.normal()
 
 
 def _mass(patch, row, r, angle, rim, radius, px, rng):

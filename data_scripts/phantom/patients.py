@@ -21,7 +21,7 @@ SHAPES = {"mass": ("circumscribed", "lobulated", "irregular", "spiculated"), "ca
           "distortion": ("",), "asymmetry": ("",), "": ("",)}
 MASS_SHARE = {1: (0.48, 0.30, 0.16, 0.06), 2: (0.16, 0.28, 0.34, 0.22), 3: (0.06, 0.16, 0.33, 0.45)}
 CLUSTER_SHARE = {1: 0.35, 2: 0.78, 3: 0.75}
-MEDIAN_MM = {1: 9.5, 2: 11.0, 3: 14.0}             # of the lesion's largest diameter, log-normal, cut to 3-30 mm
+MEDIAN_MM = {1: 8.5, 2: 11.5, 3: 15.5}             # of the lesion's largest diameter, log-normal, cut to 3-30 mm
 
 # Mean of each latent in the four classes, and its standard deviation within a class.
 LATENTS = {"cellularity": ((0.22, 0.38, 0.58, 0.70), 0.14),   # lesion contrast; nuclear density
@@ -74,7 +74,7 @@ def _patient(rng, diagnosis):
         kind = str(rng.choice(TYPES, p=TYPE_SHARE[diagnosis]))
         share = {"mass": MASS_SHARE[diagnosis], "calcification": (CLUSTER_SHARE[diagnosis], 1 - CLUSTER_SHARE[diagnosis])}
         shape = str(rng.choice(SHAPES[kind], p=share.get(kind)))
-        diameter = round(float(np.clip(MEDIAN_MM[diagnosis] * np.exp(0.55 * rng.normal()), 3, 30)), 1)
+        diameter = round(float(np.clip(MEDIAN_MM[diagnosis] * np.exp(0.5 * rng.normal()), 3, 30)), 1)
     return {"diagnosis": diagnosis, "density": str(rng.choice(list("ABCD"), p=(0.14, 0.36, 0.34, 0.16))),
             "lesion_type": kind, "lesion_shape": shape, "diameter_mm": diameter, "laterality": str(rng.choice(["L", "R"])),
             "severity": float(np.clip((diagnosis + 0.5 * drive) / 3, 0, 1)), **latent,
