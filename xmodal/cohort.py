@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 import pandera.pandas as pa
 
-from .config import CLASSES, DOMAINS, HISTOPATHOLOGY, MAMMOGRAPHY, MODALITIES, Problem, domain
+from .config import CLASSES, DOMAINS, MODALITIES, PRETRAINING, Problem, domain
 
 log = logging.getLogger(__name__)
 
@@ -17,7 +17,7 @@ INDEX = pa.DataFrameSchema({
     "sample": pa.Column(str, unique=True),            # unique name, begins with the domain
     "patient": pa.Column(str),                        # unique over domains; the same string only for the same person
     "study": pa.Column(str),
-    "domain": pa.Column(str, pa.Check.isin(DOMAINS)),
+    "domain": pa.Column(str, pa.Check.isin({**DOMAINS, **PRETRAINING})),
     "modality": pa.Column(str, pa.Check.isin(MODALITIES)),
     "view": pa.Column(str, pa.Check.isin(("", "CC", "MLO", "FB"))),
     "laterality": pa.Column(str, pa.Check.isin(("", "L", "R"))),
@@ -48,7 +48,7 @@ def validate(table, schema=COHORT, where="cohort table"):
         table = schema.validate(table)
     except (pa.errors.SchemaError, pa.errors.SchemaErrors) as error:
         raise Problem(f"The {where} does not fit its schema ({str(error).splitlines()[0]}); write it again with 02_preprocess.") from None
-    off = table[(table.modality != table.domain.map(DOMAINS))]
+    off = table[(table.modality != table.domain.map({**DOMAINS, **PRETRAINING}))]
     if len(off):
         raise Problem(f"The {where} lists {off['sample'].iloc[0]} as {off.modality.iloc[0]}, which its domain is not; check the index of that dataset.")
     return table

@@ -10,6 +10,7 @@ DATA, RUNS, FIGURES = ROOT / "data", ROOT / "runs", ROOT / "figures"
 CLASSES = ("normal", "benign", "in situ", "invasive")    # y in {0, 1, 2, 3}; also the ordered grades of Eq. 8
 MAMMOGRAPHY, HISTOPATHOLOGY = MODALITIES = ("mammography", "histopathology")
 DOMAINS = {"cbis_ddsm": MAMMOGRAPHY, "inbreast": MAMMOGRAPHY, "bach": HISTOPATHOLOGY, "camelyon": HISTOPATHOLOGY}
+PRETRAINING = {"pretraining_mammography": MAMMOGRAPHY, "pretraining_histopathology": HISTOPATHOLOGY}   # never evaluated
 SEEDS = (42, 1234, 5678)
 SPLITS = ("train", "validation", "source test", "target")
 CONDITIONS = ("source", "adabn", "tent", "causal")       # how the target was met: unadapted, or by one of three adaptations

@@ -16,13 +16,13 @@ from fastai.optimizer import OptimWrapper
 from safetensors.torch import load_file, save_file
 
 from . import config
-from .cohort import leave_one_out, malignant
+from .cohort import leave_one_out, load, malignant
 from .config import Problem
 from .loaders import Images, dataloaders
 from .losses import Objective
 from .model import build
 from .predict import predict
-from .record import atomic, is_done, load_run, run_dir, save_run, seed_everything
+from .record import atomic, is_done, load_run, run_dir, save_run, seed_everything, write_json
 from .stats import auc
 
 log = logging.getLogger(__name__)
@@ -182,6 +182,31 @@ def fit(learn, epochs, resume=None, progress=False):
 
 
 # ---- one run -----------------------------------------------------------------------------------------------------
+
+def pretrain(profile, folder, seed=7, progress=False):
+    """Trains a plain ERM model on the pretraining phantom in `folder` and keeps its weights for every run of the profile.
+
+    One encoder for all methods, folds and seeds, since a small transformer learns little from a few hundred patients. A fifth
+    of the patients is held back for selection. Returns the history.
+    """
+    out = config.RUNS / profile.name / "pretrained"
+    about = {"profile": asdict(profile), "seed": seed}
+    if (out / "done").exists() and json.loads((out / "config.json").read_text()) == about:
+        return pd.read_csv(out / "history.csv")
+    table = load(folder / "cohort.parquet")
+    held_back = np.random.default_rng(seed).permutation(table.patient.unique())[:table.patient.nunique() // 5]
+    fold = table.assign(split=np.where(table.patient.isin(held_back), "validation", "train"))
+    seed_everything(seed, threads=torch.get_num_threads())
+    learn = learner(profile, "erm", fold, Images(folder), seed)
+    history = fit(learn, profile.pretrain_epochs, progress=progress)
+    with atomic(out / "model.safetensors") as path:
+        save_file(learn.model.state_dict(), path)
+    with atomic(out / "history.csv") as path:
+        history.to_csv(path, index=False)
+    write_json(out / "config.json", about)
+    write_json(out / "done", {})
+    return history
+
 
 def pretrained(profile):
     """Weights that every run of the profile starts from, and what they are: (dict of tensors or None, words for the record)."""
