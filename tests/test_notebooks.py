@@ -78,7 +78,11 @@ def test_a_notebook_runs_from_the_root_with_its_parameters_and_finds_the_module(
     cell = "import os, xmodal.config as c\nprint(SEED, HELD_OUT, SEEDS, os.getcwd() == str(c.HOME), c.ROOT)"
     out = tmp_path / "deep" / "out.ipynb"
     command = [sys.executable, "-m", "xmodal.notebook", str(write(tmp_path / "a.ipynb", cell)), str(out), "SEED=7", "HELD_OUT=x y", "SEEDS=[1]"]
-    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | {"XMODAL_HOME": str(tmp_path)}
+    kernel = tmp_path / "jupyter" / "kernels" / "python3" / "kernel.json"  # a user's own kernel of the same name is not taken
+    kernel.parent.mkdir(parents=True)
+    kernel.write_text('{"argv": ["false"], "display_name": "Python 3", "language": "python"}')
+    environment = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "JUPYTER_PREFER_ENV_PATH")}
+    environment |= {"XMODAL_HOME": str(tmp_path), "JUPYTER_DATA_DIR": str(tmp_path / "jupyter")}
     done = subprocess.run(command, cwd=config.HOME, env=environment, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
     assert outputs(out).split("\n")[0] == f"7 x y [1] True {tmp_path}"
