@@ -161,6 +161,16 @@ def fig2f(runs):
     return table.merge(pd.concat(tests)[["method", "measure", "p_t"]], "left") if tests else table.assign(p_t=np.nan)
 
 
+def fig2(runs, seed=42):
+    """{"fig2a": table, ...}: maps and matrix of one fold (the first of ours), measures of all. What did not run is empty."""
+    fold = next((key[1:] for key in runs if key[0] == OURS), None)
+    nobody = Pairs(np.array([], str), np.array([], int), np.zeros((0, 1)), np.zeros((0, 1)))
+    before, ours = (pairs(runs[m, *fold].embeddings) if fold and (m, *fold) in runs else nobody for m in (BEFORE, OURS))
+    flat = fig2_map(before, "umap", seed)
+    return {"fig2a": flat, "fig2b": fig2_map(ours, "tsne", seed), "fig2c": flat, "fig2d": fig2_map(ours, "umap", seed),
+            "fig2e": fig2e(ours), "fig2f": fig2f(runs)}
+
+
 # ---- Fig. 3: leave one domain out --------------------------------------------------------------------------------
 
 def decided(predictions):
@@ -251,6 +261,13 @@ def fig3i(predictions, methods=("mixstyle", OURS), held_outs=("cbis_ddsm", "inbr
                   ["method", "held_out", "truth", "predicted", "images", "seeds"])
 
 
+def fig3(predictions, runs, n=1000, seed=42):
+    """{"fig3a": table, ...}: all panels of Fig. 3. runs: those of ours, for their trajectories; n: bootstrap resamples."""
+    shown = ("cbis_ddsm", "camelyon", "inbreast", "bach")                    # the paper's order of panels a to d
+    return {**{f"fig3{k}": fig3_held_out(predictions, d, n, seed) for k, d in zip("abcd", shown)},
+            "fig3e": fig3e(predictions), "fig3f": fig3f(predictions), "fig3g": fig3g(predictions), "fig3h": fig3h(runs), "fig3i": fig3i(predictions)}
+
+
 # ---- tests, and the table of methods -----------------------------------------------------------------------------
 
 def lodo(predictions):
@@ -278,6 +295,18 @@ def against_ours(predictions):
     for test, (name, correct) in itertools.product(("p_delong", "p_mcnemar"), (("holm", stats.holm), ("bonferroni", stats.bonferroni))):
         table[f"{test}_{name}"] = table.groupby("held_out")[test].transform(lambda p: correct(p)) if len(table) else []
     return table
+
+
+def verdict(tests, alpha=0.05):
+    """What the table of `against_ours` says in words, a sentence a held-out domain. Only a Holm-adjusted DeLong p below alpha
+    counts as better or worse; everything else is a tie."""
+    sentences = []
+    for held_out, g in tests[tests.method != ADAPTED].groupby("held_out"):
+        sure = g.p_delong_holm < alpha
+        named = lambda rows: f"{len(rows)} of {len(g)} methods" + (f" ({', '.join(rows.method)})" if len(rows) else "")
+        sentences.append(f"{held_out}: ours has AUC {g.auc_ours.iloc[0]:.3f} and the best of the others, {g.method[g.auc.idxmax()]}, {g.auc.max():.3f}. "
+                         f"It is better than {named(g[sure & (g.z > 0)])}, worse than {named(g[sure & (g.z < 0)])}, and ties with {named(g[~sure])}.")
+    return sentences
 
 
 # ---- Fig. 6 and Table 1: the model and the objective -------------------------------------------------------------
