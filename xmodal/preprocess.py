@@ -7,6 +7,7 @@ import hashlib
 import json
 import logging
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
@@ -53,19 +54,19 @@ def _domain(domain, rows, profile, out, workers):
     """Writes the arrays of one domain; returns its cohort rows as dicts and its exclusions."""
     mammography, size = rows[0]["modality"] == MAMMOGRAPHY, profile.image_size
     taken, excluded = [], []
-    names = {"images": (size, size) if mammography else (size, size, 3), **({"masks": (size, size)} if mammography else {})}
-    with atomic(out / "images" / f"{domain}.npy") as pixels, atomic(out / "masks" / f"{domain}.npy") as masks:
-        files = {"images": Stack(pixels, names["images"]), "masks": Stack(masks, (size, size))}
+    arrays = {"images": (size, size), "masks": (size, size)} if mammography else {"images": (size, size, 3)}
+    with ExitStack() as stack:
+        stacks = {kind: Stack(stack.enter_context(atomic(out / kind / f"{domain}.npy")), shape) for kind, shape in arrays.items()}
         for row, (found, reason) in zip(rows, _results(partial(read, profile=profile), rows, workers, domain)):
             if reason:
                 log.warning("%s Left out.", reason)
                 excluded.append((row["source"], reason))
             for entry, image, mask in found:
-                taken.append({**entry, "index": files["images"].append(image)})
+                taken.append({**entry, "index": stacks["images"].append(image)})
                 if mammography:
-                    files["masks"].append(mask)
-        for file in files.values():
-            file.close()
+                    stacks["masks"].append(mask)
+        for array in stacks.values():
+            array.close()
     return taken, excluded
 
 

@@ -34,9 +34,9 @@ class Style:
 
 
 STYLES = {
-    "bach": Style((0.62, 0.70, 0.30), (0.16, 0.80, 0.46), (0.95, 0.95), 0.16, 0.7, 4.0, 0.98, 1.0, 1.0, 0.10, 0.04, False, 0),
-    "camelyon": Style((0.58, 0.76, 0.44), (0.24, 0.86, 0.40), (1.15, 0.80), 0.16, 1.9, 1.5, 0.94, 1.12, 0.85, 0.0, 0.22, True, 75),
-    "pretrain": Style((0.68, 0.66, 0.36), (0.10, 0.90, 0.34), (1.05, 1.05), 0.28, 1.3, 3.0, 0.96, 0.95, 1.1, 0.05, 0.10, False, 0),
+    "bach": Style((0.62, 0.70, 0.30), (0.16, 0.80, 0.46), (0.95, 0.95), 0.16, 0.7, 4.0, 0.98, 1.0, 1.0, 0.10, 0.08, False, 0),
+    "camelyon": Style((0.58, 0.76, 0.44), (0.24, 0.86, 0.40), (1.15, 0.80), 0.16, 1.9, 1.5, 0.94, 1.12, 0.85, 0.0, 0.20, True, 75),
+    "pretrain": Style((0.68, 0.66, 0.36), (0.10, 0.90, 0.34), (1.05, 1.05), 0.28, 1.3, 3.0, 0.96, 0.95, 1.1, 0.05, 0.12, False, 0),
 }
 FAT = {"A": 0.40, "B": 0.27, "C": 0.15, "D": 0.05, "": 0.2}   # share of fat by breast density
 
@@ -64,11 +64,11 @@ def draw(row, style, rng, shape, mpp):
     step = max(1, round(0.9 / mpp)) / max(1, round(mpp / 0.9))      # the canvas has about 0.9 um a pixel
     canvas = Canvas(tuple(max(16, int(round(n / step))) for n in shape), mpp * step, rng)
     tissue, tumour = _regions(canvas, row, style)
-    _stroma(canvas, row, style)
+    _stroma(canvas)
     _fat(canvas, FAT[row["density"]] * rng.uniform(0.4, 1.4), tumour)
     _lesions(canvas, row, tumour)
     _healthy(canvas, row, ~tumour)
-    _stromal_cells(canvas, row, style)
+    _stromal_cells(canvas, style)
     stamp(canvas)
     rgb = _light(canvas, tissue, style)
     size = (shape[1], shape[0])
@@ -111,12 +111,12 @@ def _regions(c, row, style):
         tissue = _blob(c, *centre, 0.46 * min(width, height), 0.10)
     if row["diagnosis"] < 2:
         return tissue, np.zeros(c.shape, bool)
-    off = c.rng.uniform(-0.1, 0.1, 2) * (width, height)
+    off = c.rng.uniform(-0.2, 0.2, 2) * (width, height)
     reach = c.rng.uniform(0.30, 0.42) if style.glass else c.rng.uniform(0.55, 0.9)
     return tissue, tissue & _blob(c, *(centre + off), reach * max(width, height))
 
 
-def _stroma(c, row, style):
+def _stroma(c):
     """Collagen: wavy bundles along a bending direction, with pale clefts between them."""
     rng, n = c.rng, 512
     streaks = gaussian_filter(rng.standard_normal((n, n), dtype=np.float32), (1.2, 9), mode="wrap")
@@ -129,10 +129,10 @@ def _stroma(c, row, style):
     c.angle = np.arctan2(right, -down)                   # along the lines of equal `across`
     look = lambda v, u: streaks[v.astype(np.int32) % n, u.astype(np.int32) % n]
     fine, bundle = look(across * 0.9, along * 0.5), look(across * 0.28 + 91, along * 0.16 + 37)
-    density = 0.50 + 0.13 * noise(c, 130) + 0.08 * (row["diagnosis"] == 1) + 0.06 * rng.standard_normal()
+    density = 0.52 + 0.13 * noise(c, 130) + 0.09 * rng.standard_normal()
     c.e = np.clip(density * (1 + 0.22 * bundle + 0.16 * fine), 0.05, 1.2).astype(np.float32)
     c.e[bundle + 0.3 * fine < -1.35] *= 0.3              # clefts
-    c.h = (0.06 + 0.05 * c.e + 0.015 * fine).astype(np.float32)
+    c.h = (rng.uniform(0.03, 0.13) + 0.05 * c.e + 0.015 * fine).astype(np.float32)   # some stroma is bluish
     c.free = np.ones(c.shape, bool)
 
 
@@ -159,10 +159,10 @@ def _fat(c, share, tumour):
 # ---- structures --------------------------------------------------------------------------------------------------
 
 def _place(c, zone, radius, gap=8):
-    """A free centre (x, y) in um in `zone` for a gland of `radius`, or None after 25 tries."""
+    """A free centre (x, y) in um in `zone` for a gland of `radius`, or None after 60 tries."""
     height, width = c.shape[0] * c.px, c.shape[1] * c.px
     taken = np.array(c.glands).reshape(-1, 3)
-    for x, y in c.rng.uniform((-0.3 * radius, -0.3 * radius), (width + 0.3 * radius, height + 0.3 * radius), (25, 2)):
+    for x, y in c.rng.uniform((-0.3 * radius, -0.3 * radius), (width + 0.3 * radius, height + 0.3 * radius), (60, 2)):
         inside = zone[min(max(int(y / c.px), 0), c.shape[0] - 1), min(max(int(x / c.px), 0), c.shape[1] - 1)]
         if inside and (np.hypot(taken[:, 0] - x, taken[:, 1] - y) > taken[:, 2] + radius + gap).all():
             c.glands.append((x, y, radius))
@@ -266,25 +266,24 @@ def _in_situ(c, zone, radius, row, size, atypia):
     fill(c, window, solid, spacing=2.3 * size, size=size, sd=0.06 + 0.2 * atypia, dark=1.05, vesicle=0.3 + 0.5 * atypia)
 
 
-def _invasive(c, zone, row, size, atypia):
-    """Cords and nests of pleomorphic nuclei in desmoplastic stroma: nests where `spread` is low, thin cords where high."""
-    rng, spread = c.rng, row["spread"]
-    bare = zone & c.free
-    cellular = 0.18 + 0.42 * row["cellularity"]
+def _cords(c, zone, spread, share, size, atypia):
+    """Nests and cords of cells in the stroma, on `share` of `zone`: nests where `spread` is low, thin cords where high.
+
+    Large pleomorphic nuclei make it invasive carcinoma; small even ones sclerosing adenosis, the benign look-alike.
+    """
+    rng, bare = c.rng, zone & c.free
     nests = noise(c, rng.uniform(26, 48)) + 0.35 * noise(c, 14)
-    limit = np.quantile(nests[::7, ::7], 1 - cellular * (1 - 0.8 * spread))
+    limit = np.quantile(nests[::7, ::7], 1 - share * (1 - 0.8 * spread))
     bands = np.abs(noise(c, rng.uniform(30, 45)) + 0.25 * noise(c, 13))
-    cords = above(-bands, 0.75 * cellular * spread + 0.04) & (noise(c, 40) > -0.4)
+    cords = above(-bands, 0.75 * share * spread + 0.04) & (noise(c, 40) > -0.4)
     cells = bare & ((nests > limit) | cords)
     cleft = bare & ~cells & (nests > limit - 0.16) & (noise(c, 60) > 0.5)
-    c.e[bare] = 0.85 * c.e[bare] + 0.02
-    c.h[bare] += 0.05                                    # desmoplasia: bluish, cellular stroma
     c.e[cells], c.h[cells] = 0.40, 0.24
     c.e[cleft] *= 0.2
     lumens = (nests > limit + 0.8) & bare & (noise(c, 12) > 0.9) & (noise(c, 90) > 0.2)
     c.e[lumens], c.h[lumens] = 0.06, 0.02
     everywhere = (slice(None), slice(None))
-    fill(c, everywhere, cells & ~lumens, spacing=2.5 * size, size=size, sd=0.10 + 0.25 * atypia, dark=1.05, vesicle=0.35 + 0.5 * atypia)
+    fill(c, everywhere, cells & ~lumens, spacing=2.5 * size, size=size, sd=0.08 + 0.27 * atypia, dark=1.05, vesicle=0.3 + 0.5 * atypia)
     c.free &= ~(cells | cleft)
 
 
@@ -295,31 +294,35 @@ def _lesions(c, row, zone):
         return
     atypia = float(np.clip(0.25 + 0.45 * row["severity"] + 0.12 * rng.standard_normal(), 0.1, 1))
     size = 3.0 + 1.7 * atypia
-    ducts = (9 + 16 * row["cellularity"]) * mm2 if row["diagnosis"] == 2 else 1.5 * rng.random() * mm2
-    for radius in -np.sort(-rng.uniform(45, 125, rng.poisson(ducts))):
+    ducts = (4 + 7 * row["cellularity"]) * mm2 if row["diagnosis"] == 2 else 1.0 * rng.random() * mm2
+    for radius in -np.sort(-rng.uniform(35, 110, max(2 * (row["diagnosis"] == 2), rng.poisson(ducts)))):
         _in_situ(c, zone, radius, row, size, atypia)
     if row["diagnosis"] == 3:
-        _invasive(c, zone, row, size, atypia)
+        _cords(c, zone, row["spread"], 0.08 + 0.38 * row["cellularity"] * rng.uniform(0.5, 1.2), size, atypia)
 
 
 def _healthy(c, row, zone):
-    """Lobules and ducts outside the tumour: small and few if normal, larger and thicker in benign disease."""
+    """Lobules and ducts outside the tumour: small and few if normal, larger, thicker and at times sclerosing if benign."""
     rng, mm2, benign = c.rng, zone.mean() * np.prod(c.shape) * c.px ** 2 / 1e6, row["diagnosis"] == 1
     size = 2.9 + 0.5 * row["severity"] + 0.15 * rng.standard_normal()
-    crowd = 0.6 + 0.8 * row["cellularity"]
-    for radius in -np.sort(-rng.uniform(30, 85 if benign else 55, rng.poisson((9 * crowd if benign else 3) * mm2))):
-        layers = int(rng.integers(2, 5)) if benign and rng.random() < 0.7 else 1
+    crowd = np.exp(0.45 * rng.standard_normal()) * (0.8 + 0.6 * row["cellularity"])
+    for radius in -np.sort(-rng.uniform(30, 100 if benign else 55, rng.poisson((10 * crowd if benign else 4) * mm2))):
+        layers = int(rng.integers(2, 7)) if benign and rng.random() < 0.8 else 1
         _duct(c, zone, radius, size, layers, slit=benign and rng.random() < 0.5)
-    for radius in -np.sort(-rng.uniform(60, 150 if benign else 115, rng.poisson((6 if benign else 7) * crowd * mm2))):
+    for radius in -np.sort(-rng.uniform(60, 150 if benign else 125, rng.poisson(9 * crowd * mm2))):
         _lobule(c, zone, radius, size, crowd)
+    if benign and rng.random() < 0.2 + 0.6 * row["spread"]:
+        height, width = (n * c.px for n in c.shape)
+        patch = zone & _blob(c, width * rng.uniform(0.2, 0.8), height * rng.uniform(0.2, 0.8), rng.uniform(0.2, 0.5) * max(height, width))
+        _cords(c, patch, rng.uniform(0.3, 0.9), rng.uniform(0.15, 0.4), size, 0.1)
 
 
-def _stromal_cells(c, row, style):
+def _stromal_cells(c, style):
     """Fibroblasts along the collagen, and lymphocytes strewn or in crowds."""
-    everywhere, free = (slice(None), slice(None)), c.free & (c.e > 0.15)
-    reactive = 0.5 + row["cellularity"]
+    rng, everywhere, free = c.rng, (slice(None), slice(None)), c.free & (c.e > 0.15)
+    reactive = rng.uniform(0.5, 1.5)
     fill(c, everywhere, free, spacing=26 / reactive, size=3.6, sd=0.25, dark=0.8, vesicle=0.1, spindle=c.angle)
-    crowd = above(noise(c, 120) + 0.5 * noise(c, 40), style.lymphoid * c.rng.uniform(0.3, 2.0)) & free
+    crowd = above(noise(c, 120) + 0.5 * noise(c, 40), min(0.7, style.lymphoid * np.exp(0.9 * rng.standard_normal()))) & free
     fill(c, everywhere, crowd, spacing=7.5, size=2.5, sd=0.1, dark=1.35, vesicle=0.0)
     scatter(c, free, 60, size=2.4, dark=1.3)
 

@@ -1,0 +1,148 @@
+"""Preprocessing: index rows in, cohort and arrays out; tiles, masks, exclusions; the same bytes for any number of workers."""
+import hashlib
+import json
+import logging
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import tifffile
+from pydicom.uid import ExplicitVRLittleEndian
+
+from data_scripts.phantom import histology_files
+from data_scripts.phantom.mammogram_files import DIGITAL_MAMMOGRAM, uid, write_dicom
+from xmodal import cohort, config, preprocess
+
+SMALL = replace(config.PROFILES["lesson"], image_size=32, tile_um=100.0, tiles_per_slide=3)
+SQUARE = {"polygons": [[[0, 0], [200, 0], [200, 400], [0, 400]]], "exclude": []}
+
+
+def row(name, domain, source, **more):
+    base = {"sample": f"{domain}/{name}", "patient": f"{domain}/{name}", "study": name, "domain": domain, "modality": config.DOMAINS[domain],
+            "view": "", "laterality": "", "allowed": 1, "truth": -1, "grade": -1, "density": "", "lesion_type": "", "lesion_shape": "",
+            "diameter_mm": np.nan, "annotation": "", "source": str(source)}
+    return {**base, **more}
+
+
+def tissue(rng, shape):
+    """Two stains in known places: eosin everywhere, a haematoxylin disc in every 20-pixel cell."""
+    y, x = np.mgrid[:shape[0], :shape[1]] % 20 - 10
+    amount = np.stack([1.4 * (np.hypot(x, y) < 5), 0.3 + 0.3 * rng.random(shape)], -1)
+    return np.clip(240 * np.exp(-amount @ np.array([[0.65, 0.70, 0.29], [0.16, 0.85, 0.48]])), 0, 255).astype(np.uint8)
+
+
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory):
+    """A photograph, a negative and a tumour slide, a mammogram with a lesion, and three files that cannot be used."""
+    folder, rng = tmp_path_factory.mktemp("native"), np.random.default_rng(0)
+    tifffile.imwrite(folder / "n001.tif", tissue(rng, (400, 400)), photometric="rgb", resolution=(1e4, 1e4), resolutionunit="CENTIMETER")
+    histology_files.pyramid(folder / "slide.tif", tissue(rng, (512, 512)), 1.0, 90, levels=2)
+    y, x = np.mgrid[:200, :160]
+    breast = (np.hypot(y - 100, x) < 90) * (2000 + 500 * np.sin(y / 9) * np.cos(x / 7))
+    breast[90:110, 40:60] = 4000
+    write_dicom(folder / "m.dcm", breast.astype(np.uint16), ExplicitVRLittleEndian, DIGITAL_MAMMOGRAM, 14, SOPInstanceUID=uid("2.25.", "m"),
+                PatientID="m", PatientName="m", ViewPosition="CC", ImageLaterality="L", ImagerPixelSpacing=[0.5, 0.5])
+    tifffile.imwrite(folder / "glass.tif", np.full((400, 400, 3), 242, np.uint8), photometric="rgb", resolution=(1e4, 1e4), resolutionunit="CENTIMETER")
+    (folder / "damaged.dcm").write_bytes(b"nothing")
+    lesion = {"polygons": [[[40, 90], [60, 90], [60, 110], [40, 110]]]}
+    table = pd.DataFrame([
+        row("n001", "bach", folder / "n001.tif"), row("glass", "bach", folder / "glass.tif"),
+        row("normal_001", "camelyon", folder / "slide.tif", allowed=3),
+        row("tumor_001", "camelyon", folder / "slide.tif", allowed=12, annotation=json.dumps(SQUARE)),
+        row("m", "inbreast", folder / "m.dcm", view="CC", laterality="L", allowed=12, annotation=json.dumps(lesion)),
+        row("damaged", "inbreast", folder / "damaged.dcm"), row("gone", "inbreast", folder / "gone.dcm")])
+    table.attrs["exclusions"] = [("elsewhere.tif", "left out by the index")]
+    return table
+
+
+@pytest.fixture(scope="module")
+def built(rows, tmp_path_factory):
+    out = tmp_path_factory.mktemp("out")
+    return out, preprocess.build(rows, SMALL, out, workers=1)
+
+
+def digest(folder):
+    return {str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def test_the_written_cohort_is_the_returned_one_and_fits_its_arrays(built):
+    out, table = built
+    pd.testing.assert_frame_equal(cohort.load(out / "cohort.parquet"), table)
+    for domain, part in table.groupby("domain"):
+        array = np.load(out / "images" / f"{domain}.npy", mmap_mode="r")
+        assert array.dtype == np.uint8 and array.shape == (len(part), 32, 32) + (3,) * (config.DOMAINS[domain] == config.HISTOPATHOLOGY)
+        assert part["index"].tolist() == list(range(len(part)))
+        assert (np.asarray(array).reshape(len(part), -1).std(1) > 5).all()
+    assert set(digest(out)) == {"cohort.parquet", "exclusions.csv", "masks/inbreast.npy", *(f"images/{d}.npy" for d in set(table.domain))}
+
+
+def test_a_slide_gives_several_tiles_and_a_tumour_slide_only_tumour(built):
+    out, table = built
+    assert table[table.patient == "bach/n001"]["sample"].tolist() == [f"bach/n001#{k}" for k in range(3)]
+    assert (table[table.domain == "camelyon"].groupby("patient").size() == 3).all()
+    assert table.mm_per_px[table.domain == "bach"].tolist() == pytest.approx([0.1 / 32] * 3)
+    narrow = preprocess.read(row("t", "camelyon", table.source[table.domain == "camelyon"].iloc[0], allowed=12,
+                                 annotation=json.dumps({"polygons": [[[0, 0], [40, 0], [40, 40], [0, 40]]]})), SMALL)
+    assert narrow[0] == [] and "half tumour" in narrow[1]
+
+
+def test_tiles_are_stain_normalised(built, rows):
+    out, table = built
+    raw = tifffile.imread(rows.source[0]).reshape(-1, 3).mean(0)
+    tiles = np.load(out / "images" / "bach.npy").reshape(-1, 3).mean(0)
+    assert np.abs(tiles - raw).max() > 3                 # another colour than in the file, which has another stain
+
+
+def test_a_mammogram_keeps_its_lesion(built):
+    out, table = built
+    entry = table[table.domain == "inbreast"].iloc[0]
+    image, mask = (np.load(out / kind / "inbreast.npy")[entry["index"]] for kind in ("images", "masks"))
+    assert entry.has_mask and set(np.unique(mask)) == {0, 1}
+    (x0, y0, x1, y1), = json.loads(entry.boxes)
+    assert mask[y0:y1, x0:x1].sum() == mask.sum() > 0 and image[mask > 0].mean() > image[image > 0].mean() + 40
+    assert (x1 - x0) * entry.mm_per_px == pytest.approx(10, abs=2 * entry.mm_per_px)     # 20 pixels of half a millimetre
+
+
+def test_files_that_cannot_be_used_are_listed_with_a_reason(built, rows, caplog):
+    out, table = built
+    listed = pd.read_csv(out / "exclusions.csv").set_index("source").reason
+    assert {name.split("/")[-1] for name in listed.index} == {"elsewhere.tif", "glass.tif", "damaged.dcm", "gone.dcm"}
+    assert "half tissue" in listed[rows.source[1]] and "DICOM" in listed[rows.source[5]] and "no file" in listed[rows.source[6]]
+    assert len(table.source.unique()) + len(listed) - 1 == len(rows.source.unique())     # nothing is lost
+
+
+def test_checksums_are_those_of_the_files(built):
+    for source, checksum in built[1].groupby("source").checksum.first().items():
+        assert hashlib.sha256(open(source, "rb").read()).hexdigest() == checksum
+
+
+def test_the_same_bytes_from_two_workers(built, rows, tmp_path):
+    preprocess.build(rows, SMALL, tmp_path, workers=2)
+    assert digest(tmp_path) == digest(built[0])
+
+
+def test_nothing_usable_is_a_problem_and_writes_no_cohort(rows, tmp_path):
+    with pytest.raises(config.Problem, match="None of 2 files"):
+        preprocess.build(rows.iloc[5:], SMALL, tmp_path, workers=1)
+    assert not (tmp_path / "cohort.parquet").exists() and (tmp_path / "exclusions.csv").exists()
+
+
+def test_an_interrupted_build_leaves_what_was_there(built, rows, tmp_path, monkeypatch):
+    preprocess.build(rows, SMALL, tmp_path, workers=1)
+
+    def broken(*_):
+        raise KeyboardInterrupt
+    monkeypatch.setattr(preprocess.slides, "macenko", broken)
+    with pytest.raises(KeyboardInterrupt):
+        preprocess.build(rows, SMALL, tmp_path, workers=1)
+    assert digest(tmp_path) == digest(built[0])
+
+
+def test_a_stack_is_a_plain_npy_file_of_any_length(tmp_path):
+    stack = preprocess.Stack(tmp_path / "a.npy", (4, 4))
+    assert [stack.append(np.full((4, 4), k)) for k in range(12)] == list(range(12))
+    with pytest.raises(ValueError, match="shape"):
+        stack.append(np.zeros((4, 5)))
+    stack.close()
+    assert (np.load(tmp_path / "a.npy", mmap_mode="r")[:, 0, 0] == np.arange(12)).all()
