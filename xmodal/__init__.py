@@ -18,6 +18,7 @@ Each file imports only from those above it in this list:
     predict      a trained model over a cohort: predictions and embeddings
     learner      the fastai Learner, its callbacks, the table of methods
     adapt        test-time adaptation: configure, step, reset
+    baselines    radiomic features with classic learners; unimodal and fusion baselines
     explain      attention, retrieval, conclusion card
     cases        which patients the case figures show
     panels       the tables that the figures are drawn from
