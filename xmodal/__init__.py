@@ -18,9 +18,9 @@ Each file imports only from those above it in this list:
     predict      a trained model over a cohort: predictions and embeddings
     learner      the fastai Learner, its callbacks, the table of methods
     adapt        test-time adaptation: configure, step, reset
-    baselines    radiomic features with classic learners; unimodal and fusion baselines
+    baselines    what a trivial reader gets from the same images
+    cases        a case with its small pictures as text, so that one CSV redraws the figure
     explain      attention, retrieval, conclusion card
-    cases        which patients the case figures show
     panels       the tables that the figures are drawn from
 
 Data flows one way: native files -> cohort -> runs -> predictions -> panel tables -> figures. `data_scripts` reads native
