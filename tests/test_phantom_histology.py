@@ -8,7 +8,8 @@ import pandas as pd
 import pytest
 import tifffile
 
-from data_scripts.phantom import histology, histology_files, patients
+from data_scripts.phantom import glands, histology_files, patients
+from data_scripts.phantom.canvas import Canvas
 from data_scripts.phantom.histology import STYLES, draw
 
 FIELD = (384, 512), 0.84
@@ -73,9 +74,9 @@ def test_slides_lie_on_glass_and_fields_of_view_do_not():
 def test_malignant_nuclei_are_larger_and_more_varied():
     """Half axes in um of the epithelial nuclei, which is what tells invasive carcinoma from its look-alike, adenosis."""
     def axes(diagnosis, atypia, size):
-        c = histology.Canvas((400, 400), 0.9, patients.generator(1))
+        c = Canvas((400, 400), 0.9, patients.generator(1))
         c.h, c.e, c.free = np.zeros((3, 400, 400), np.float32)[0], np.zeros((400, 400), np.float32), np.ones((400, 400), bool)
-        histology._cords(c, np.ones((400, 400), bool), 0.5, 0.3, size, atypia)
+        glands._cords(c, np.ones((400, 400), bool), 0.5, 0.3, size, atypia)
         return np.concatenate(c.nuclei)[:, 2]
     bland, pleomorphic = axes(1, 0.1, 2.9), axes(3, 0.9, 4.5)
     assert np.mean(pleomorphic) > 1.3 * np.mean(bland) and np.std(pleomorphic) / np.mean(pleomorphic) > 1.5 * np.std(bland) / np.mean(bland)

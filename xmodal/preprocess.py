@@ -7,7 +7,7 @@ import hashlib
 import json
 import logging
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
@@ -35,10 +35,11 @@ def build(rows, profile, out, workers=2):
     out, excluded = Path(out), [tuple(e) for e in rows.attrs.get("exclusions", ())]
     rows = cohort.validate(rows, cohort.INDEX, "index")
     tables = []
-    for domain, part in rows.groupby("domain", sort=True):
-        taken, left_out = _domain(domain, part.to_dict("records"), profile, out, workers)
-        tables += taken
-        excluded += left_out
+    with _workers(workers) as run:
+        for domain, part in rows.groupby("domain", sort=True):
+            taken, left_out = _domain(domain, part.to_dict("records"), profile, out, run)
+            tables += taken
+            excluded += left_out
     with atomic(out / "exclusions.csv") as path:
         pd.DataFrame(excluded, columns=["source", "reason"]).to_csv(path, index=False)
     if not tables:
@@ -50,14 +51,14 @@ def build(rows, profile, out, workers=2):
     return table
 
 
-def _domain(domain, rows, profile, out, workers):
+def _domain(domain, rows, profile, out, run):
     """Writes the arrays of one domain; returns its cohort rows as dicts and its exclusions."""
     mammography, size = rows[0]["modality"] == MAMMOGRAPHY, profile.image_size
     taken, excluded = [], []
     arrays = {"images": (size, size), "masks": (size, size)} if mammography else {"images": (size, size, 3)}
     with ExitStack() as stack:
         stacks = {kind: Stack(stack.enter_context(atomic(out / kind / f"{domain}.npy")), shape) for kind, shape in arrays.items()}
-        for row, (found, reason) in zip(rows, _results(partial(read, profile=profile), rows, workers, domain)):
+        for row, (found, reason) in zip(rows, tqdm(run(partial(read, profile=profile), rows), domain, len(rows), disable=None)):
             if reason:
                 log.warning("%s Left out.", reason)
                 excluded.append((row["source"], reason))
@@ -70,13 +71,14 @@ def _domain(domain, rows, profile, out, workers):
     return taken, excluded
 
 
-def _results(function, items, workers, title):
-    """function(item) for each item, in order, from `workers` processes, with a progress bar."""
-    if workers < 2:
-        yield from map(function, tqdm(items, title, disable=None))
+@contextmanager
+def _workers(n):
+    """Yields a `map` that works in order, in `n` processes where n > 1."""
+    if n < 2:
+        yield map
         return
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:  # forking a process that runs torch can hang
-        yield from tqdm(pool.map(function, items, chunksize=4), title, len(items), disable=None)
+    with ProcessPoolExecutor(n, mp_context=get_context("spawn")) as pool:  # forking a process that runs torch can hang
+        yield partial(pool.map, chunksize=4)
 
 
 def read(row, profile):
