@@ -1,10 +1,13 @@
 """What links a suspicious region of a mammogram to tissue: cross-modal attention, top-K patches, the conclusion card."""
+import json
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 import torch
 import torch.nn.functional as F
 
+from .cases import fig4_case, fig5_case
 from .config import CLASSES, HISTOPATHOLOGY, MAMMOGRAPHY
 
 THRESHOLD, TOP_K = 0.7, 5      # the paper's: regions of interest have alpha > 0.7; five patches of each
@@ -98,3 +101,73 @@ def pointing_hit(heat, mask):
     """The pointing game: True where the hottest patch touches the lesion (Zhang et al. 2018)."""
     cover = F.adaptive_max_pool2d(torch.as_tensor(np.array(mask, dtype=np.float32))[None, None], heat.shape[0])[0, 0].numpy()
     return bool(cover.flat[int(np.argmax(heat))] > 0)
+
+
+# ---- cases, chosen by a rule and not by hand ---------------------------------------------------------------------
+
+def patch_picture(tiles, patches, side):
+    """The retrieved patches (K, 2: tile, token) as pictures: each patch with its neighbours, (3 step, 3 step, 3), inside its tile."""
+    step, size, out = tiles.shape[1] // side, tiles.shape[1], []
+    for tile, token in patches:
+        y, x = (min(max(k * step - step, 0), size - 3 * step) for k in divmod(int(token), side))
+        out.append(tiles[tile][y:y + 3 * step, x:x + 3 * step])
+    return out
+
+
+def median_of(rows, column):
+    """The row whose value is the median (the lower one of two), so that a case is neither the best nor the worst. Ties by name."""
+    ordered = rows.sort_values([column, "sample"])
+    return ordered.iloc[(len(ordered) - 1) // 2]
+
+
+def card_of(model, table, images, patient, sample=""):
+    """(Card, mammogram, tiles) of a patient with both modalities; the mammogram called `sample`, else the first."""
+    rows = table[table.patient == patient]
+    m, p = (rows[rows.modality == k].sort_values("sample") for k in (MAMMOGRAPHY, HISTOPATHOLOGY))
+    m = m[m["sample"] == sample] if sample else m
+    mammogram, tiles = images.gather(m.head(1))[0], images.gather(p)
+    return explain(model, mammogram, tiles), mammogram, tiles
+
+
+def paired(table):
+    """Names of the patients who have both modalities."""
+    both = table.groupby("patient")["modality"].nunique()
+    return set(both.index[both > 1])
+
+
+def localisation_cases(run, model, table, images):
+    """Rows of fig4.csv: for each lesion type the mammogram of the held-out domain with the median IoU, of patients with both modalities."""
+    found = run.predictions.query("split == 'target' and condition == 'source' and modality == 'mammography' and has_mask")
+    found, rows = found[found.patient.isin(paired(table))], []
+    for kind, group in found.groupby("lesion_type"):
+        row = median_of(group, "iou")
+        card, mammogram, tiles = card_of(model, table, images, row.patient, row["sample"])
+        truth = json.loads(table.loc[table["sample"] == row["sample"], "boxes"].iloc[0])
+        pictures = patch_picture(tiles, card.patches, len(card.heat))
+        rows.append(fig4_case(row["sample"], kind, kind, mammogram, card.heat, truth, row[["x0", "y0", "x1", "y1"]].to_numpy(float),
+                              row.iou, row.dice, pictures))
+    return pd.DataFrame(rows)
+
+
+def grading_cases(run, model, table, images):
+    """Rows of fig5.csv: for each true class the patient of the source test with the median probability of that class."""
+    found, rows = run.predictions.query("split == 'source test' and condition == 'source' and modality == 'both' and truth >= 0"), []
+    for truth, group in found.groupby("truth"):
+        row = median_of(group, f"p{truth}")
+        card, mammogram, tiles = card_of(model, table, images, row.patient)
+        rows.append(fig5_case(row.patient, truth, mammogram, card.heat, patch_picture(tiles, card.patches, len(card.heat)),
+                              card.weights, row[["p0", "p1", "p2", "p3"]].to_numpy(float),
+                              conclude(row[["p0", "p1", "p2", "p3"]].to_numpy(float), row.grade_pred, card.mask.max() > 0.5)))
+    return pd.DataFrame(rows)
+
+
+def pointing(run, model, table, images):
+    """How well attention finds lesions: a row a mammogram of the held-out domain with an outline and tissue of its patient, with
+    `inside` (share of the attention in the lesion), `area` (share of the image that the lesion covers) and `hit` (pointing game)."""
+    found = table[(table.domain == run.config["held_out"]) & table.has_mask & table.patient.isin(paired(table))]
+    masks, rows = images.gather(found, "masks").astype(bool), []
+    for (_, row), mask in zip(found.iterrows(), masks):
+        card = card_of(model, table, images, row.patient, row["sample"])[0]
+        rows.append({"sample": row["sample"], "patient": row.patient, "lesion_type": row.lesion_type, "inside": inside(card.heat, mask),
+                     "area": float(mask.mean()), "hit": pointing_hit(card.heat, mask)})
+    return pd.DataFrame(rows)

@@ -16,7 +16,7 @@ from fastai.optimizer import OptimWrapper
 from safetensors.torch import load_file, save_file
 
 from . import config
-from .cohort import leave_one_out, load, malignant
+from .cohort import leave_one_out, load, malignant, pairing
 from .config import Problem
 from .loaders import Images, dataloaders
 from .losses import Objective
@@ -234,13 +234,12 @@ def train(profile, method, held_out, seed, table, progress=False):
     start, words = pretrained(profile)
     fold = leave_one_out(table, held_out, seed)
     about = {"profile": asdict(profile), "method": method, "switches": asdict(METHODS[method]), "held_out": held_out, "seed": seed,
-             "encoder": words, "left_out_rows": fold.attrs["left_out"]}
+             "encoder": words, "left_out_rows": fold.attrs["left_out"], "pairing": pairing(fold[fold.split == "train"])}
     if is_done(folder, about):
         return load_run(folder)
     images = Images(config.DATA / profile.name)
     seed_everything(seed)
     learn = learner(profile, method, fold, images, seed, start, folder)
-    about["pairing"] = "label" if learn.dls.train.dataset.by_label else "patient"
     history = fit(learn, profile.epochs, resume=folder / "checkpoint.safetensors", progress=progress)
     predictions, embeddings = predict(learn.model, fold, images)
     keep = embeddings["split"] != "train"
