@@ -196,6 +196,20 @@ def test_a_short_run_gives_short_tables(collected):
         assert table.empty and len(table.columns)
 
 
+def test_whole_figures_of_nothing_and_of_something(collected, found):
+    assert all(table.empty and len(table.columns) for table in panels.fig2({}).values())
+    tables = panels.fig3(collected, found, n=20)
+    assert list(tables) == [f"fig3{k}" for k in "abcdefghi"] and set(tables["fig3b"].held_out) == {"camelyon"}
+
+
+def test_the_verdict_calls_only_what_is_sure():
+    rows = [("bach", "erm", .8, .6, 3., .001), ("bach", "irm", .8, .9, -3., .002), ("bach", "dann", .8, .7, 1., .3)]
+    tests = pd.DataFrame(rows, columns=["held_out", "method", "auc_ours", "auc", "z", "p_delong_holm"])
+    [words] = panels.verdict(tests)
+    assert "better than 1 of 3 methods (erm), worse than 1 of 3 methods (irm), and ties with 1 of 3 methods (dann)" in words
+    assert "the best of the others, irm, 0.900" in words and panels.verdict(tests.iloc[:0]) == []
+
+
 def test_write_says_what_the_data_are(home, collected):
     path = panels.write(panels.fig3e(collected), "fig3e", "lesson")
     assert path == home / "figures" / "fig3" / "fig3e.csv" and list(path.parent.iterdir()) == [path]
