@@ -126,9 +126,9 @@ def _distortion(patch, row, r, angle, rim, radius, px, rng):
 
 def _asymmetry(patch, row, r, angle, rim, radius, px, rng):
     """An ill-defined density without a border, broken by fat as glandular tissue is."""
-    clumps = ndimage.gaussian_filter(rng.standard_normal(r.shape), 1.0 / px)
-    bump = np.exp(-(r / (0.85 * rim)) ** 2) * np.clip(0.75 + 0.25 * clumps / clumps.std(), 0.2, 1.3)
-    return patch + 0.9 * _contrast(row, rng) * bump + _specks(r, angle, rim, _extra(row, rng), row, px, rng)
+    clumps = ndimage.gaussian_filter(rng.standard_normal(r.shape), 0.25 * radius / px)
+    bump = np.exp(-(r / (0.8 * rim)) ** 2) * np.clip(0.8 + 0.2 * clumps / clumps.std(), 0.3, 1.3)
+    return patch + 0.8 * _contrast(row, rng) * bump + _specks(r, angle, rim, _extra(row, rng), row, px, rng)
 
 
 def _chance_calcifications(tissue, breast, rng):
