@@ -97,6 +97,8 @@ class Select(Callback):
         self.best, self.history = -1.0, []
 
     def after_epoch(self):
+        if not self.learn.schedule.batches:                  # an epoch that a resumed run skips
+            return
         p = predict(self.model, self.validation, self.images)[0]
         score = np.nanmean([auc(malignant(d.allowed), d.p2 + d.p3) for _, d in p.groupby("domain")])
         self.history.append({**self.learn.schedule.row(), "valid_loss": float(self.recorder.values[-1][-1]), "valid_auc": score})

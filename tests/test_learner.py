@@ -1,0 +1,187 @@
+"""Training: what it must not read, and what must come out bit for bit. A tiny model on a tiny cohort of noise with a planted square."""
+import dataclasses
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from xmodal import adapt, cohort, config, learner, record
+from xmodal.config import DOMAINS, HISTOPATHOLOGY, MAMMOGRAPHY, PROFILES, Problem
+from xmodal.loaders import Images, PairedBatches
+from xmodal.predict import predict
+
+TINY = dataclasses.replace(PROFILES["lesson"], image_size=24, patch=6, width=24, depth=2, adapter=2, batch=8, epochs=4, pretrained="")
+LABELS = {"cbis_ddsm": {1: 2, 2: 12, 3: 12}, "inbreast": {0: 1, 1: 2, 2: 12, 3: 12}, "bach": {c: 1 << c for c in range(4)},
+          "camelyon": {0: 3, 1: 3, 2: 12, 3: 12}}
+
+
+def write_cohort(folder, people=12):
+    """`people` patients in each pair of domains, two images in each; the planted square grows with the diagnosis."""
+    rng, rows, stacks, masks = np.random.default_rng(0), [], {d: [] for d in DOMAINS}, {d: [] for d in DOMAINS}
+    for site, pair in enumerate([(m, p) for m in ("cbis_ddsm", "inbreast") for p in ("bach", "camelyon")]):
+        for k in range(people):
+            truth = k % 3 + 1
+            for domain, copy in [(d, c) for d in pair for c in range(2)]:
+                mammogram, allowed = DOMAINS[domain] == MAMMOGRAPHY, LABELS[domain][truth]
+                image = rng.integers(0, 120, (24, 24) if mammogram else (24, 24, 3)).astype(np.uint8)
+                mask = np.zeros((24, 24), np.uint8)
+                mask[4:6 + 4 * truth, 6:16] = mammogram
+                image[4:6 + 4 * truth, 6:16] += 90
+                rows.append(dict(sample=f"{domain}/{site}{k}{copy}", patient=f"P{site}{k:02d}", study="", domain=domain, modality=DOMAINS[domain],
+                                 view="CC" if mammogram else "", laterality="", allowed=allowed, truth=truth, density="A" if mammogram else "",
+                                 grade=truth if domain == "bach" else -1, lesion_type="mass" if mammogram else "", lesion_shape="", diameter_mm=5.0,
+                                 annotation="", source="", index=len(stacks[domain]), has_mask=mammogram, boxes="[]", mm_per_px=1.0, checksum=""))
+                stacks[domain].append(image)
+                masks[domain].append(mask)
+    for kind, arrays in (("images", stacks), ("masks", masks)):
+        (folder / kind).mkdir(parents=True)
+        for domain, parts in arrays.items():
+            np.save(folder / kind / f"{domain}.npy", np.stack(parts))
+    cohort.validate(pd.DataFrame(rows)).to_parquet(folder / "cohort.parquet")
+    return cohort.load(folder / "cohort.parquet")
+
+
+@pytest.fixture
+def table(home):
+    return write_cohort(config.DATA / "lesson")
+
+
+def same(a, b):
+    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+
+@pytest.mark.parametrize("method", learner.METHODS)
+def test_every_method_trains_and_leaves_a_whole_run(table, method):
+    run = learner.train(TINY, method, "bach", 42, table)
+    assert set(run.predictions.split) == set(config.SPLITS) and np.isfinite(run.history.loss).all() and len(run.history) == 4
+    assert (run.predictions.modality == "both").any()
+    assert set(run.embeddings["split"]) == {"validation", "source test", "target"}
+    assert run.folder == record.run_dir("lesson", method, "bach", 42) and not (run.folder / "checkpoint.safetensors").exists()
+
+
+def test_same_seed_same_bits_another_seed_other_bits(table, home):
+    first = learner.train(TINY, "ours", "camelyon", 42, table)
+    state, predictions = first.state, first.predictions
+    (first.folder / "done").unlink()
+    again = learner.train(TINY, "ours", "camelyon", 42, table)
+    assert same(state, again.state) and predictions.equals(again.predictions) and first.history.equals(again.history)
+    assert not same(state, learner.train(TINY, "ours", "camelyon", 1234, table).state)
+
+
+def test_a_finished_run_is_loaded_and_other_settings_train_anew(table, monkeypatch):
+    run = learner.train(TINY, "erm", "bach", 42, table)
+    written = (run.folder / "model.safetensors").stat().st_mtime_ns
+    learner.train(TINY, "erm", "bach", 42, table)
+    assert (run.folder / "model.safetensors").stat().st_mtime_ns == written
+    longer = learner.train(dataclasses.replace(TINY, epochs=5), "erm", "bach", 42, table)
+    assert len(longer.history) == 5
+
+
+@pytest.mark.parametrize("method", ["ours", "groupdro", "dann"])
+def test_an_interrupted_run_goes_on_to_the_same_bits(table, method, monkeypatch):
+    whole = learner.train(TINY, method, "inbreast", 42, table)
+    state, history = whole.state, whole.history
+    (whole.folder / "done").unlink()
+    write = learner.save_checkpoint
+
+    def stop_after_two(path, learn, select):
+        write(path, learn, select)
+        if learn.epoch == 1:
+            raise KeyboardInterrupt
+    monkeypatch.setattr(learner, "save_checkpoint", stop_after_two)
+    with pytest.raises(KeyboardInterrupt):
+        learner.train(TINY, method, "inbreast", 42, table)
+    assert (whole.folder / "checkpoint.safetensors").exists() and not (whole.folder / "done").exists()
+    monkeypatch.setattr(learner, "save_checkpoint", write)
+    resumed = learner.train(TINY, method, "inbreast", 42, table)
+    assert same(state, resumed.state)
+    pd.testing.assert_frame_equal(history, resumed.history)
+
+
+def test_target_labels_and_reference_diagnoses_are_never_read(table):
+    """Poison: every label of the target, and every reference diagnosis anywhere, is replaced. No weight and no target probability moves."""
+    clean = learner.train(TINY, "ours", "bach", 42, table)
+    state, p = clean.state, clean.predictions.query("split == 'target'")[["p0", "p1", "p2", "p3"]].to_numpy()
+    adapted = adapt.adapt_run(TINY, "ours", "bach", 42, table).predictions.query("condition == 'causal'")[["p0", "p1", "p2", "p3"]].to_numpy()
+    poisoned = table.copy()
+    target = poisoned.domain == "bach"
+    poisoned.loc[target, "allowed"] = 2 ** (3 - poisoned.truth[target])
+    poisoned.loc[target, "grade"] = 0
+    poisoned["truth"] = 3 - poisoned.truth
+    (clean.folder / "done").unlink()
+    again = learner.train(TINY, "ours", "bach", 42, poisoned)
+    assert same(state, again.state)
+    assert np.array_equal(p, again.predictions.query("split == 'target'")[["p0", "p1", "p2", "p3"]].to_numpy())
+    after = adapt.adapt_run(TINY, "ours", "bach", 42, poisoned).predictions.query("condition == 'causal'")[["p0", "p1", "p2", "p3"]].to_numpy()
+    assert np.array_equal(adapted, after)
+
+
+def test_source_labels_are_read(table):
+    """The counterpart: poison in a source domain does change the weights, so the test above can fail."""
+    clean = learner.train(TINY, "erm", "bach", 42, table).state
+    poisoned = table.copy()
+    poisoned.loc[poisoned.domain == "camelyon", "allowed"] = 3
+    (record.run_dir("lesson", "erm", "bach", 42) / "done").unlink()
+    assert not same(clean, learner.train(TINY, "erm", "bach", 42, poisoned).state)
+
+
+def test_adaptation_adds_three_conditions_and_is_not_repeated(table):
+    learner.train(TINY, "ours", "cbis_ddsm", 42, table)
+    run = adapt.adapt_run(TINY, "ours", "cbis_ddsm", 42, table)
+    assert set(run.predictions.condition) == set(config.CONDITIONS)
+    assert set(run.trajectory.condition) == {"adabn", "tent", "causal"} and run.trajectory.groupby("condition").stopped.sum().eq(1).all()
+    target = run.predictions[(run.predictions.condition == "causal")]
+    assert set(target.split) == {"target"} and len(target) == (table.domain == "cbis_ddsm").sum()
+
+
+def test_batches_pair_patients_and_depend_on_seed_epoch_and_number_alone(table):
+    fold = cohort.leave_one_out(table, "inbreast", 42)
+    images = Images(config.DATA / "lesson")
+    part = fold[fold.split == "train"]
+    one, two = PairedBatches(part, images, 8, 42), PairedBatches(part, images, 8, 42)
+    for _ in range(2):
+        two[0], two[1]                                                       # looking at others first changes nothing
+    one.epoch = two.epoch = 3
+    (x, y), (x2, y2) = one[1], two[1]
+    assert torch.equal(x[MAMMOGRAPHY], x2[MAMMOGRAPHY]) and torch.equal(y["both"], y2["both"])
+    m, p = x["pairs"].T
+    assert torch.equal(y[MAMMOGRAPHY]["id"][m], y[HISTOPATHOLOGY]["id"][p])
+    one.epoch = 4
+    assert not torch.equal(one[1][0][MAMMOGRAPHY], x[MAMMOGRAPHY])
+
+
+def test_without_shared_patients_pairs_share_a_label(table):
+    apart = table.assign(patient=table.domain + table.patient)
+    batches = PairedBatches(apart, Images(config.DATA / "lesson"), 8, 42)
+    assert batches.by_label
+    x, y = batches[0]
+    m, p = x["pairs"].T
+    allowed = y[MAMMOGRAPHY]["allowed"][m] & y[HISTOPATHOLOGY]["allowed"][p]
+    assert len(m) and torch.equal(allowed, y["both"]) and allowed.any(1).all()
+
+
+def test_outlines_stay_on_their_lesions_under_augmentation(table):
+    x, y = PairedBatches(table, Images(config.DATA / "lesson"), 16, 42)[0]
+    inside = x[MAMMOGRAPHY].float()[y[MAMMOGRAPHY]["mask"]].mean()
+    outside = x[MAMMOGRAPHY].float()[~y[MAMMOGRAPHY]["mask"]].mean()
+    assert inside > outside + 80
+
+
+def test_predictions_do_not_depend_on_the_order_of_rows(table):
+    model = learner.build(TINY).eval()
+    images, shuffled = Images(config.DATA / "lesson"), table.sample(frac=1, random_state=0)
+    a, b = (predict(model, t, images)[0].set_index("sample").sort_index() for t in (table, shuffled))
+    assert np.allclose(a.p3, b.p3, atol=1e-6) and a.index.equals(b.index)
+
+
+def test_what_is_missing_or_unknown_is_named(table):
+    with pytest.raises(Problem, match="no method 'oours'; choose from erm"):
+        learner.methods("erm,oours")
+    with pytest.raises(Problem, match="no domain 'bacch'"):
+        learner.train(TINY, "erm", "bacch", 42, table)
+    with pytest.raises(Problem, match="run 03a_pretrain first"):
+        learner.train(PROFILES["lesson"], "erm", "bach", 42, table)
+    (config.DATA / "lesson" / "images" / "camelyon.npy").write_bytes(b"\x93NUMPY")
+    with pytest.raises(Problem, match="camelyon.npy cannot be read"):
+        learner.train(TINY, "erm", "bach", 42, table)
