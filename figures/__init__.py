@@ -21,7 +21,8 @@ METHODS = {                     # name -> label, colour; in the order in which t
 }
 DOMAINS = {"cbis_ddsm": ("CBIS-DDSM", "#56B4E9"), "camelyon": ("CAMELYON", "#E69F00"),
            "inbreast": ("INbreast", "#0072B2"), "bach": ("BACH", "#D55E00")}      # in the order of Fig. 3 a-d
-CONDITIONS = {"source": ("as trained", "#999999"), "adabn": ("AdaBN", "#56B4E9"), "tent": ("Tent", "#E69F00"), "causal": ("causal", "#0072B2")}
+CONDITIONS = {"source": ("as trained", "#999999"), "adabn": ("AdaBN", "#56B4E9"), "tent": ("Tent", "#E69F00"),
+              "causal": ("causal", "#0072B2")}
 CLASSES = ("#009E73", "#56B4E9", "#E69F00", "#D55E00")
 MODALITIES = {"mammography": ("mammography", "o"), "histopathology": ("histopathology", "^")}
 
@@ -47,7 +48,8 @@ def present(names, column):
 
 def letter(ax, text, x=0.0, gap=2.0):
     """A bold panel letter above the top left corner; x shifts it left, in points."""
-    ax.annotate(text, (0, 1), (-x, gap), xycoords="axes fraction", textcoords="offset points", fontsize=9, fontweight="bold", va="bottom", ha="left")
+    ax.annotate(text, (0, 1), (-x, gap), xycoords="axes fraction", textcoords="offset points", fontsize=9, fontweight="bold",
+                va="bottom", ha="left")
 
 
 def nothing(ax, message="no finished runs for this panel"):
@@ -55,6 +57,13 @@ def nothing(ax, message="no finished runs for this panel"):
     ax.set_axis_off()
     ax.text(0.5, 0.5, message, transform=ax.transAxes, ha="center", va="center", color="#777777", style="italic", wrap=True)
     return ax
+
+
+def box_of(ax, values, x, width, colour):
+    """A box of the values at x, with the median in black; whiskers reach to 1.5 times the quartiles' distance, outliers are left to dots."""
+    rim = {"color": colour}
+    ax.boxplot(values, positions=[x], widths=width, showfliers=False, patch_artist=True, medianprops={"color": "black", "lw": 1},
+               boxprops={"facecolor": colour, "alpha": 0.4, "edgecolor": colour}, whiskerprops=rim, capprops=rim)
 
 
 def p_text(p):

@@ -11,6 +11,8 @@ RADAR = {   # measure -> label; all are drawn so that further out is better, the
     "intra_pair_similarity": "intra-pair\ncosine", "class_separability": "class\nseparability", "modality_gap_reduction": "modality gap\nreduction",
     "cluster_compactness": "cluster\ncompactness", "silhouette": "silhouette", "davies_bouldin": "Davies-\nBouldin",
 }
+NOTE = ("Radar: further out is better; values below 0 lie at the centre, and\nDavies-Bouldin (↓: lower is better) is drawn as 1 / (1 + index).\n"
+        "p: paired t-test of ours against no alignment over folds, seeds.")
 MODALITY_COLOURS = {"mammography": "#0072B2", "histopathology": "#D55E00"}
 LABELS = {**METHODS, "mixstyle_irm": ("no align.", METHODS["mixstyle_irm"][1]), "concat": ("concat.", METHODS["concat"][1])}
 
@@ -63,7 +65,8 @@ def fig2e(ax, table):
         ax.axhline(edge, color="black", lw=0.5)
         ax.axvline(edge, color="black", lw=0.5)
     centres = [np.flatnonzero(truth == c).mean() for c in np.unique(truth)]
-    ax.set(xticks=centres, yticks=centres, xlabel="histopathology", ylabel="mammography", title="Similarity of unseen patients, ours", anchor="N")
+    ax.set(xticks=centres, yticks=centres, xlabel="histopathology", ylabel="mammography", anchor="N")
+    ax.set_title("Similarity of unseen patients, ours")
     ax.set_xticklabels([NAMES[c] for c in np.unique(truth)])
     ax.set_yticklabels([NAMES[c] for c in np.unique(truth)], rotation=90, va="center")
     ax.tick_params(length=0)
@@ -106,16 +109,16 @@ def fig2f(ax, table):
         g = table[table.measure == name]
         p = g.p_t[g.method == "mixstyle_irm"].head(1)
         label = label.replace("modality gap\n", "gap ").replace("-\n", "-").replace("\n", " ") + (" (↓)" if name == "davies_bouldin" else "")
-        rows.append([label, *(brief(g.value[g.method == m]) for m in methods), p_text(p.iloc[0]).replace("p = 0", "").replace("p < 0", "<") if len(p) else ""])
+        p = p_text(p.iloc[0]).replace("p = 0", "").replace("p < 0", "<") if len(p) else ""
+        rows.append([label, *(brief(g.value[g.method == m]) for m in methods), p])
     columns = [0.44, *(0.695 + 0.113 * np.arange(len(methods))), 0.69 + 0.113 * len(methods)]
     for i, cells in enumerate(rows):
         for j, (x, cell) in enumerate(zip(columns, cells)):
             head = i == 0 and 0 < j <= len(methods)
-            ax.text(x, 0.9 - 0.11 * i, cell, transform=ax.transAxes, ha="left" if j == 0 else "center", va="center", fontsize=5.8, in_layout=False,
-                    fontweight="bold" if i == 0 else "normal", color=LABELS[methods[j - 1]][1] if head else "black")
+            ax.text(x, 0.9 - 0.11 * i, cell, transform=ax.transAxes, ha="left" if j == 0 else "center", va="center", fontsize=5.8,
+                    in_layout=False, fontweight="bold" if i == 0 else "normal", color=LABELS[methods[j - 1]][1] if head else "black")
     ax.plot([0.44, columns[-1] + 0.03], [0.845, 0.845], transform=ax.transAxes, color="#444444", lw=0.6, clip_on=False)
-    ax.text(0.44, 0.04, "Radar: further out is better; values below 0 lie at the centre, and\nDavies-Bouldin (↓: lower is better) is drawn as 1 / (1 + index).\n"
-            "p: paired t-test of ours against no alignment over folds, seeds.", in_layout=False, transform=ax.transAxes, fontsize=5.5, color="#555555", va="center", linespacing=1.3)
+    ax.text(0.44, 0.04, NOTE, in_layout=False, transform=ax.transAxes, fontsize=5.5, color="#555555", va="center", linespacing=1.3)
     return ax
 
 

@@ -1,11 +1,10 @@
 """Fig. 3 a-i, leave one domain out. Redraw from the CSVs: `python -m figures.fig3`."""
 import matplotlib.pyplot as plt
 import numpy as np
-import pandas as pd
 
 from xmodal.config import CLASSES as NAMES
 
-from . import CONDITIONS, DOMAINS, METHODS, MM, STYLE, WIDTH, caption, letter, nothing, p_text, present, read, save
+from . import CONDITIONS, DOMAINS, METHODS, MM, STYLE, WIDTH, box_of, caption, letter, nothing, p_text, present, read, save
 
 SHORT = [name.replace("invasive", "inv.").replace("benign", "ben.").replace("normal", "norm.") for name in NAMES]
 
@@ -38,7 +37,8 @@ def fig3e(ax, table):
     for cell in table.itertuples():
         x, y = columns.index(cell.domain), rows.index(cell.held_out)
         spread = f"\n± {cell.sd:.2f}" if cell.sd == cell.sd else ""
-        ax.text(x, y, f"{cell.mean:.2f}{spread}", ha="center", va="center", color="black" if cell.mean > 0.75 else "white", fontsize=6.5)
+        dark = cell.mean <= 0.75
+        ax.text(x, y, f"{cell.mean:.2f}{spread}", ha="center", va="center", color="white" if dark else "black", fontsize=6.5)
         if cell.split == "target":
             ax.add_patch(plt.Rectangle((x - 0.48, y - 0.46), 0.96, 0.92, fill=False, ec="#D55E00", lw=1.6))
     names = lambda keys: [DOMAINS[k][0] for k in keys]
@@ -59,8 +59,7 @@ def fig3f(ax, table):
     top = table.gap.max() + 0.06 * (table.gap.max() - table.gap.min() + 0.1)
     for i, method in enumerate(methods):
         g, colour = table[table.method == method], METHODS[method][1]
-        ax.boxplot(g.gap, positions=[i], widths=0.55, showfliers=False, patch_artist=True, medianprops={"color": "black", "lw": 1},
-                   boxprops={"facecolor": colour, "alpha": 0.35, "edgecolor": colour}, whiskerprops={"color": colour}, capprops={"color": colour})
+        box_of(ax, g.gap, i, 0.55, colour)
         ax.plot(i + np.linspace(-0.18, 0.18, len(g)) if len(g) > 1 else [i], g.gap, "o", ms=2, color=colour, mew=0)
         ax.text(i, top, p_text(g.p_t_holm.iloc[0]).replace("p = ", "").replace("p ", ""), ha="center", va="bottom", fontsize=6)
     ax.axhline(0, color="#888888", lw=0.6)
@@ -81,15 +80,14 @@ def fig3g(ax, table):
         label, colour = CONDITIONS[condition]
         for i, domain in enumerate(domains):
             values, x = table.auc[(table.held_out == domain) & (table.condition == condition)].dropna(), i - 0.4 + step * (k + 0.5)
-            ax.boxplot(values, positions=[x], widths=step * 0.8, showfliers=False, patch_artist=True, medianprops={"color": "black", "lw": 1},
-                       boxprops={"facecolor": colour, "alpha": 0.4, "edgecolor": colour}, whiskerprops={"color": colour}, capprops={"color": colour})
+            box_of(ax, values, x, step * 0.8, colour)
             ax.plot(np.full(len(values), x), values, "o", ms=2, color=colour, mew=0)
         ax.plot([], [], "s", ms=4, color=colour, alpha=0.6, label=label)
     ax.grid(axis="y")
     ax.set(xticks=range(len(domains)), xlim=(-0.5, len(domains) - 0.5), ylabel="AUC of ours")
     ax.set_xticklabels([DOMAINS[d][0] for d in domains])
     ax.legend(ncols=4, loc="lower center", bbox_to_anchor=(0.5, -0.32))
-    ax.set_title(f"Test-time adaptation ({table.seed.nunique()} seeds)")
+    ax.set_title(f"Test-time adaptation (seeds: {table.seed.nunique()})")
     return ax
 
 
@@ -129,7 +127,8 @@ def fig3i(ax, table):
         share = counts / np.maximum(counts.sum(1, keepdims=True), 1)
         sub.imshow(share, vmin=0, vmax=1, cmap="Blues", aspect="auto")
         for y, x in np.ndindex(share.shape):
-            sub.text(x, y, f"{100 * share[y, x]:.0f} %\n({counts[y, x]})", ha="center", va="center", fontsize=5.5, color="white" if share[y, x] > 0.55 else "black")
+            sub.text(x, y, f"{100 * share[y, x]:.0f} %\n({counts[y, x]})", ha="center", va="center", fontsize=5.5,
+                     color="white" if share[y, x] > 0.55 else "black")
         accuracy = np.trace(counts) / counts.sum()
         sub.set(xticks=range(4), yticks=range(4), xlabel="predicted")
         sub.set_xticklabels(SHORT, fontsize=6)
@@ -149,12 +148,15 @@ def draw():
         fig = plt.figure(figsize=(WIDTH, 225 * MM))
         rows = fig.add_gridspec(4, 1, height_ratios=[1.15, 1.1, 1.0, 1.0], hspace=0.08)
         top = rows[0].subgridspec(1, 4)
-        shared = None
+        shared = named = None
         for i, k in enumerate("abcd"):
             shared = fig.add_subplot(top[i], sharex=shared)
-            letter(fig3_held_out(shared, tables[k], labels=i == 0), k, x=10)
+            methods = present(METHODS, tables[k].get("method", []))         # named once, where all panels have the same
+            letter(fig3_held_out(shared, tables[k], labels=methods != named), k, x=10)
+            named = methods or named
         middle, lower = rows[1].subgridspec(1, 2, width_ratios=[1, 1.25]), rows[2].subgridspec(1, 2, width_ratios=[1, 1.25])
-        for spot, k, panel in ((middle[0], "e", fig3e), (middle[1], "f", fig3f), (lower[0], "g", fig3g), (lower[1], "h", fig3h), (rows[3], "i", fig3i)):
+        spots = (middle[0], middle[1], lower[0], lower[1], rows[3])
+        for spot, k, panel in zip(spots, "efghi", (fig3e, fig3f, fig3g, fig3h, fig3i)):
             letter(panel(fig.add_subplot(spot), tables[k]), k, x=14, gap=6 if k == "f" else 2)
         caption(fig, "", tables.values())
         return save(fig, "fig3")

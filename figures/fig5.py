@@ -30,7 +30,8 @@ def case(ax, row):
     bars.set(xlim=(0, 1), ylim=(len(NAMES) - 0.5, -0.5), yticks=range(len(NAMES)), xticks=[0, 0.5, 1], xlabel="probability")
     bars.set_yticklabels([("✓ " if c == row["truth"] else "") + name for c, name in enumerate(NAMES)])
     right = row["predicted"] == row["truth"]
-    ax.text(0.865, 0.97, "\n".join(textwrap.wrap(str(row["conclusion"]).replace(" %", "\u00a0%"), 26)), transform=ax.transAxes, va="top", fontsize=6, linespacing=1.35)
+    words = textwrap.wrap(str(row["conclusion"]).replace(" %", "\u00a0%"), 26)
+    ax.text(0.865, 0.97, "\n".join(words), transform=ax.transAxes, va="top", fontsize=6, linespacing=1.35)
     ax.set_title(f"{row['case']}: truly {NAMES[int(row['truth'])]}, called {NAMES[int(row['predicted'])]}" + ("" if right else " (wrong)"),
                  loc="left", x=0.03, color="black" if right else "#B22222")
     return ax

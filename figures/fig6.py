@@ -11,6 +11,7 @@ PLACES = {   # part -> centre x, y of its box, in units of columns and rows
     "histopathology adapters": (3, 0), "layer norm": (4, 1), "lesion mask": (5, 2), "mammography neck": (5, 1), "histopathology neck": (5, 0),
     "classification": (6, 1), "grading": (6, 0),
 }
+ARROW = {"arrowstyle": "-|>", "lw": 0.7, "color": "#555555", "shrinkA": 0, "shrinkB": 0, "mutation_scale": 6}
 HALF = (0.4, 0.33)             # half width and height of a box
 
 
@@ -21,8 +22,9 @@ def amount(n):
 
 def _box(ax, row, x, y):
     """One part: name, how many, output shape, parameters; a dashed rim where test-time adaptation may change it."""
-    ax.add_patch(FancyBboxPatch((x - HALF[0], y - HALF[1]), 2 * HALF[0], 2 * HALF[1], boxstyle="round,pad=0,rounding_size=0.06", fc=KINDS[row["kind"]],
-                                ec="#D55E00" if row["adapted"] else "#555555", ls="--" if row["adapted"] else "-", lw=1.2 if row["adapted"] else 0.6, zorder=2))
+    rim = {"ec": "#D55E00", "ls": "--", "lw": 1.2} if row["adapted"] else {"ec": "#555555", "lw": 0.6}
+    ax.add_patch(FancyBboxPatch((x - HALF[0], y - HALF[1]), 2 * HALF[0], 2 * HALF[1], boxstyle="round,pad=0,rounding_size=0.06",
+                                fc=KINDS[row["kind"]], zorder=2, **rim))
     name = row["name"].replace(" ", "\n", 1) + (f" × {row['count']}" if row["count"] > 1 else "")
     ax.text(x, y + 0.1, name, ha="center", va="center", fontsize=6, fontweight="bold", linespacing=1.1, zorder=3)
     lines = row["shape"].replace(" x ", " × ") + (f"\n{amount(row['parameters'])} parameters" if row["parameters"] else "")
@@ -40,14 +42,14 @@ def fig6(ax, table):
         _box(ax, row, *places[row["name"]])
         for source in filter(None, map(str.strip, row["inputs"].split(","))):
             (x0, y0), (x1, y1) = places[source], places[row["name"]]
-            ax.annotate("", (x1 - HALF[0], y1), (x0 + HALF[0], y0), arrowprops={"arrowstyle": "-|>", "lw": 0.7, "color": "#555555", "shrinkA": 0,
-                        "shrinkB": 0, "mutation_scale": 6}, zorder=1)
+            ax.annotate("", (x1 - HALF[0], y1), (x0 + HALF[0], y0), arrowprops=ARROW, zorder=1)
     ys = [y for _, y in places.values()]
     ax.set(xlim=(-0.45, 6.45), ylim=(min(ys) - 0.45, max(ys) + 0.45))
     ax.set_axis_off()
     encoder = table[table.kind == "shared"].parameters.sum()
     adapters = table[table.name.str.endswith("adapters")].parameters.sum()
-    ax.set_title(f"{amount(table.parameters.sum())} parameters; adapters follow every block and have {100 * adapters / encoder:.1f} % of the shared encoder's")
+    ax.set_title(f"{amount(table.parameters.sum())} parameters; adapters follow every block and have "
+                 f"{100 * adapters / encoder:.1f} % of the shared encoder's")
     return ax
 
 

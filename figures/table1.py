@@ -5,7 +5,8 @@ import matplotlib.pyplot as plt
 
 from . import MM, STYLE, WIDTH, nothing, read, save
 
-COLUMNS = {"component": (0.0, 24), "objective": (0.185, 26), "equation": (0.41, 9), "supervision": (0.50, 42), "weight": (0.80, 24)}   # left edge, width in letters
+# column -> left edge, width in letters
+COLUMNS = {"component": (0.0, 24), "objective": (0.185, 26), "equation": (0.41, 9), "supervision": (0.50, 42), "weight": (0.80, 24)}
 SYMBOLS = {"sigma_cls": "σ(cls)", "sigma_loc": "σ(loc)", "sigma_grade": "σ(grade)", "^2": "²", "lambda": "λ", "tau": "τ"}
 
 

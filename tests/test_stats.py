@@ -4,6 +4,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import t
 from sklearn.metrics import roc_auc_score
 
 from xmodal import stats
@@ -249,6 +250,21 @@ def test_obuchowski_rockette_in_small():
                      & (frame.case != c)]]] for k in range(3)] for m in "AB"]).reshape(6, 30)
     assert r.var == pytest.approx(np.diag(np.cov(left)).mean() * 29 ** 2 / 30)
     assert r.p == pytest.approx(stats.obuchowski_rockette(frame.sample(frac=1, random_state=1)).p)
+
+
+def test_obuchowski_rockette_never_subtracts_error():
+    """F by its definition, from mean squares by hand; Cov2 - Cov3 counts only where it is positive."""
+    signs = set()
+    for seed in range(6):
+        frame = reader_study(seed=seed)
+        cells = frame.groupby(["modality", "reader"])[["truth", "rating"]].apply(lambda g: stats.auc(g.truth, g.rating)).unstack().to_numpy()
+        gap, r = cells[0] - cells[1], stats.obuchowski_rockette(frame)
+        ms_t, ms_tr = 3 * gap.mean() ** 2 / 2, gap.var(ddof=1) / 2
+        error = ms_tr + 3 * max(r.cov2 - r.cov3, 0)
+        assert r.f == pytest.approx(ms_t / error) and r.df == pytest.approx(2 * (error / ms_tr) ** 2)
+        assert r.high - r.difference == pytest.approx(t.ppf(.975, r.df) * np.sqrt(2 * error / 3))
+        signs.add(r.cov2 > r.cov3)
+    assert signs == {True, False}
 
 
 def test_obuchowski_rockette_refuses_holes():

@@ -207,7 +207,8 @@ def fig3_held_out(predictions, held_out, n=1000, seed=42):
         y, patient = wide.index.get_level_values("y").to_numpy(), wide.index.get_level_values("patient").to_numpy()
         each = {s: stats.auc(y, wide[s]) for s in wide}
         mean, interval = stats.mean_sd(list(each.values())), stats.bootstrap(stats.auc, y, wide.to_numpy(), patient, n, seed)
-        out += [(method, held_out, s, a, mean.mean, mean.sd, interval.low, interval.high, len(wide), len(set(patient))) for s, a in each.items()]
+        summary = (mean.mean, mean.sd, interval.low, interval.high, len(wide), len(set(patient)))
+        out += [(method, held_out, s, a, *summary) for s, a in each.items()]
     return _table(out, [*RUN, "auc", "mean", "sd", "low", "high", "images", "patients"])
 
 
@@ -265,7 +266,8 @@ def fig3(predictions, runs, n=1000, seed=42):
     """{"fig3a": table, ...}: all panels of Fig. 3. runs: those of ours, for their trajectories; n: bootstrap resamples."""
     shown = ("cbis_ddsm", "camelyon", "inbreast", "bach")                    # the paper's order of panels a to d
     return {**{f"fig3{k}": fig3_held_out(predictions, d, n, seed) for k, d in zip("abcd", shown)},
-            "fig3e": fig3e(predictions), "fig3f": fig3f(predictions), "fig3g": fig3g(predictions), "fig3h": fig3h(runs), "fig3i": fig3i(predictions)}
+            "fig3e": fig3e(predictions), "fig3f": fig3f(predictions), "fig3g": fig3g(predictions),
+            "fig3h": fig3h(runs), "fig3i": fig3i(predictions)}
 
 
 # ---- tests, and the table of methods -----------------------------------------------------------------------------
@@ -304,8 +306,10 @@ def verdict(tests, alpha=0.05):
     for held_out, g in tests[tests.method != ADAPTED].groupby("held_out"):
         sure = g.p_delong_holm < alpha
         named = lambda rows: f"{len(rows)} of {len(g)} methods" + (f" ({', '.join(rows.method)})" if len(rows) else "")
-        sentences.append(f"{held_out}: ours has AUC {g.auc_ours.iloc[0]:.3f} and the best of the others, {g.method[g.auc.idxmax()]}, {g.auc.max():.3f}. "
-                         f"It is better than {named(g[sure & (g.z > 0)])}, worse than {named(g[sure & (g.z < 0)])}, and ties with {named(g[~sure])}.")
+        best = g.loc[g.auc.idxmax()]
+        sentences.append(f"{held_out}: ours has AUC {best.auc_ours:.3f} and the best of the others, {best.method}, {best.auc:.3f}. "
+                         f"It is better than {named(g[sure & (g.z > 0)])}, worse than {named(g[sure & (g.z < 0)])}, "
+                         f"and ties with {named(g[~sure])}.")
     return sentences
 
 
@@ -322,7 +326,8 @@ def fig6_table(model):
     trainable = {id(p) for p in model.parameters() if p.requires_grad}
     adapted = {id(p) for p in configure(model, "causal")}
     e, (m, h) = model.encoder, MODALITIES
-    parts = [("patch embedding", "shared", [e.patch_embed], "mammogram, histology tile"), ("transformer blocks", "shared", e.blocks, "patch embedding")]
+    parts = [("patch embedding", "shared", [e.patch_embed], "mammogram, histology tile"),
+             ("transformer blocks", "shared", e.blocks, "patch embedding")]
     parts += [(f"{a} adapters", "own", model.adapters[a], "transformer blocks") for a in MODALITIES]
     parts += [("layer norm", "shared", [e.norm], f"{m} adapters, {h} adapters")]
     parts += [(f"{a} neck", "own", [model.necks[a]], "layer norm") for a in MODALITIES]
@@ -335,10 +340,12 @@ def fig6_table(model):
     with torch.no_grad():
         model({m: torch.zeros(2, side, side, dtype=torch.uint8), h: torch.zeros(2, side, side, 3, dtype=torch.uint8)})
     size = lambda modules, known=None: sum(p.numel() for x in modules for p in x.parameters() if known is None or id(p) in known)
-    rows = [("mammogram", "input", 1, 0, 0, 0, "", f"B x {side} x {side}"), ("histology tile", "input", 1, 0, 0, 0, "", f"B x {side} x {side} x 3")]
+    rows = [("mammogram", "input", 1, 0, 0, 0, "", f"B x {side} x {side}"),
+            ("histology tile", "input", 1, 0, 0, 0, "", f"B x {side} x {side} x 3")]
     for name, kind, modules, inputs in parts:
         whole = [*modules, tokens] if name == "patch embedding" else modules
-        rows.append((name, kind, len(modules), size(whole), size(whole, trainable), size(whole, adapted), inputs, " x ".join(map(str, shapes[name]))))
+        sizes = (size(whole), size(whole, trainable), size(whole, adapted))
+        rows.append((name, kind, len(modules), *sizes, inputs, " x ".join(map(str, shapes[name]))))
     return _table(rows, ["name", "kind", "count", "parameters", "trainable", "adapted", "inputs", "shape"])
 
 
