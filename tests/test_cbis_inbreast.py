@@ -95,6 +95,9 @@ def test_cbis_tables_have_the_official_form(written):
     assert "breast_density" in mass.split("\r\n")[0] and "breast density" in calc.split("\r\n")[0]
     assert mass.endswith('/000001.dcm\n"\r\n') and mass.count('\n"\r\n') == mass.count("\r\n") - 1  # the mask's path is quoted
     assert calc.endswith("/000000.dcm\r\n") and calc.count('/000001.dcm\n",Calc-') == calc.count("\r\n") - 1  # the crop's is
+    for row in cbis_ddsm.index(written / "cbis_ddsm").itertuples():  # the mask is the first instance of calcifications only
+        mask = pydicom.dcmread(json.loads(row.annotation)["masks"][0])
+        assert (mask.BitsAllocated, mask.InstanceNumber) == (8, 1 if "Calc-" in row.sample else 2)
 
 
 def test_cbis_index_is_the_same_for_any_tree_and_file_names(native):

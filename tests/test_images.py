@@ -159,6 +159,7 @@ def test_real_film_mammograms_are_read_oriented_and_segmented(path):
     wall, air = (found[:, :50], found[:, -50:])[::1 if laterality == "L" else -1]
     assert wall.mean() > 0.5 and not air.any()            # markers and white borders are on the air side
     assert found.any(1).mean() < 0.95 or view == "MLO"    # the light leak along the film's edge is not breast
+    assert not found[:len(found) // 100].any() and not found[-len(found) // 100:].any()  # nor are white borders that touch it
     small, _, _ = images.mammogram(image, size=96)
     assert (small[:, :4] > 0).mean() > 0.6 and not small[:, 90:].any()
     assert small[small > 0].std() > 30
