@@ -27,3 +27,7 @@ Data flows one way: native files -> cohort -> runs -> predictions -> panel table
 files, `notebooks` call these rooms in order, `figures` draw.
 """
 __version__ = "0.1.0"
+import warnings
+
+# timm and fastai script functions when they are imported, which torch now discourages: nothing that a reader could mend
+warnings.filterwarnings("ignore", message="`torch.jit.script` is deprecated", category=FutureWarning)

@@ -1,5 +1,4 @@
 """The shared vision transformer with an adapter set, a neck and the heads of each modality. B images, N patch tokens, D width."""
-import logging
 from typing import NamedTuple
 
 import timm
@@ -9,7 +8,6 @@ from torch import nn
 
 from .config import CLASSES, HISTOPATHOLOGY, MAMMOGRAPHY, MODALITIES, profile as profile_named
 
-log = logging.getLogger(__name__)
 MIXSTYLE_BLOCKS = 2        # MixStyle acts after the first blocks, where statistics are still style
 
 
@@ -132,7 +130,7 @@ class CrossModal(nn.Module):
     def stream(self, x, modality, domain=None):
         tokens = self.tokens(x, modality, domain)
         feature = tokens.mean(1)
-        z = self.necks[modality](feature)
+        z = self.neck(feature, modality, running=len(feature) == 1)        # one image has no batch statistics
         head = self.fuse(z, None) if modality == MAMMOGRAPHY else self.fuse(None, z)
         mask = self.decoder(tokens) if modality == MAMMOGRAPHY else None
         return Stream(tokens, feature, z, self.classify(head), self.grade(head), mask)
@@ -159,10 +157,15 @@ class CrossModal(nn.Module):
     def lesion(self, tokens, mask):
         """Mean of the patch tokens (B, N, D) under the outlines (B, S, S), weighted by the share of each patch they cover, through
         the neck with its running statistics (a crop must not move those of whole images) -> (B, D)."""
-        side, neck = int(tokens.shape[1] ** 0.5), self.necks[MAMMOGRAPHY]
+        side = int(tokens.shape[1] ** 0.5)
         cover = F.adaptive_avg_pool2d(mask.to(tokens).unsqueeze(1), side).flatten(1)
         feature = (tokens * cover[..., None]).sum(1) / cover.sum(1, keepdim=True).clamp_min(1e-6)
-        return F.batch_norm(feature, neck.running_mean, neck.running_var, neck.weight, neck.bias)
+        return self.neck(feature, MAMMOGRAPHY, running=True)
+
+    def neck(self, feature, modality, running=False):
+        """Features (B, D) through the neck of their modality; `running`: by its running statistics, which stay as they are."""
+        neck = self.necks[modality]
+        return F.batch_norm(feature, neck.running_mean, neck.running_var, neck.weight, neck.bias) if running else neck(feature)
 
 
 def to_input(x):

@@ -18,13 +18,16 @@ from xmodal.record import atomic
 from .. import parallel
 from . import histology, mammogram, patients
 
-FINE = 3            # a tile is drawn at three times the model's resolution and averaged down
+FINE = 3             # a tile is drawn at three times the model's resolution and averaged down
+SHAPE = (300, 240)   # mammograms at half the phantom's resolution: what is finer does not survive the model's
+WITH_TISSUE = 3, 8   # share of the patients who have histology too; mammograms are the harder half to learn from
 
 
 def write(folder, profile, seed=7, workers=2):
-    """Writes folder/{images,masks}/*.npy and, last, folder/cohort.parquet: `profile.pretrain_patients` patients with two views
-    and a field of 2 x 2 tiles each. Returns the table. `seed` must differ from the cohort's, or its patients come back."""
+    """Writes folder/{images,masks}/*.npy and, last, folder/cohort.parquet: `profile.pretrain_patients` patients with two
+    views each, and a field of 2 x 2 tiles for three of eight. Returns the table. `seed` must differ from the cohort's, or its patients come back."""
     folder, people = Path(folder), patients.cohort(seed, pairs=profile.pretrain_patients // 4, singles=0)
+    people["tissue"] = people.index % WITH_TISSUE[1] < WITH_TISSUE[0]
     drawn = parallel(partial(_draw, seed=seed, profile=profile), people.to_dict("records"), workers, "pretraining phantom")
     rows = []
     for modality, (domain,) in {m: [d for d, k in PRETRAINING.items() if k == m] for m in (MAMMOGRAPHY, HISTOPATHOLOGY)}.items():
@@ -48,12 +51,14 @@ def _draw(person, seed, profile):
               "grade": person["diagnosis"], "annotation": "", "source": "", "checksum": ""}
     found = []
     for view in ("CC", "MLO"):
-        pixels, mask = mammogram.draw(person, view, mammogram.STYLES["pretrain"], patients.generator(seed, "pretrain", name, view))
+        pixels, mask = mammogram.draw(person, view, mammogram.STYLES["pretrain"], patients.generator(seed, "pretrain", name, view), SHAPE)
         image, mask, mm_per_px = images.mammogram(pixels.astype(np.float32), mask, 120 / len(pixels), size)
         found.append(({**common, "sample": f"pretraining/{name}/{view}", "modality": MAMMOGRAPHY, "view": view,
                        "laterality": person["laterality"], "density": person["density"], "lesion_type": person["lesion_type"],
                        "lesion_shape": person["lesion_shape"], "diameter_mm": person["diameter_mm"], "has_mask": bool(mask.any()),
                        "boxes": json.dumps(images.boxes(mask)), "mm_per_px": mm_per_px}, image, mask))
+    if not person["tissue"]:
+        return found
     side, um = FINE * size, profile.tile_um
     field, _ = histology.draw(person, histology.STYLES["pretrain"], patients.generator(seed, "pretrain", name, "field"), (2 * side, 2 * side), um / side)
     tiles = [field[y:y + side, x:x + side] for y in (0, side) for x in (0, side)]

@@ -1,0 +1,103 @@
+"""The cost of a training step, as ratios in one process: the Learner against a bare PyTorch loop of the same model and losses, and
+IRM with two half-batches against ERM. Prints a table and writes build/bench_training.json. `make bench` runs it."""
+import json
+import os
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+os.environ.setdefault("XMODAL_HOME", tempfile.mkdtemp(prefix="xmodal-bench-"))
+
+import numpy as np
+import pandas as pd
+import torch
+
+from xmodal import cohort, config, learner
+from xmodal.config import DOMAINS, MAMMOGRAPHY, PROFILES
+from xmodal.loaders import Images
+from xmodal.record import seed_everything
+
+PROFILE, EPOCHS, REPEATS = PROFILES["lesson"], 2, 5
+
+
+def noise_cohort(folder, people=40, size=PROFILE.image_size):
+    """Patients with one mammogram and one tile of noise each: the cost of a step does not depend on what is seen."""
+    rng, rows = np.random.default_rng(0), []
+    for kind in ("images", "masks"):
+        (folder / kind).mkdir(parents=True, exist_ok=True)
+    for domain, modality in DOMAINS.items():
+        shape = (2 * people, size, size) + (() if modality == MAMMOGRAPHY else (3,))
+        np.save(folder / "images" / f"{domain}.npy", rng.integers(0, 256, shape, dtype=np.uint8))
+        np.save(folder / "masks" / f"{domain}.npy", np.ones((2 * people, size, size), np.uint8))
+    for k, (m, p) in enumerate([(m, p) for m in ("cbis_ddsm", "inbreast") for p in ("bach", "camelyon")]):
+        for i in range(people):
+            for domain, slot in ((m, k % 2), (p, k // 2)):
+                rows.append(dict(sample=f"{domain}/{k}/{i}", patient=f"{k}/{i}", study="", domain=domain, modality=DOMAINS[domain], view="",
+                                 laterality="", allowed=1 << i % 4, truth=-1, grade=i % 4, density="", lesion_type="", lesion_shape="",
+                                 diameter_mm=np.nan, annotation="", source="", index=slot * people + i, has_mask=DOMAINS[domain] == MAMMOGRAPHY,
+                                 boxes="[]", mm_per_px=1.0, checksum=""))
+    return cohort.leave_one_out(cohort.validate(pd.DataFrame(rows)), "bach", 42)
+
+
+def make(method, fold, images):
+    seed_everything(42)
+    learn = learner.learner(PROFILE, method, fold, images, 42)
+    for callback in ("progress", "select"):          # selection is a pass over the validation patients, not part of a step
+        if hasattr(learn, callback):
+            learn.remove_cb(getattr(learn, callback))
+    learn.dls.valid.dataset._draw = lambda epoch: []
+    return learn
+
+
+def with_learner(method, fold, images):
+    """Seconds of EPOCHS epochs of steps by fastai."""
+    learn = make(method, fold, images)
+    learn.cbs = learn.cbs.filter(lambda c: c.name not in ("recorder",))
+    learn.recorder = None
+    learn.create_opt()
+    start = time.perf_counter()
+    with learn.no_logging():
+        for learn.epoch in range(EPOCHS):
+            pass
+        learn.fit(EPOCHS)
+    return time.perf_counter() - start
+
+
+def bare(method, fold, images):
+    """Seconds of the same steps by a plain loop."""
+    learn = make(method, fold, images)
+    model, objective, batches = learn.model.train(), learn.loss_func, learn.dls.train.dataset
+    parameters = [*model.parameters(), *objective.parameters()]
+    optimiser = torch.optim.Adam(parameters, lr=PROFILE.lr, weight_decay=PROFILE.weight_decay, foreach=True)
+    start = time.perf_counter()
+    for batches.epoch in range(EPOCHS):
+        for k in range(len(batches)):
+            x, y = batches[k]
+            loss = objective(model(x), y)
+            loss.backward()
+            optimiser.step()
+            optimiser.zero_grad()
+    return time.perf_counter() - start
+
+
+def main():
+    folder = config.DATA / "bench"
+    fold, images = noise_cohort(folder), Images(folder)
+    cases = {"Learner / bare loop, ours": (lambda: with_learner("ours", fold, images), lambda: bare("ours", fold, images), 1.10),
+             "Learner / bare loop, erm": (lambda: with_learner("erm", fold, images), lambda: bare("erm", fold, images), 1.10),
+             "irm / erm, bare loops": (lambda: bare("irm", fold, images), lambda: bare("erm", fold, images), 1.25)}
+    rows = []
+    for what, (ours, peer, limit) in cases.items():
+        ours(), peer()                                            # once each to warm up, then in turn
+        times = [(ours(), peer()) for _ in range(REPEATS)]
+        a, b = (statistics.median(t) for t in zip(*times))
+        rows.append({"what": what, "ours_s": round(a, 3), "peer_s": round(b, 3), "ratio": round(statistics.median(x / y for x, y in times), 3), "at_most": limit})
+    print(pd.DataFrame(rows).to_string(index=False))
+    out = Path("build/bench_training.json")
+    out.parent.mkdir(exist_ok=True)
+    out.write_text(json.dumps(rows, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
