@@ -52,6 +52,7 @@ def test_pixel_size_of_a_photograph_is_its_tag_then_the_argument(tmp_path):
         slides.open_slide(tmp_path / "screen.png")
 
 
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF")
 def test_missing_and_damaged_files_are_named(tmp_path):
     (tmp_path / "bad.tif").write_bytes(b"II*\0nothing")
     for name, word in (("no.tif", "no slide"), ("bad.tif", "not a readable")):
