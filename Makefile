@@ -59,7 +59,7 @@ figures: env  ## redraw every figure from its tables, without model or images
 test: env  ## every test, then every notebook compared with what is stored in it (under 20 minutes on 2 cores)
 	OMP_NUM_THREADS=1 $(PY) -m pytest -q tests
 	@rm -rf build/test-home
-	OMP_NUM_THREADS=1 XMODAL_HOME="$(CURDIR)/build/test-home" $(PY) -m pytest -q -x --nbval-lax --nbval-current-env \
+	OMP_NUM_THREADS=2 XMODAL_HOME="$(CURDIR)/build/test-home" $(PY) -m pytest -q -x --nbval-lax --nbval-current-env \
 	  --nbval-cell-timeout=1200 $(NOTEBOOKS)
 
 bench: env  ## the speed of a training step, as ratios to a bare loop

@@ -22,20 +22,23 @@ rule all:
 rule download:
     input: notebook="notebooks/01_download.ipynb"
     output: executed=EXECUTED.format("01_download")
+    threads: 2  # it draws with two processes
     resources: mem_mb=2000
     shell: RUN
 
 rule preprocess:
     input: rules.download.output, notebook="notebooks/02_preprocess.ipynb"
     output: DATA / "cohort.parquet", executed=EXECUTED.format("02_preprocess")
+    threads: 2
     resources: mem_mb=2000
     shell: RUN
 
 rule pretrain:
     input: notebook="notebooks/03a_pretrain.ipynb"
     output: RUNS / "pretrained" / "done", executed=EXECUTED.format("03a_pretrain")
-    priority: 1  # the longest step that waits for nothing
-    resources: mem_mb=2500
+    priority: 1  # every training waits for it
+    threads: 2
+    resources: mem_mb=4000
     shell: RUN
 
 rule train:  # all methods of one held-out domain and seed

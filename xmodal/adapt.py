@@ -6,7 +6,7 @@ from . import config
 from .cohort import malignant
 from .config import CONDITIONS, MODALITIES, Problem
 from .loaders import Images, sweep
-from .model import build
+from .model import build, pool
 from .predict import predict
 from .record import load_run, run_dir, seed_everything, update_run
 from .stats import auc
@@ -45,7 +45,7 @@ def recalibrate(model, batches):
     features = {}
     for x in batches:
         for m, images in x.items():
-            features.setdefault(m, []).append(model.tokens(images, m).mean(1))
+            features.setdefault(m, []).append(pool(model.tokens(images, m)))
     for m, parts in features.items():
         f = torch.cat(parts).float()
         if len(f) > 1:

@@ -54,14 +54,17 @@ def top_patches(z_m, z_p, alpha, k=TOP_K, threshold=THRESHOLD):
 def explain(model, mammogram, tiles):
     """The `Card` of one patient. mammogram uint8 (S, S), tiles uint8 (T, S, S, 3), T >= 1.
 
-    Tokens are compared after the necks, the space in which the modalities were aligned.
+    Tokens are compared in the scale of the necks, in which the modalities were aligned. The necks' shift is that of pooled
+    features, not of tokens, and is left out.
     """
     model.eval()
     device = next(model.parameters()).device
     m = model.stream(torch.as_tensor(np.array(mammogram))[None].to(device), MAMMOGRAPHY)
     p = model.stream(torch.as_tensor(np.array(tiles)).to(device), HISTOPATHOLOGY)
     joint = model.joint(m.z, p.z.mean(0, keepdim=True))
-    z_m, z_p = model.necks[MAMMOGRAPHY](m.tokens[0]), model.necks[HISTOPATHOLOGY](p.tokens.flatten(0, 1))
+    scale = lambda neck: neck.weight / (neck.running_var + neck.eps).sqrt()
+    z_m = m.tokens[0] * scale(model.necks[MAMMOGRAPHY])
+    z_p = p.tokens.flatten(0, 1) * scale(model.necks[HISTOPATHOLOGY])
     alpha = heatmap(attention(z_m, z_p))
     index, weight = top_patches(z_m, z_p, alpha)
     side = int(len(alpha) ** 0.5)

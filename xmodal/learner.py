@@ -48,7 +48,7 @@ METHODS = {
     "mixstyle_irm": Method(mixstyle=True, irm=1.0),
     "coral": Method(coral=1.0),
     "dann": Method(dann=0.1),
-    "ours": Method(mixstyle=True, irm=1.0, align=0.2),
+    "ours": Method(mixstyle=True, irm=1.0, align=0.1),
     "concat": Method(mixstyle=True, irm=1.0, concat=True),   # simple concatenation, for Fig. 2f
 }
 RAMP = (0.2, 0.5)    # the invariance terms rise from 0 to full weight between these shares of the training

@@ -14,7 +14,7 @@ MIXSTYLE_BLOCKS = 2        # MixStyle acts after the first blocks, where statist
 class Stream(NamedTuple):
     """What the model says of the images of one modality."""
     tokens: torch.Tensor   # (B, N, D) patch tokens after the last norm
-    feature: torch.Tensor  # (B, D) their mean
+    feature: torch.Tensor  # (B, D) pooled tokens
     z: torch.Tensor        # (B, D) the feature after the BatchNorm neck: what is aligned and classified
     logits: torch.Tensor   # (B, 4) classes
     score: torch.Tensor    # (B,) severity, w . Phi of Eq. 8
@@ -73,6 +73,11 @@ class Decoder(nn.Module):
         return self.smooth(F.gelu(F.pixel_shuffle(x, 4))).squeeze(1)            # (B, 4 side, 4 side)
 
 
+def pool(tokens):
+    """Patch tokens (B, N, D) -> (B, D): their mean, for what fills the image, plus their maximum, for a lesion of one patch."""
+    return tokens.mean(1) + tokens.amax(1)
+
+
 def mixstyle(x, domain, alpha=0.1, p=0.5):
     """MixStyle (Eq. 3) on tokens x (B, N, D): channel mean and deviation over the tokens, mixed with those of an image of
     another domain. `domain` (B,) integers; with a single domain the partner is any other image. Source: Zhou et al., ICLR 2021."""
@@ -129,7 +134,7 @@ class CrossModal(nn.Module):
 
     def stream(self, x, modality, domain=None):
         tokens = self.tokens(x, modality, domain)
-        feature = tokens.mean(1)
+        feature = pool(tokens)
         z = self.neck(feature, modality, running=len(feature) == 1)        # one image has no batch statistics
         head = self.fuse(z, None) if modality == MAMMOGRAPHY else self.fuse(None, z)
         mask = self.decoder(tokens) if modality == MAMMOGRAPHY else None
