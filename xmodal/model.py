@@ -8,7 +8,7 @@ from torch import nn
 
 from .config import CLASSES, HISTOPATHOLOGY, MAMMOGRAPHY, MODALITIES, profile as profile_named
 
-MIXSTYLE_BLOCKS = 2        # MixStyle acts after the first blocks, where statistics are still style
+MIXSTYLE_SHARE = 4         # MixStyle acts after the first quarter of the blocks, where statistics are still style
 
 
 class Stream(NamedTuple):
@@ -121,7 +121,7 @@ class CrossModal(nn.Module):
         x = encoder.norm_pre(encoder._pos_embed(encoder.patch_embed(to_input(x))))
         for i, (block, adapter) in enumerate(zip(encoder.blocks, self.adapters[modality])):
             x = adapter(block(x))
-            if self.mixstyle and self.training and domain is not None and i < MIXSTYLE_BLOCKS:
+            if self.mixstyle and self.training and domain is not None and i < max(1, len(encoder.blocks) // MIXSTYLE_SHARE):
                 x = mixstyle(x, domain)
         return encoder.norm(x)[:, encoder.num_prefix_tokens:]
 

@@ -55,7 +55,7 @@ def _rim(row, angle, radius, rng):
 
 
 def _contrast(row, rng):
-    return 0.08 + 0.34 * row["cellularity"] + 0.03 * rng.normal()
+    return 0.04 + 0.52 * row["cellularity"] + 0.03 * rng.normal()
 
 
 def _mass(patch, row, r, angle, rim, radius, px, rng):

@@ -21,7 +21,7 @@ SHAPES = {"mass": ("circumscribed", "lobulated", "irregular", "spiculated"), "ca
           "distortion": ("",), "asymmetry": ("",), "": ("",)}
 MASS_SHARE = {1: (0.48, 0.30, 0.16, 0.06), 2: (0.16, 0.28, 0.34, 0.22), 3: (0.06, 0.16, 0.33, 0.45)}
 CLUSTER_SHARE = {1: 0.35, 2: 0.78, 3: 0.75}
-MEDIAN_MM = {1: 8.5, 2: 11.5, 3: 15.5}             # of the lesion's largest diameter, log-normal, cut to 3-30 mm
+MEDIAN_MM = {1: 8.5, 2: 13.0, 3: 17.5}             # of the lesion's largest diameter, log-normal, cut to 3-30 mm
 
 # Mean of each latent in the four classes, and its standard deviation within a class.
 LATENTS = {"cellularity": ((0.22, 0.38, 0.58, 0.70), 0.14),   # lesion contrast; nuclear density
