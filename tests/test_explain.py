@@ -1,5 +1,6 @@
 """Attention, retrieval, conclusion: the printed Eq. 11 fails, ours finds what was planted."""
 import numpy as np
+import pandas as pd
 import torch
 
 from xmodal import explain as ex
@@ -74,3 +75,22 @@ def test_correction_6_dice_is_a_loss_on_masks_and_boxes_come_from_their_componen
     logits = torch.zeros(1, 32, 32, requires_grad=True)
     dice_ce(logits, torch.tensor(p > 0.5)[None].float()).backward()
     assert (logits.grad[0, 5, 7] < 0) and (logits.grad[0, 0, 0] > 0)     # ours: grow here, shrink there
+
+
+def test_cases_are_the_median_ones_and_not_the_best():
+    rows = pd.DataFrame({"sample": list("cabd"), "iou": [0.9, 0.1, 0.5, 0.5]})
+    assert ex.median_of(rows, "iou")["sample"] == "b"             # 0.1, 0.5 (b), 0.5 (d), 0.9: the lower of the middle two
+    assert ex.median_of(rows.sample(frac=1, random_state=3), "iou")["sample"] == "b"
+
+
+def test_patches_are_cut_around_their_token_and_inside_their_tile():
+    tiles = np.zeros((2, 96, 96, 3), np.uint8)
+    tiles[1, 24:36, 36:48] = 255                                  # token 2 * 8 + 3 of the second tile
+    middle, corner = ex.patch_picture(tiles, [(1, 19), (1, 0)], side=8)
+    assert middle.shape == corner.shape == (36, 36, 3)
+    assert (middle[12:24, 12:24] == 255).all() and middle[:12].max() == 0 and corner.shape[0] == 36
+
+
+def test_only_patients_with_both_modalities_can_be_explained():
+    table = pd.DataFrame({"patient": ["a", "a", "b"], "modality": ["mammography", "histopathology", "mammography"]})
+    assert ex.paired(table) == {"a"}

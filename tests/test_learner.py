@@ -159,6 +159,9 @@ def test_without_shared_patients_pairs_share_a_label(table):
     m, p = x["pairs"].T
     allowed = y[MAMMOGRAPHY]["allowed"][m] & y[HISTOPATHOLOGY]["allowed"][p]
     assert len(m) and torch.equal(allowed, y["both"]) and allowed.any(1).all()
+    bad = [cohort.malignant((y[k]["allowed"] * torch.tensor([1, 2, 4, 8])).sum(1).numpy()) for k in config.MODALITIES]
+    same_id = (y[MAMMOGRAPHY]["id"][:, None] == y[HISTOPATHOLOGY]["id"][None]).numpy()
+    assert np.array_equal(same_id, bad[0][:, None] == bad[1][None])
 
 
 def test_outlines_stay_on_their_lesions_under_augmentation(table):

@@ -26,8 +26,9 @@ Each file imports only from those above it in this list:
 Data flows one way: native files -> cohort -> runs -> predictions -> panel tables -> figures. `data_scripts` reads native
 files, `notebooks` call these rooms in order, `figures` draw.
 """
-__version__ = "0.1.0"
 import warnings
+
+__version__ = "0.1.0"
 
 # timm and fastai script functions when they are imported, which torch now discourages: nothing that a reader could mend
 warnings.filterwarnings("ignore", message="`torch.jit.script` is deprecated", category=FutureWarning)

@@ -72,18 +72,17 @@ class PairedBatches:
             people = rng.permutation(list(self.codes))
             return [(x if x in m else None, x if x in p else None) for x in people]
         units = []
-        label = {x: str(malignant(rows.allowed.iloc[of[x]]).max()) for rows, of in ((self.rows[k], self.of[k]) for k in MODALITIES) for x in of}
+        label = {x: str(malignant(self.rows[k].allowed.iloc[rows]).max()) for k in MODALITIES for x, rows in self.of[k].items()}
         for value in sorted(set(label.values())):
-            some = [rng.permutation([x for x in of if label[x] == value]) for of in (m, p)]
-            for i in range(max(map(len, some))):
+            some = [rng.permutation([x for x in side if label[x] == value]) for side in (m, p)]
+            for i in range(max(map(len, some))):                  # the smaller side comes round again
                 units.append(tuple(s[i % len(s)] if len(s) else None for s in some))
         return [units[i] for i in rng.permutation(len(units))]
 
     def __getitem__(self, k):
         rng = np.random.default_rng([self.seed, self.epoch, k + 1])
         units = self._draw(self.epoch)[k * self.batch:(k + 1) * self.batch]
-        x, y, x["domain"] = {}, {}, {}
-        x = {"domain": {}}
+        x, y = {"domain": {}}, {}
         for side, modality in enumerate(MODALITIES):
             people = [u[side] for u in units if u[side] is not None]
             if people:
@@ -105,8 +104,7 @@ class PairedBatches:
     def _stream(self, rows, modality, rng):
         images = torch.from_numpy(self.images.gather(rows))
         allowed = torch.from_numpy(allowed_matrix(rows.allowed))
-        ids = rows.allowed if self.by_label else rows.patient.map(self.codes)
-        y = {"allowed": allowed, "grade": torch.tensor(rows.grade.to_numpy()), "id": torch.tensor(ids.to_numpy()),
+        y = {"allowed": allowed, "grade": torch.tensor(rows.grade.to_numpy()), "id": torch.tensor(self._ids(rows, modality)),
              "domain": torch.tensor([self.domains.index(d) for d in rows.domain])}
         mask = None
         if modality == MAMMOGRAPHY:
@@ -118,6 +116,14 @@ class PairedBatches:
         if mask is not None:
             y["mask"] = mask
         return images, y
+
+    def _ids(self, rows, modality):
+        """(B,) numbers that are equal for a positive pair: the patient's, or by label 1 for malignant and 0 for not. A row whose
+        label leaves that open gets a number of its own, which no row of the other modality has."""
+        if not self.by_label:
+            return rows.patient.map(self.codes).to_numpy()
+        bad, own = malignant(rows.allowed), -1 - 2 * np.arange(len(rows)) - MODALITIES.index(modality)
+        return np.where(np.isnan(bad), own, bad).astype(int)
 
 
 def augment(images, mask, rng):
