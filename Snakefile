@@ -44,6 +44,7 @@ rule pretrain:
 rule train:  # all methods of one held-out domain and seed
     input: rules.preprocess.output, rules.pretrain.output, notebook="notebooks/03_train.ipynb"
     output: [RUNS / method / "{held_out}" / "seed_{seed}" / "done" for method in METHODS], executed=TRAIN
+    priority: 1  # no core waits for the last fold while another adapts
     resources: mem_mb=2500
     shell: RUN + " HELD_OUT={wildcards.held_out} SEED={wildcards.seed}"
 
