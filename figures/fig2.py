@@ -39,10 +39,10 @@ def fig2_map(ax, table, title, colour="class", measures=None, method=None):
     return ax
 
 
-def brief(values):
-    """Mean ± sd with two decimals and no leading zeros, "–" for none."""
+def brief(values, decimals=2):
+    """Mean ± sd without leading zeros, "–" for none."""
     mean, sd, n = mean_sd(values)
-    short = lambda x: f"{x:.2f}".replace("-", "−").replace("0.", ".", abs(x) < 0.995)
+    short = lambda x: f"{x:.{decimals}f}".replace("-", "−").replace("0.", ".", abs(x) < 0.995)
     return "–" if not n else short(mean) + (f" ± {short(sd)}" if n > 1 else "")
 
 
@@ -67,8 +67,9 @@ def fig2e(ax, table):
     centres = [np.flatnonzero(truth == c).mean() for c in np.unique(truth)]
     ax.set(xticks=centres, yticks=centres, xlabel="histopathology", ylabel="mammography", anchor="N")
     ax.set_title("Similarity of unseen patients, ours")
-    ax.set_xticklabels([NAMES[c] for c in np.unique(truth)])
-    ax.set_yticklabels([NAMES[c] for c in np.unique(truth)], rotation=90, va="center")
+    short = ("norm.", "ben.", "in situ", "inv.")                # classes may be narrow
+    ax.set_xticklabels([short[c] for c in np.unique(truth)], fontsize=6)
+    ax.set_yticklabels([short[c] for c in np.unique(truth)], rotation=90, va="center", fontsize=6)
     ax.tick_params(length=0)
     bar = ax.figure.colorbar(image, cax=ax.inset_axes([1.03, 0.35, 0.035, 0.65]), ticks=[-1, 0, 1])
     bar.set_label("cosine", labelpad=-4)
@@ -110,7 +111,7 @@ def fig2f(ax, table):
         p = g.p_t[g.method == "mixstyle_irm"].head(1)
         label = label.replace("modality gap\n", "gap ").replace("-\n", "-").replace("\n", " ") + (" (↓)" if name == "davies_bouldin" else "")
         p = p_text(p.iloc[0]).replace("p = 0", "").replace("p < 0", "<") if len(p) else ""
-        rows.append([label, *(brief(g.value[g.method == m]) for m in methods), p])
+        rows.append([label, *(brief(g.value[g.method == m], 1 if name == "davies_bouldin" else 2) for m in methods), p])
     columns = [0.44, *(0.695 + 0.113 * np.arange(len(methods))), 0.69 + 0.113 * len(methods)]
     for i, cells in enumerate(rows):
         for j, (x, cell) in enumerate(zip(columns, cells)):
