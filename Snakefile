@@ -48,7 +48,7 @@ rule train:  # all methods of one held-out domain and seed
     resources: mem_mb=2500
     shell: RUN + " HELD_OUT={wildcards.held_out} SEED={wildcards.seed}"
 
-rule tta:  # every method and held-out domain of one seed
+rule tta:  # ours on every held-out domain of one seed
     input: expand(TRAIN, held_out=house.DOMAINS, allow_missing=True), notebook="notebooks/04_tta.ipynb"
     output: executed=TTA
     resources: mem_mb=2500

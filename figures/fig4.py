@@ -2,7 +2,6 @@
 import json
 
 import matplotlib.pyplot as plt
-import numpy as np
 
 from xmodal.cases import from_uri
 

@@ -6,7 +6,6 @@ pass .75; one that uses it reaches .85 in training and .10 at test.
 """
 import dataclasses
 
-import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F

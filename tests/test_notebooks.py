@@ -11,7 +11,6 @@ import nbformat
 import pytest
 
 from xmodal import config, notebook
-from xmodal.config import Problem
 
 PARAMETERS = '''SEED: int = 42  # of everything
 HELD_OUT: str = "bach"  # domain

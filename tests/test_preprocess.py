@@ -1,7 +1,6 @@
 """Preprocessing: index rows in, cohort and arrays out; tiles, masks, exclusions; the same bytes for any number of workers."""
 import hashlib
 import json
-import logging
 from dataclasses import replace
 
 import numpy as np

@@ -118,6 +118,7 @@ def leave_one_out(table, held_out, seed, shares=(0.6, 0.2, 0.2)):
     fold = table[target | source].copy()
     fold["split"] = np.where(target[fold.index], "target", fold.patient.map(split))
     fold.attrs["left_out"] = int((~target & ~source).sum())
+    log.info("%d rows that patients of %s have in other domains are left out.", fold.attrs["left_out"], held_out)
     return check_splits(fold.reset_index(drop=True))
 
 

@@ -1,6 +1,5 @@
 """Histology: slides and photographs in, tiles out. Opening, tissue, tiles of a physical size, stain normalisation."""
 import json
-import logging
 import warnings
 from pathlib import Path
 from typing import NamedTuple
@@ -15,7 +14,6 @@ from torchstain.numpy.normalizers.macenko import NumpyMacenkoNormalizer
 
 from .config import Problem
 
-log = logging.getLogger(__name__)
 UNREADABLE = (openslide.OpenSlideError, OSError, ValueError, SyntaxError, Image.DecompressionBombError)
 MPP = {"bach": 0.42}      # um per pixel of domains whose files do not say
 GRID = 16                 # side of a tile on the overview image that tissue and tumour are measured on, pixels
