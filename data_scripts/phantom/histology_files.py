@@ -24,7 +24,7 @@ BACH_CLASSES = (("Normal", "n"), ("Benign", "b"), ("InSitu", "is"), ("Invasive",
 CENTERS = 5                                              # CAMELYON17 has 20 patients a centre, numbered through
 
 
-def write_bach(root, patients, seed=42, workers=2, images=2):
+def write_bach(root, patients, seed=42, workers=2, images=2, quirks=()):
     """Writes `images` fields of view for each patient of `patients` (patients.cohort) whose histo_domain is "bach".
 
     root/ICIAR2018_BACH_Challenge/Photos/{Normal,Benign,InSitu,Invasive}/*.tif and microscopy_ground_truth.csv (no header).
@@ -44,7 +44,7 @@ def write_bach(root, patients, seed=42, workers=2, images=2):
     return [_linked("bach", stem, row) for row, stem, *_ in tasks]
 
 
-def write_camelyon(root, patients, seed=42, workers=2):
+def write_camelyon(root, patients, seed=42, workers=2, quirks=()):
     """Writes a slide for each patient of `patients` whose histo_domain is "camelyon", by turns as CAMELYON16 and as 17.
 
     root/CAMELYON16/{images,annotations,checksums.md5}; root/CAMELYON17/ the same and stages.csv. Tumour slides have ASAP

@@ -67,7 +67,7 @@ CBIS_WORDS = {"circumscribed": ("OVAL", "CIRCUMSCRIBED"), "lobulated": ("LOBULAT
               "cluster": ("PLEOMORPHIC", "CLUSTERED"), "scatter": ("PUNCTATE", "DIFFUSELY_SCATTERED")}
 
 
-def write_cbis_ddsm(root, patients, seed, workers=2):
+def write_cbis_ddsm(root, patients, seed, workers=2, quirks=()):
     """Writes DICOM files and the four case descriptions under `root`; returns the registry's rows.
 
     `root`/cbis_ddsm/<PatientID>/<StudyInstanceUID>/MG_<SeriesInstanceUID>/<uuid>.dcm, as IDC lays the collection out: a
@@ -139,7 +139,7 @@ INBREAST_COLUMNS = ["Patient ID", "Patient age", "Laterality", "View", "Acquisit
 INBREAST_NAMES = {"mass": "Mass", "distortion": "Distortion", "asymmetry": "Asymmetry", "cluster": "Cluster", "scatter": "Calcifications"}
 
 
-def write_inbreast(root, patients, seed, workers=2):
+def write_inbreast(root, patients, seed, workers=2, quirks=()):
     """Writes AllDICOMs/, AllXML/ and INbreast.csv under `root`; returns the registry's rows."""
     root, rng = Path(root), generator(seed, "inbreast", "names")
     numbers = 20586900 + 137 * rng.permutation(2 * len(patients)).reshape(-1, 2)
