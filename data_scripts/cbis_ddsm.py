@@ -2,6 +2,7 @@
 import json
 import logging
 import re
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import pydicom
 
 from xmodal.cohort import INDEX, label_set, validate
 from xmodal.config import MAMMOGRAPHY, Problem
-from xmodal.images import UNREADABLE, read_pixels
+from xmodal.dicom import UNREADABLE, read_pixels
 
 log = logging.getLogger(__name__)
 TABLES = [f"{kind}_case_description_{part}_set.csv" for kind in ("mass", "calc") for part in ("train", "test")]
@@ -21,35 +22,47 @@ RENAME = {"breast density": "breast_density", "calc type": "first", "mass shape"
 NEEDED = {"patient_id", "breast_density", "side", "view", "type", "first", "second", "pathology", "image", "crop", "mask"}
 PATHOLOGY = {"BENIGN": label_set("benign"), "BENIGN_WITHOUT_CALLBACK": label_set("benign"),
              "MALIGNANT": label_set("in situ", "invasive")}
+TAGS = ["SeriesInstanceUID", "SOPInstanceUID", "Rows", "Columns", "BitsAllocated", "InstanceNumber", "PatientID", "SeriesDescription"]
 ASYMMETRY = {"ASYMMETRIC_BREAST_TISSUE", "FOCAL_ASYMMETRIC_DENSITY"}
 
 
 def index(root):
-    """The full mammograms under `root` as rows of `cohort.INDEX`; DICOM files and tables may lie at any depth.
+    """The full mammograms under `root` as rows of `cohort.INDEX`; DICOM files and tables may lie at any depth, in any tree.
 
-    An image with several abnormalities is malignant if any of them is, and takes its lesion type from the first that
-    decides. There is no pixel spacing, so the diameter is NaN. Images that are listed but not there, or unreadable, are
-    left out, and lost masks leave an empty annotation; both are logged and counted. Raises `Problem` if no table or no
-    image is found, a column is missing, or a pathology or view is unknown.
+    Tables and files meet by SeriesInstanceUID, never by folder, file name or PatientID. A film (one patient, side and view)
+    is malignant if any abnormality on it is, whichever of the tables lists it; 71 films are listed as a mass and, under
+    other UIDs, as a calcification. The lesion type is that of the first abnormality that decides, the image's own before
+    those of its twin; the masks are the image's own. A patient is P_xxxxx in all tables, so that the 31 who are in training
+    of one kind and test of the other stay one. There is no pixel spacing: the diameter is NaN.
+
+    Images that are listed but not there, and files that cannot be read, are logged and listed in `.attrs["exclusions"]` as
+    (source, reason); lost masks leave an empty annotation. `.attrs["traps"]` says how often each trap was met. Raises
+    `Problem` if no table or no image is found, a column is missing, or a pathology or view is unknown.
     """
     root = Path(root)
-    table, series = read_tables(root), find_series(root)
-    rows, lost, maskless = [], 0, 0
-    for folder, findings in table.groupby("folder", sort=True):
-        images = series.get(findings.image_series.iloc[0], [])
+    table = read_tables(root)
+    series, traps, left_out = find_series(root)
+    traps.update(table_traps(table))
+    films, rows = dict(tuple(table.groupby("film"))), []
+    for folder, own in table.groupby("folder", sort=True):
+        images = series.get(own.image_series.iloc[0], [])
         if not images:
-            lost += 1
-            log.warning("CBIS-DDSM lists %s, but its image is not there; left out.", folder)
+            left_out.append((own.image.iloc[0], f"CBIS-DDSM lists {folder}, but its image is not there."))
+            traps["missing_image"] += 1
+            log.warning("%s Left out.", left_out[-1][1])
             continue
         full = max(images, key=lambda found: found["pixels"])
-        masks = [_mask(finding, full, series) for finding in findings.itertuples()]
-        maskless += masks.count("")
-        rows.append(_row(folder, findings, full, [m for m in masks if m]))
-    if lost or maskless:
-        log.warning("CBIS-DDSM: %d of %d images left out, %d masks not found.", lost, table.folder.nunique(), maskless)
+        masks = [_mask(finding, full, series, traps) for finding in own.itertuples()]
+        film = films[own.film.iloc[0]]
+        rows.append(_row(folder, pd.concat([own, film[film.folder != folder]]), full, [m for m in masks if m]))
+    if traps["missing_image"] or traps["missing_mask"]:
+        log.warning("CBIS-DDSM: %d of %d images left out, %d masks not found.", traps["missing_image"], table.folder.nunique(),
+                    traps["missing_mask"])
     if not rows:
         raise Problem(f"None of the {table.folder.nunique()} images that the tables in {root} list is there; run 01_download again.")
-    return validate(pd.DataFrame(rows), INDEX, "index of CBIS-DDSM")
+    rows = validate(pd.DataFrame(rows), INDEX, "index of CBIS-DDSM")
+    rows.attrs.update(exclusions=left_out, traps={trap: int(n) for trap, n in sorted(traps.items()) if n})
+    return rows
 
 
 def read_tables(root):
@@ -76,52 +89,90 @@ def read_tables(root):
         table[f"{column}_series"] = parts.str[2]
         if column == "image":
             table["folder"], table["study"] = parts.str[0], parts.str[1]
-    return table
+    return table.assign(film=table.patient_id + "_" + table.side + "_" + table["view"])
+
+
+def table_traps(table):
+    """{trap: how often} of what `read_tables` gave: images, patients or films, and for terms and numbers single values."""
+    malignant, part = table.pathology == "MALIGNANT", table.folder.str.extract("-(Training|Test)_")[0]
+    several = lambda values, by: int((values.groupby(table[by]).nunique() > 1).sum())
+    return {"several_abnormalities": int((table.groupby("folder").size() > 1).sum()), "mixed_pathology": several(malignant, "folder"),
+            "film_twice": several(table.folder, "film"), "film_twice_mixed": several(malignant, "film") - several(malignant, "folder"),
+            "crossing_patient": several(part, "patient_id"), "separate_series": int((table.crop_series != table.mask_series).sum()),
+            "na_terms": int((table[["first", "second"]] == "NA").to_numpy().sum()),
+            "zeros": int((table.filter(["breast_density", "assessment", "subtlety"]) == "0").to_numpy().sum())}
 
 
 def find_series(root):
-    """{SeriesInstanceUID: [{path, bits, shape, pixels}, ...]} of the DICOM files under `root`, whatever their names."""
-    series, damaged = {}, 0
-    for path in sorted(root.rglob("*.dcm")):
-        try:
-            data = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=["SeriesInstanceUID", "Rows", "Columns", "BitsAllocated"])
-            found = {"path": str(path.resolve()), "bits": data.BitsAllocated, "shape": (data.Rows, data.Columns)}
-            series.setdefault(str(data.SeriesInstanceUID), []).append({**found, "pixels": data.Rows * data.Columns})
-        except UNREADABLE as error:
-            damaged += 1
-            log.warning("%s cannot be read (%s); left out.", path, error)
-    if damaged:
-        log.warning("CBIS-DDSM: %d files cannot be read.", damaged)
-    return series
+    """({SeriesInstanceUID: [{path, bits, shape, pixels, number}, ...]}, traps, [(path, reason), ...]) of the DICOM files under `root`.
 
-
-def _mask(finding, full, series):
-    """Path of the lesion mask of one abnormality, "" if there is none.
-
-    Neither file order nor SeriesDescription tells the mask from the crop. The mask has 8 bits or two values, and of such
-    it is the one whose size is nearest the full image's.
+    Their names and folders do not matter. A file that is there twice counts once; one that cannot be read gives a reason.
     """
-    found = {f["path"]: f for uid in (finding.mask_series, finding.crop_series) for f in series.get(uid, ())}
-    binary = [f for f in found.values() if f["bits"] == 8] or [f for f in found.values() if _two_values(f["path"])]
-    return min(binary, key=lambda f: abs(np.log(f["pixels"] / full["pixels"])))["path"] if binary else ""
+    series, traps, left_out, seen = {}, Counter(), [], set()
+    for path in sorted(p for p in root.rglob("*.dcm") if p.is_file()):  # there are folders, too, that end in .dcm
+        try:
+            data = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=TAGS)
+            found = {"path": str(path.resolve()), "bits": data.BitsAllocated, "shape": (data.Rows, data.Columns),
+                     "pixels": data.Rows * data.Columns, "number": str(data.get("InstanceNumber", ""))}
+            if not found["pixels"]:
+                raise ValueError("it has no pixels")
+            uid, instance = str(data.SeriesInstanceUID), str(data.get("SOPInstanceUID") or path)
+        except UNREADABLE as error:
+            left_out.append((str(path), f"{path} cannot be read ({error})."))
+            log.warning("%s Left out.", left_out[-1][1])
+            continue
+        traps.update(twin_file=instance in seen, malformed_patient_id=str(data.get("PatientID", "")).endswith(".dcm"),
+                     no_series_description=not data.get("SeriesDescription"))
+        if instance not in seen:
+            series.setdefault(uid, []).append(found)
+        seen.add(instance)
+    traps["unreadable_file"] = len(left_out)
+    if left_out:
+        log.warning("CBIS-DDSM: %d files cannot be read.", len(left_out))
+    return series, traps, left_out
+
+
+def _mask(finding, full, series, traps):
+    """Path of the lesion mask of one abnormality, "" if there is none; counts in `traps` what is unusual about it.
+
+    Neither file order nor SeriesDescription tells the mask from the crop, its pixels do: 8 bits at the size of the full
+    image, else two values, and of such the one whose size is nearest the full image's.
+    """
+    found = {f["path"]: f for uid in (finding.mask_series, finding.crop_series) for f in series.get(uid, ())}.values()
+    fit = [f for f in found if f["bits"] == 8 and f["shape"] == full["shape"]] or [f for f in found if _two_values(f["path"])]
+    if not fit:
+        traps["missing_mask"] += 1
+        log.warning("The mask of %s, abnormality %s, is not there.", finding.folder, finding.mask.strip())
+        return ""
+    mask = min(fit, key=lambda f: abs(np.log(f["pixels"] / full["pixels"])))
+    height, width = (of_mask / of_image for of_mask, of_image in zip(mask["shape"], full["shape"]))
+    listed = Path(finding.mask.strip()).stem              # the tables count instances from 000000, the files from 1
+    traps.update(wide_mask=mask["bits"] > 8, scaled_mask=mask["shape"] != full["shape"], stretched_mask=abs(height / width - 1) > 0.02,
+                 swapped_instances=mask["number"].isdigit() and listed.isdigit() and int(mask["number"]) != int(listed) + 1)
+    if mask["shape"] != full["shape"]:
+        log.info("The mask %s is %.3f times as high and %.3f times as wide as its image; it is scaled to it.", mask["path"], height, width)
+    return mask["path"]
 
 
 def _two_values(path):
     try:
-        return len(np.unique(read_pixels(path)[1])) <= 2
+        pixels = read_pixels(path)[1]
     except Problem as problem:
         log.warning("%s", problem)
         return False
+    return bool(((pixels == pixels.min()) | (pixels == pixels.max())).all())
 
 
 def _row(folder, findings, full, masks):
+    """The row of one image from the findings on its film, its own first."""
+    own = findings.iloc[0]
     worst = findings.loc[findings.pathology.map(PATHOLOGY).idxmax()]  # malignant classes are the higher bits
     kind, shape = lesion(worst.type, worst["first"], worst.second)
-    density = worst.breast_density
+    density = own.breast_density
     allowed = PATHOLOGY[worst.pathology]
     known = {label_set("benign"): 1}.get(allowed, -1)     # a benign label fixes the class, a malignant one leaves two
-    return {"sample": f"cbis_ddsm/{folder}", "patient": f"cbis_ddsm/{re.search(r'P_[0-9]+', folder)[0]}", "study": worst.study,
-            "domain": "cbis_ddsm", "modality": MAMMOGRAPHY, "view": worst["view"], "laterality": worst.side[0],
+    return {"sample": f"cbis_ddsm/{folder}", "patient": f"cbis_ddsm/{re.search(r'P_[0-9]+', folder)[0]}", "study": own.study,
+            "domain": "cbis_ddsm", "modality": MAMMOGRAPHY, "view": own["view"], "laterality": own.side[0],
             "allowed": allowed, "truth": known, "grade": known,
             "density": "ABCD"[int(density) - 1] if density in ("1", "2", "3", "4") else "", "lesion_type": kind,
             "lesion_shape": shape, "diameter_mm": float("nan"), "annotation": json.dumps({"masks": masks}) if masks else "",

@@ -6,6 +6,7 @@ import json
 import logging
 import plistlib
 import re
+from collections import Counter
 from pathlib import Path
 from xml.parsers.expat import ExpatError
 
@@ -15,7 +16,7 @@ from scipy.spatial.distance import pdist
 
 from xmodal.cohort import INDEX, label_set, validate
 from xmodal.config import MAMMOGRAPHY, Problem
-from xmodal.images import dicom_header
+from xmodal.dicom import dicom_header
 
 log = logging.getLogger(__name__)
 NEEDED = {"Laterality", "View", "File Name", "ACR", "Bi-Rads"}
@@ -26,38 +27,47 @@ NAME = re.compile(r"^(\d+)_([0-9a-f]{16})_MG_([LR])_(CC|ML|MLO|FB)_ANON\.dcm$", 
 POINT = re.compile(r"[({]\s*([-+.\deE]+)\s*,\s*([-+.\deE]+)")
 FINDINGS = (("mass", re.compile("mass|spiculated", re.I)), ("distortion", re.compile("distort", re.I)),
             ("asymmetry", re.compile("as+[iy]m+etr", re.I)), ("calcification", re.compile("calcif|cluster", re.I)))
+SPELLED = re.compile("^(Mass|Spiculated Region|Distortion|Asymmetry|Calcifications?|Cluster)$")
 
 
 def index(root):
     """The mammograms under `root` as rows of `cohort.INDEX`; INbreast.csv, AllDICOMs and AllXML may lie one folder deeper.
 
-    BI-RADS 1 is normal, 2 and 3 benign, 4a to 6 malignant. The patient is the token in the DICOM name. ML in a name means
-    MLO. The diameter is the largest extent of a finding's polygon. Images that are listed but not there, or unreadable,
-    are left out, logged and counted; so are unreadable outlines. Raises `Problem` if the table or all images are missing,
+    There is no pathology: BI-RADS 1 is normal, 2 and 3 benign, 4a to 6 malignant (in situ or invasive). The patient is the
+    token in the DICOM name, since the table's ids are removed. ML in a name means MLO. The diameter is the largest extent of
+    a finding's polygon; an outline of one or two points sets those pixels. Images that are listed but not there, or
+    unreadable, are logged and listed in `.attrs["exclusions"]` as (source, reason); an unreadable outline leaves an empty
+    annotation. `.attrs["traps"]` says how often each trap was met. Raises `Problem` if the table or all images are missing,
     a column is missing, or a BI-RADS is unknown.
     """
     table, folder = read_table(Path(root))
     images = {match[1]: (path, match) for path in sorted((folder / "AllDICOMs").glob("*.dcm")) if (match := NAME.match(path.name))}
-    rows, lost = [], 0
+    rows, traps, left_out = [], Counter(), []
     for line in table.to_dict("records"):
+        number = line["File Name"]
         try:
-            if line["File Name"] not in images:
-                raise Problem(f"INbreast lists {line['File Name']}, but its image is not there.")
-            rows.append(_row(line, *images[line["File Name"]], folder))
+            if number not in images:
+                traps["missing_image"] += 1
+                raise Problem(f"INbreast lists {number}, but its image is not there.")
+            rows.append(_row(line, *images[number], folder, traps))
         except Problem as problem:
-            lost += 1
+            left_out.append((str(images[number][0]) if number in images else number, str(problem)))
             log.warning("%s Left out.", problem)
-    if lost:
-        log.warning("INbreast: %d of %d images left out.", lost, len(table))
+    if left_out:
+        log.warning("INbreast: %d of %d images left out.", len(left_out), len(table))
     if not rows:
         raise Problem(f"None of the {len(table)} images that {folder / 'INbreast.csv'} lists is in AllDICOMs beside it; copy them there.")
-    return validate(pd.DataFrame(rows), INDEX, "index of INbreast")
+    rows = validate(pd.DataFrame(rows), INDEX, "index of INbreast")
+    rows.attrs.update(exclusions=left_out, traps={trap: int(n) for trap, n in sorted(traps.items()) if n})
+    return rows
 
 
 def read_table(root):
     """(table, folder that it lies in); every value a string without spaces around it."""
     path = next(iter(sorted([*root.glob("INbreast.csv"), *root.glob("*/INbreast.csv")])), None)
     if path is None:
+        if any((*root.glob("INbreast.xls*"), *root.glob("*/INbreast.xls*"))):
+            raise Problem(f"There is an INbreast.xls in {root}, but what is read is INbreast.csv; copy that of the release beside it.")
         raise Problem(f"There is no INbreast.csv in {root}; copy your INbreast release there (there is no open download).")
     table = pd.read_csv(path, sep=";", dtype=str, keep_default_na=False, encoding="utf-8-sig")
     table.columns = table.columns.str.strip()
@@ -70,35 +80,49 @@ def read_table(root):
     return table, path.parent
 
 
-def _row(line, path, name, folder):
+def _row(line, path, name, folder, traps):
+    """The row of one image; counts in `traps` what is unusual about it."""
     header = dicom_header(path)
-    rois = read_rois(folder / "AllXML" / f"{line['File Name']}.xml")
+    outline = folder / "AllXML" / f"{line['File Name']}.xml"
+    rois = read_rois(outline, traps)
     view = line["View"].upper() or name[4].upper()
     allowed = BIRADS[line["Bi-Rads"]]
     known = {label_set("normal"): 0, label_set("benign"): 1}.get(allowed, -1)
     kind, shape = lesion([name for name, _ in rois])
     extents = [pdist(points).max() for _, points in rois if len(points) > 2]
+    density = "ABCD"[int(line["ACR"]) - 1] if line["ACR"] in ("1", "2", "3", "4") else ""
+    traps.update(blank_acr=not density, view_fb=view == "FB", mlo_names=name[4].upper() == "MLO", birads_3=line["Bi-Rads"] == "3",
+                 missing_xml=known != 0 and not outline.exists(), point_findings=sum(len(points) < 3 for _, points in rois))
     return {"sample": f"inbreast/{line['File Name']}", "patient": f"inbreast/{name[2].lower()}", "study": f"inbreast/{name[2].lower()}",
             "domain": "inbreast", "modality": MAMMOGRAPHY, "view": "MLO" if view == "ML" else view,
             "laterality": line["Laterality"].upper() or name[3].upper(), "allowed": allowed, "truth": known, "grade": known,
-            "density": "ABCD"[int(line["ACR"]) - 1] if line["ACR"] in ("1", "2", "3", "4") else "",
-            "lesion_type": kind, "lesion_shape": shape,
+            "density": density, "lesion_type": kind, "lesion_shape": shape,
             "diameter_mm": header.spacing * max(extents) if header.spacing and extents else float("nan"),
             "annotation": json.dumps({"polygons": [points.tolist() for _, points in rois]}) if rois else "",
             "source": str(path.resolve())}
 
 
-def read_rois(path):
-    """[(name, (N, 2) points x, y in pixels), ...] of an outline file; empty if there is none or, logged, if it is damaged."""
+def read_rois(path, traps=None):
+    """[(name, (N, 2) points x, y in pixels), ...] of an outline file; empty if there is none or, logged, if it is damaged.
+
+    `traps`, a Counter, gets what is unusual in it.
+    """
+    traps = Counter() if traps is None else traps
     if not path.exists():                                 # only images with findings have one
         return []
     try:
         rois = plistlib.loads(path.read_bytes())["Images"][0]["ROIs"]
-        outlines = [(roi.get("Name", ""), [POINT.search(p) for p in roi.get("Point_px") or roi.get("ROIPoints") or ()]) for roi in rois]
-        return [(name, np.array([[float(p[1]), float(p[2])] for p in points])) for name, points in outlines if points]
-    except (plistlib.InvalidFileException, ExpatError, OSError, KeyError, IndexError, TypeError, ValueError) as error:
+        outlines = [(str(roi.get("Name", "")), [POINT.search(p) for p in roi.get("Point_px") or roi.get("ROIPoints") or ()])
+                    for roi in rois]
+        found = [(name, np.array([[float(p[1]), float(p[2])] for p in points])) for name, points in outlines if points]
+        if not all(np.isfinite(points).all() for _, points in found):
+            raise ValueError("a point that is not finite")
+    except (plistlib.InvalidFileException, ExpatError, OSError, KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+        traps["damaged_xml"] += 1
         log.warning("The outlines in %s cannot be read (%s); the image has no annotation.", path, error)
         return []
+    traps.update(roi_points=any("ROIPoints" in roi for roi in rois), odd_names=sum(not SPELLED.match(name) for name, _ in found))
+    return found
 
 
 def lesion(names):
