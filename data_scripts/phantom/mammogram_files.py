@@ -72,7 +72,9 @@ def write_cbis_ddsm(root, patients, seed, workers=2, quirks=()):
 
     `root`/cbis_ddsm/<PatientID>/<StudyInstanceUID>/MG_<SeriesInstanceUID>/<uuid>.dcm, as IDC lays the collection out: a
     full mammogram, and in a series of two instances its crop and its lesion mask. A fifth of the patients are test cases.
+    `quirks` are of quirks.QUIRKS["cbis_ddsm"].
     """
+    from . import cbis_quirks                             # here, since it writes with the functions above
     root, rng = Path(root), generator(seed, "cbis_ddsm", "names")
     numbers, test = 1 + rng.permutation(len(patients)), rng.random(len(patients)) < 0.2
     rows = [{**row, "number": int(n), "part": "Test" if t else "Training"}
@@ -83,6 +85,7 @@ def write_cbis_ddsm(root, patients, seed, workers=2, quirks=()):
             table = sorted(line for row, lines in zip(rows, cases) if row["part"] == part and _cbis_kind(row) == kind for line in lines)
             header = [c.format(density=names[0], first=names[1], second=names[2]) for c in CBIS_COLUMNS]
             write_table(root / f"{kind}_case_description_{'train' if part == 'Training' else 'test'}_set.csv", header, table)
+    cbis_quirks.apply(root, quirks)
     return [_registry("cbis_ddsm", f"P_{row['number']:05d}", row) for row in rows]
 
 
@@ -140,13 +143,15 @@ INBREAST_NAMES = {"mass": "Mass", "distortion": "Distortion", "asymmetry": "Asym
 
 
 def write_inbreast(root, patients, seed, workers=2, quirks=()):
-    """Writes AllDICOMs/, AllXML/ and INbreast.csv under `root`; returns the registry's rows."""
+    """Writes AllDICOMs/, AllXML/ and INbreast.csv under `root`, with `quirks` of quirks.QUIRKS["inbreast"]; returns the registry's rows."""
+    from . import inbreast_quirks                         # here, since it writes with the functions above
     root, rng = Path(root), generator(seed, "inbreast", "names")
     numbers = 20586900 + 137 * rng.permutation(2 * len(patients)).reshape(-1, 2)
     rows = [{**row, "numbers": n.tolist(), "token": hashlib.sha256(f"{seed}/{row['patient']}".encode()).hexdigest()[:16]}
             for row, n in zip(patients.to_dict("records"), numbers)]
     lines = parallel(partial(_inbreast_patient, root=root, seed=seed), rows, workers, "INbreast")
     write_table(root / "INbreast.csv", INBREAST_COLUMNS, sorted(sum(lines, []), key=lambda line: line[5]), delimiter=";")
+    inbreast_quirks.apply(root, quirks)
     return [_registry("inbreast", row["token"], row) for row in rows]
 
 
