@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from data_scripts.download import File, ask, obtain
 from xmodal.cohort import INDEX, label_set, validate
 from xmodal.config import HISTOPATHOLOGY, Problem
 
@@ -53,3 +54,24 @@ def _table(path):
             raise Problem(f"Line {number} of {path} is {','.join(line)!r}, not a file name and one of {', '.join(CLASSES)}; "
                           "unpack the archive again.")
     return [(name.strip(), label.strip()) for name, label in lines]
+
+
+# ---- fetch --------------------------------------------------------------------------------------------------------
+
+TERMS = "CC BY-NC-ND 4.0 (tiles must not be passed on); cite Aresta et al. 2019, doi 10.1016/j.media.2019.05.010."
+ZENODO = "https://zenodo.org/api/records/3632035"
+ARCHIVE, MD5 = "ICIAR2018_BACH_Challenge.zip", "8ae1801334aa943c44627c1eef3631b2"
+
+
+def fetch(root, limit=None, dry_run=False):
+    """The labelled archive (10.4 GB, one file, so that `limit` changes nothing), unpacked; returns the plan as a table.
+
+    From Zenodo; the md5 is the published one. The unlabelled test archive is not fetched. With `dry_run` nothing is.
+    Raises `Problem` if Zenodo does not answer, the disk is too small, or the archive did not come.
+    """
+    files = ask(ZENODO, lambda answer: {entry["key"]: (entry["links"]["self"], int(entry["size"])) for entry in answer.json()["files"]})
+    if ARCHIVE not in files:
+        raise Problem(f"The record {ZENODO} has no {ARCHIVE}; look there whether the dataset has moved.")
+    url, size = files[ARCHIVE]
+    archive = File(url, ARCHIVE.removesuffix(".zip"), size, f"md5:{MD5}", unpacked=3 * size)
+    return obtain([archive], root, TERMS, dry_run)

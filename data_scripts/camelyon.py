@@ -5,12 +5,15 @@
 Either part may be absent. The labels speak only of malignancy: tumour allows in situ and invasive, normal the other two.
 """
 import logging
+import re
 import xml.etree.ElementTree as ElementTree
 from json import dumps
 from pathlib import Path
+from urllib.parse import quote
 
 import pandas as pd
 
+from data_scripts.download import File, ask, listing, obtain
 from xmodal.cohort import INDEX, label_set, validate
 from xmodal.config import HISTOPATHOLOGY, Problem
 
@@ -93,3 +96,30 @@ def asap(path):
     except (ElementTree.ParseError, TypeError, ValueError) as error:
         raise Problem(f"The annotation {path} is damaged ({error}); fetch it again.") from None
     return found
+
+
+# ---- fetch --------------------------------------------------------------------------------------------------------
+
+TERMS = "CC0; cite Litjens et al. 2018, doi 10.1093/gigascience/giy065."
+BUCKET = "https://camelyon-dataset.s3.us-west-2.amazonaws.com"
+
+
+def fetch(root, limit=None, dry_run=False):
+    """The tables and `limit` slides with their outlines, of both parts; returns the plan as a table.
+
+    From the open bucket, checked by its checksums.md5. Slides of CAMELYON17 that stages.csv does not list have no label and
+    are not fetched. They come by number, so that the first ones are of every kind. All: about 2 TB. With `dry_run` nothing
+    is fetched. Raises `Problem` if the bucket does not answer, the disk is too small, or files did not come.
+    """
+    md5, listed = {}, []
+    for part in ("CAMELYON16", "CAMELYON17"):
+        lines = ask(f"{BUCKET}/{part}/checksums.md5", lambda answer: answer.text).splitlines()
+        md5 |= {f"{part}/{name.lstrip('*')}": f"md5:{digits}" for digits, name in (line.split(maxsplit=1) for line in lines if line.strip())}
+        listed += [File(f"{BUCKET}/{quote(key)}", key, size, md5.get(key, tag)) for key, size, tag in listing(BUCKET, f"{part}/")]
+    staged = ask(f"{BUCKET}/CAMELYON17/stages.csv", lambda answer: answer.text)
+    of_kind = lambda kind: {Path(f.path).stem: f for f in listed if Path(f.path).parent.name == kind}
+    slides, outlines = of_kind("images"), of_kind("annotations")
+    labelled = [name for name, file in slides.items() if file.path.startswith("CAMELYON16") or f"{name}.tif" in staged]
+    chosen = sorted(labelled, key=lambda name: (int(re.search(r"\d+", name)[0]), name))[:limit]
+    tables = [f for f in listed if f.path.endswith((".csv", ".txt", ".md"))]
+    return obtain(tables + [outlines[n] for n in chosen if n in outlines] + [slides[n] for n in chosen], root, TERMS, dry_run)

@@ -2,13 +2,18 @@
 import json
 import logging
 import re
-from collections import Counter
+from collections import Counter, defaultdict
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pydicom
+from tqdm import tqdm
 
+from data_scripts.archive import Damaged
+from data_scripts.download import File, ask, digest, listing, obtain
 from xmodal.cohort import INDEX, label_set, validate
 from xmodal.config import MAMMOGRAPHY, Problem
 from xmodal.dicom import UNREADABLE, read_pixels
@@ -43,23 +48,25 @@ def index(root):
     table = read_tables(root)
     series, traps, left_out = find_series(root)
     traps.update(table_traps(table))
-    films, rows = dict(tuple(table.groupby("film"))), []
-    for folder, own in table.groupby("folder", sort=True):
-        images = series.get(own.image_series.iloc[0], [])
-        if not images:
-            left_out.append((own.image.iloc[0], f"CBIS-DDSM lists {folder}, but its image is not there."))
+    films, images, rows = defaultdict(list), defaultdict(list), []
+    for finding in table.to_dict("records"):
+        films[finding["film"]].append(finding)
+        images[finding["folder"]].append(finding)
+    for folder, own in sorted(images.items()):
+        found = series.get(own[0]["image_series"])
+        if not found:
+            left_out.append((own[0]["image"], f"CBIS-DDSM lists {folder}, but its image is not there."))
             traps["missing_image"] += 1
-            log.warning("%s Left out.", left_out[-1][1])
+            log.info("%s Left out.", left_out[-1][1])     # thousands, where a part of the release was fetched; counted below
             continue
-        full = max(images, key=lambda found: found["pixels"])
-        masks = [_mask(finding, full, series, traps) for finding in own.itertuples()]
-        film = films[own.film.iloc[0]]
-        rows.append(_row(folder, pd.concat([own, film[film.folder != folder]]), full, [m for m in masks if m]))
+        full = max(found, key=lambda instance: instance["pixels"])
+        masks = [mask for finding in own if (mask := _mask(finding, full, series, traps))]
+        rows.append(_row(own + [twin for twin in films[own[0]["film"]] if twin["folder"] != folder], full, masks))
     if traps["missing_image"] or traps["missing_mask"]:
-        log.warning("CBIS-DDSM: %d of %d images left out, %d masks not found.", traps["missing_image"], table.folder.nunique(),
+        log.warning("CBIS-DDSM: %d of %d images left out, %d masks not found.", traps["missing_image"], len(images),
                     traps["missing_mask"])
     if not rows:
-        raise Problem(f"None of the {table.folder.nunique()} images that the tables in {root} list is there; run 01_download again.")
+        raise Problem(f"None of the {len(images)} images that the tables in {root} list is there; run 01_download again.")
     rows = validate(pd.DataFrame(rows), INDEX, "index of CBIS-DDSM")
     rows.attrs.update(exclusions=left_out, traps={trap: int(n) for trap, n in sorted(traps.items()) if n})
     return rows
@@ -138,15 +145,15 @@ def _mask(finding, full, series, traps):
     Neither file order nor SeriesDescription tells the mask from the crop, its pixels do: 8 bits at the size of the full
     image, else two values, and of such the one whose size is nearest the full image's.
     """
-    found = {f["path"]: f for uid in (finding.mask_series, finding.crop_series) for f in series.get(uid, ())}.values()
+    found = {f["path"]: f for uid in (finding["mask_series"], finding["crop_series"]) for f in series.get(uid, ())}.values()
     fit = [f for f in found if f["bits"] == 8 and f["shape"] == full["shape"]] or [f for f in found if _two_values(f["path"])]
     if not fit:
         traps["missing_mask"] += 1
-        log.warning("The mask of %s, abnormality %s, is not there.", finding.folder, finding.mask.strip())
+        log.info("The lesion mask %s is not there.", finding["mask"].strip())
         return ""
     mask = min(fit, key=lambda f: abs(np.log(f["pixels"] / full["pixels"])))
     height, width = (of_mask / of_image for of_mask, of_image in zip(mask["shape"], full["shape"]))
-    listed = Path(finding.mask.strip()).stem              # the tables count instances from 000000, the files from 1
+    listed = Path(finding["mask"].strip()).stem              # the tables count instances from 000000, the files from 1
     traps.update(wide_mask=mask["bits"] > 8, scaled_mask=mask["shape"] != full["shape"], stretched_mask=abs(height / width - 1) > 0.02,
                  swapped_instances=mask["number"].isdigit() and listed.isdigit() and int(mask["number"]) != int(listed) + 1)
     if mask["shape"] != full["shape"]:
@@ -163,16 +170,15 @@ def _two_values(path):
     return bool(((pixels == pixels.min()) | (pixels == pixels.max())).all())
 
 
-def _row(folder, findings, full, masks):
+def _row(findings, full, masks):
     """The row of one image from the findings on its film, its own first."""
-    own = findings.iloc[0]
-    worst = findings.loc[findings.pathology.map(PATHOLOGY).idxmax()]  # malignant classes are the higher bits
-    kind, shape = lesion(worst.type, worst["first"], worst.second)
-    density = own.breast_density
-    allowed = PATHOLOGY[worst.pathology]
+    own, worst = findings[0], max(findings, key=lambda finding: PATHOLOGY[finding["pathology"]])  # malignant classes are the higher bits
+    folder, density = own["folder"], own["breast_density"]
+    kind, shape = lesion(worst["type"], worst["first"], worst["second"])
+    allowed = PATHOLOGY[worst["pathology"]]
     known = {label_set("benign"): 1}.get(allowed, -1)     # a benign label fixes the class, a malignant one leaves two
-    return {"sample": f"cbis_ddsm/{folder}", "patient": f"cbis_ddsm/{re.search(r'P_[0-9]+', folder)[0]}", "study": own.study,
-            "domain": "cbis_ddsm", "modality": MAMMOGRAPHY, "view": own["view"], "laterality": own.side[0],
+    return {"sample": f"cbis_ddsm/{folder}", "patient": f"cbis_ddsm/{re.search(r'P_[0-9]+', folder)[0]}", "study": own["study"],
+            "domain": "cbis_ddsm", "modality": MAMMOGRAPHY, "view": own["view"], "laterality": own["side"][0],
             "allowed": allowed, "truth": known, "grade": known,
             "density": "ABCD"[int(density) - 1] if density in ("1", "2", "3", "4") else "", "lesion_type": kind,
             "lesion_shape": shape, "diameter_mm": float("nan"), "annotation": json.dumps({"masks": masks}) if masks else "",
@@ -199,3 +205,84 @@ def lesion(kind, first, second):
         if term in words:
             return "mass", name
     return "mass", "circumscribed" if "CIRCUMSCRIBED" in margins else ""
+
+
+# ---- fetch --------------------------------------------------------------------------------------------------------
+
+TERMS = "CC BY 3.0; cite the data, doi 10.7937/K9/TCIA.2016.7O02S9CY, and Lee et al. 2017, doi 10.1038/sdata.2017.177."
+IDC = "https://idc-open-data.s3.amazonaws.com"            # a folder a series: <crdc_series_uuid>/<instance>.dcm
+NBIA = "https://nbia.cancerimagingarchive.net/nbia-api/services/v4"
+TCIA = "https://www.cancerimagingarchive.net/wp-content/uploads"    # the four tables
+
+
+def fetch(root, limit=None, dry_run=False):
+    """The four tables and `limit` series (all 6,775: 163.5 GB), film by film, in the tree of IDC; returns the plan as a table.
+
+    They come from the public bucket of the Imaging Data Commons or, if that does not answer, from NBIA, as archives with
+    checksums; both become cbis_ddsm/<PatientID>/<StudyInstanceUID>/MG_<SeriesInstanceUID>/ below `root`. With `dry_run`
+    nothing is fetched. Raises `Problem` if neither answers, the disk is too small, or files did not come.
+    """
+    files = [File(f"{TCIA}/{name}", name, check=_check_table) for name in TABLES]
+    try:
+        files += _from_idc(Path(root), limit)
+    except Problem as problem:
+        log.warning("%s NBIA is asked instead.", problem)
+        files += _from_nbia(limit)
+    return obtain(files, root, TERMS, dry_run)
+
+
+def idc_series():
+    """The series that IDC has, film by film: PatientID, StudyInstanceUID, SeriesInstanceUID, series_aws_url, instanceCount."""
+    import idc_index_data                                 # here, since nothing else needs it
+    series = pd.read_parquet(idc_index_data.IDC_INDEX_PARQUET_FILEPATH, filters=[("collection_id", "==", "cbis_ddsm")],
+                             columns=["PatientID", "StudyInstanceUID", "SeriesInstanceUID", "series_aws_url", "instanceCount"])
+    return series.assign(film=series.PatientID.map(_film)).sort_values(["film", "PatientID"], ignore_index=True)
+
+
+def _from_idc(root, limit):
+    """The files of the bucket, which IDC's index knows by series and the bucket itself by file and size."""
+    series = idc_series()[:limit]
+    with ThreadPoolExecutor(16) as pool:
+        found = pool.map(lambda one: _objects(root, one), series.itertuples())
+        return sum(tqdm(found, "asking IDC", len(series), disable=None), [])
+
+
+def _objects(root, series):
+    folder = f"cbis_ddsm/{series.PatientID}/{series.StudyInstanceUID}/MG_{series.SeriesInstanceUID}"
+    if (root / folder / "md5hashes.csv").exists() and len(list((root / folder).glob("*.dcm"))) == series.instanceCount:
+        return []                                         # it came as NBIA's archive, with other file names
+    objects = listing(IDC, series.series_aws_url.split("/")[3] + "/")
+    if len(objects) != series.instanceCount:
+        raise Problem(f"IDC has {len(objects)} files of the series {series.SeriesInstanceUID} and lists {series.instanceCount}.")
+    return [File(f"{IDC}/{key}", f"{folder}/{key.split('/')[-1]}", size, md5) for key, size, md5 in objects]
+
+
+def _from_nbia(limit):
+    by_film = lambda answer: sorted(answer.json(), key=lambda one: (_film(one["PatientID"]), one["PatientID"]))
+    series = ask(f"{NBIA}/getSeries?Collection=CBIS-DDSM", by_film)
+    return [File(f"{NBIA}/getImageWithMD5Hash?SeriesInstanceUID={one['SeriesInstanceUID']}",
+                 f"cbis_ddsm/{one['PatientID']}/{one['StudyInstanceUID']}/MG_{one['SeriesInstanceUID']}",
+                 unpacked=int(one.get("FileSize") or 2e8 * int(one["ImageCount"])) + 1_000_000,   # and the list of checksums
+                 check=partial(_check_series, count=int(one["ImageCount"]))) for one in series[:limit]]
+
+
+def _film(patient_id):
+    """Calc-Test_P_00038_LEFT_CC_1 and P_00038_LEFT_CC.dcm -> P_00038_LEFT_CC...: what belongs to a film sorts together."""
+    return re.sub(r"^.*?(?=P_\d)|\.dcm$", "", patient_id)
+
+
+def _check_table(path):
+    if not path.read_bytes().startswith(b"patient_id,"):
+        raise Damaged(f"{path.name} is no case description")
+
+
+def _check_series(folder, count):
+    """Raises `Damaged` unless the `count` images of a series are there, as NBIA's md5hashes.csv has them."""
+    images = {path.name: path for path in folder.glob("*.dcm")}
+    hashes = folder / "md5hashes.csv"
+    listed = dict(re.findall(r'([^",\s]+\.dcm)[",\s]+([0-9A-Fa-f]{32})', hashes.read_text(errors="replace"))) if hashes.exists() else {}
+    if len(images) != count or hashes.exists() and set(listed) != set(images):
+        raise Damaged(f"{folder.name} has {len(images)} images instead of {count}, or others than its md5hashes.csv lists")
+    for name, md5 in listed.items():
+        if digest(images[name]) != md5.lower():
+            raise Damaged(f"{name} of {folder.name} has not the md5 {md5}")

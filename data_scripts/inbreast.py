@@ -132,3 +132,34 @@ def lesion(names):
     if kind == "mass":
         return kind, "spiculated" if "spicul" in said else ""
     return kind, ("cluster" if "cluster" in said else "scatter") if kind == "calcification" else ""
+
+
+# ---- fetch --------------------------------------------------------------------------------------------------------
+
+TERMS = "for research, on request from its authors; cite Moreira et al. 2012, doi 10.1016/j.acra.2011.09.014."
+IMAGES, PATIENTS = 410, 115                               # of the full release
+
+
+def fetch(root, limit=None, dry_run=False):
+    """Checks the copy under `root`, since there is no open download; returns a row an image: path, bytes, state, outlined.
+
+    `limit` looks at the first images only and `dry_run` changes nothing: nothing is ever fetched. What is missing against
+    the table, and against the full release, is told. Raises `Problem` if the table is not there or none of its images is.
+    """
+    table, folder = read_table(Path(root))
+    images = {match[1]: path for path in sorted((folder / "AllDICOMs").glob("*.dcm")) if (match := NAME.match(path.name))}
+    rows = []
+    for name in table["File Name"][:limit]:
+        path = images.get(name)
+        rows.append((str(path.relative_to(root)) if path else str(folder.relative_to(root) / "AllDICOMs" / f"{name}_*.dcm"), path.stat().st_size if path else None,
+                     "complete" if path and path.stat().st_size else "missing", (folder / "AllXML" / f"{name}.xml").exists()))
+    plan = pd.DataFrame(rows, columns=["path", "bytes", "state", "outlined"]).astype({"bytes": "Int64"})
+    there = plan[plan.state == "complete"]
+    patients = there.path.map(lambda path: NAME.match(Path(path).name)[2].lower()).nunique()
+    print(f"{len(there)} of {len(plan)} listed images of {patients} patients are in {folder}, {plan.outlined.sum()} of them outlined; "
+          f"the full release has {IMAGES} of {PATIENTS}.\nTerms: {TERMS}")
+    for path in plan.path[plan.state == "missing"]:
+        log.warning("INbreast lists %s, which is not there.", path)
+    if not len(there):
+        raise Problem(f"None of the {len(plan)} images that {folder / 'INbreast.csv'} lists is in AllDICOMs beside it; copy them there.")
+    return plan

@@ -28,8 +28,8 @@ MODALITIES = {"mammography": ("mammography", "o"), "histopathology": ("histopath
 
 
 def read(name, needed=False):
-    """The table of panel `name` ("fig3f"); empty if it was not written, or a `Problem` if it is `needed`."""
-    folder = name.rstrip("abcdefghijklmnopqrstuvwxyz") if name[-1].isalpha() else name
+    """The table of panel `name` ("fig3f", "kmat_table2"); empty if it was not written, or a `Problem` if it is `needed`."""
+    folder = name.partition("_")[0] if "_" in name else name.rstrip("abcdefghijklmnopqrstuvwxyz") if name[-1].isalpha() else name
     path = config.FIGURES / folder / f"{name}.csv"
     if not path.exists():
         if needed:

@@ -6,12 +6,13 @@ import inspect
 import re
 import subprocess
 import tomllib
+from pathlib import Path
 
 import nbformat
 import pytest
 from packaging.requirements import Requirement
 
-import xmodal
+import xmodal.companions
 from xmodal.config import HOME
 
 OWN = ("xmodal", "data_scripts", "figures", "tests")
@@ -47,12 +48,15 @@ def imports(tree):
 
 # ---- rooms -------------------------------------------------------------------------------------------------------
 
-ROOMS = re.findall(r"^    (\w+) {2,}\S", xmodal.__doc__, re.M)
+listed = lambda module: re.findall(r"^    (\w+) {2,}\S", module.__doc__, re.M)
+ROOMS, COMPANIONS = listed(xmodal), listed(xmodal.companions)
 
 
-def test_the_map_names_every_room():
-    there = {p.stem for p in (HOME / "xmodal").glob("*.py")} - {"__init__"}
-    assert there == set(ROOMS), "the docstring of xmodal/__init__.py is the map"
+@pytest.mark.parametrize("module", [xmodal, xmodal.companions], ids=lambda m: m.__name__)
+def test_the_map_names_every_room(module):
+    folder = Path(module.__file__).parent
+    there = {p.stem for p in folder.glob("*.py")} | {p.parent.name for p in folder.glob("*/__init__.py")}
+    assert there - {"__init__"} == set(listed(module)), f"the docstring of {module.__name__}/__init__.py is the map"
 
 
 @pytest.mark.parametrize("room", ROOMS)
@@ -64,6 +68,14 @@ def test_each_room_imports_only_from_those_above_it(room):
         inside = name.split(".")[0] if level else name.partition("xmodal.")[2].split(".")[0]
         if inside in ROOMS:
             assert ROOMS.index(inside) < ROOMS.index(room), f"{room} imports {inside}, which stands below it"
+        assert name.split(".")[0] not in ("data_scripts", "figures", "notebooks", "tests"), f"{room} imports {name}"
+
+
+@pytest.mark.parametrize("room", COMPANIONS)
+def test_each_companion_imports_only_from_those_above_it(room):
+    for level, name in imports(ast.parse((HOME / "xmodal" / "companions" / f"{room}.py").read_text())):
+        if level == 1 and (inside := name.split(".")[0]) in COMPANIONS:
+            assert COMPANIONS.index(inside) < COMPANIONS.index(room), f"{room} imports {inside}, which stands below it"
         assert name.split(".")[0] not in ("data_scripts", "figures", "notebooks", "tests"), f"{room} imports {name}"
 
 

@@ -21,14 +21,15 @@ RUN = ["method", "held_out", "seed"]
 
 
 def write(table, name, profile):
-    """Writes `table` as figures/fig3/fig3f.csv for the name "fig3f", atomically; returns the path.
+    """Writes `table` as figures/fig3/fig3f.csv for the name "fig3f", or figures/kmat/kmat_table2.csv for "kmat_table2", atomically;
+    returns the path.
 
     profile: the Profile (or its name) whose runs the numbers are from; the first column, `data`, says phantom or public.
     """
     profile = config.profile(getattr(profile, "name", profile))
-    folder = re.fullmatch(r"(fig\d+|table\d+)[a-z]?", name)
+    folder = re.fullmatch(r"(fig\d+|table\d+)[a-z]?", name) or re.fullmatch(r"(kmat|mirror|rfpmss|fusion)_\w+", name)
     if not folder:
-        raise Problem(f"There is no panel {name!r}; call it like fig3f, fig6 or table1.")
+        raise Problem(f"There is no panel {name!r}; call it like fig3f, fig6, table1 or kmat_table2.")
     path = config.FIGURES / folder[1] / f"{name}.csv"
     table = table.copy()
     table.insert(0, "data", "phantom" if profile.phantom else "public")

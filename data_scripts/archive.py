@@ -1,0 +1,53 @@
+"""Zip archives from elsewhere, unpacked whole or not at all, and never outside their folder."""
+import os
+import re
+import shutil
+import stat
+import zipfile
+import zlib
+from pathlib import Path, PurePosixPath
+
+from xmodal.config import Problem
+
+
+class Damaged(Problem):
+    """What came is not what was promised: worth another try, from the start."""
+
+
+def unpack(archive, folder, most, check=None):
+    """Unpacks a zip archive so that `folder` is there whole, or not at all.
+
+    A folder of that name at the top of the archive is not doubled. Raises `Problem` where a member would land outside,
+    is a link or encrypted, or where more than `most` bytes or the free disk would be filled; `Damaged` if it is broken,
+    or if `check` of the folder says so.
+    """
+    folder = Path(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    partial = folder.with_name(f".{folder.name}.unpacking")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        with zipfile.ZipFile(archive) as zipped:
+            _refuse(archive, zipped.infolist(), min(most, shutil.disk_usage(folder.parent).free))
+            zipped.extractall(partial)
+        made = partial / folder.name if (partial / folder.name).is_dir() else partial
+        if check:
+            check(made)
+        if folder.is_dir():
+            shutil.rmtree(folder)
+        os.replace(made, folder)
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
+        raise Damaged(f"The archive {archive} is damaged ({error}); fetch it again.") from None
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _refuse(archive, members, most):
+    """Raises `Problem` if unpacking these members could do harm. zipfile never writes more than a member declares."""
+    for member in members:
+        name = member.filename
+        if name.startswith("/") or "\\" in name or re.match("[A-Za-z]:", name) or ".." in PurePosixPath(name).parts:
+            raise Problem(f"The archive {archive} would write {name!r}, outside its folder; it is not unpacked, fetch it from its source.")
+        if stat.S_ISLNK(member.external_attr >> 16) or member.flag_bits & 1:
+            raise Problem(f"The archive {archive} holds {name!r}, which is a link or encrypted; it is not unpacked, fetch it from its source.")
+    if (total := sum(member.file_size for member in members)) > most:
+        raise Problem(f"The archive {archive} would fill {total / 1e9:.1f} GB, and {most / 1e9:.1f} are expected and free; it is not unpacked.")
