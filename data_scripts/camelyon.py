@@ -113,13 +113,13 @@ def fetch(root, limit=None, dry_run=False):
     """
     md5, listed = {}, []
     for part in ("CAMELYON16", "CAMELYON17"):
-        lines = ask(f"{BUCKET}/{part}/checksums.md5", lambda answer: answer.text).splitlines()
-        md5 |= {f"{part}/{name.lstrip('*')}": f"md5:{digits}" for digits, name in (line.split(maxsplit=1) for line in lines if line.strip())}
+        sums = ask(f"{BUCKET}/{part}/checksums.md5", lambda answer: re.findall(r"^([0-9a-f]{32}) [ *](.+?)\s*$", answer.text, re.M))
+        md5 |= {f"{part}/{name}": f"md5:{digits}" for digits, name in sums}
         listed += [File(f"{BUCKET}/{quote(key)}", key, size, md5.get(key, tag)) for key, size, tag in listing(BUCKET, f"{part}/")]
     staged = ask(f"{BUCKET}/CAMELYON17/stages.csv", lambda answer: answer.text)
     of_kind = lambda kind: {Path(f.path).stem: f for f in listed if Path(f.path).parent.name == kind}
     slides, outlines = of_kind("images"), of_kind("annotations")
     labelled = [name for name, file in slides.items() if file.path.startswith("CAMELYON16") or f"{name}.tif" in staged]
-    chosen = sorted(labelled, key=lambda name: (int(re.search(r"\d+", name)[0]), name))[:limit]
+    chosen = sorted(labelled, key=lambda name: ((re.findall(r"\d+", name) or [""])[0], name))[:limit]
     tables = [f for f in listed if f.path.endswith((".csv", ".txt", ".md"))]
     return obtain(tables + [outlines[n] for n in chosen if n in outlines] + [slides[n] for n in chosen], root, TERMS, dry_run)
