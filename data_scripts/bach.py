@@ -1,44 +1,121 @@
-"""BACH (ICIAR2018, CC BY-NC-ND 4.0): fields of view of H&E-stained breast tissue in four classes.
+"""BACH (ICIAR2018, CC BY-NC-ND 4.0): fields of view of H&E-stained breast tissue in four classes, and outlined slides.
 
     root/ICIAR2018_BACH_Challenge/Photos/{Normal,Benign,InSitu,Invasive}/*.tif and microscopy_ground_truth.csv
-The table has no header: file name, class. The set names no patients, so that each image counts as its own.
+    root/ICIAR2018_BACH_Challenge/WSI/A01.svs and A01.xml (Aperio ImageScope), further slides without outlines
+    root/ICIAR2018_BACH_Challenge_TestDataset/: photos and slides whose labels are not published
+The table has no header: file name, class. The set names no patients: each photo and each slide counts as its own. Which
+photos may share a patient was worked out only as far as two sides (`side`), and only for the 400 photos of the release.
 """
 import csv
+import json
 import logging
+from collections import Counter
 from pathlib import Path
 
 import pandas as pd
+from skimage.measure import points_in_poly
 
+from data_scripts import annotations
 from data_scripts.download import File, ask, obtain
 from xmodal.cohort import INDEX, label_set, validate
 from xmodal.config import HISTOPATHOLOGY, Problem
 
 log = logging.getLogger(__name__)
 CLASSES = {"Normal": 0, "Benign": 1, "InSitu": 2, "Invasive": 3}
+OUTLINED = {"benign": 1, "situ": 2, "invasi": 3}          # words of an outline's label, such as "Carcinoma in situ"
+RELEASE = [f"{prefix}{n:03d}" for prefix in ("b", "is", "iv", "n") for n in range(1, 101)]
+SECOND = ((41, 59), (60, 90), (139, 169), (240, 258), (260, 273), (345, 368))    # see `side`
 
 
 def index(root):
-    """A row of `cohort.INDEX` for each listed image under `root`; `.attrs["exclusions"]` lists (file, reason) of those left out.
+    """The photos that the table lists and the outlined slides under `root` as rows of `cohort.INDEX`.
 
-    Raises `Problem` if the table is missing or not of the form `n001.tif,Normal`, or if none of its images is there.
+    A slide gives a row for each class that is outlined on it: "bach/A01-invasive". What lies in a hole, or in an outline of
+    another class inside it, is excluded from the class around it. In the whole release, `study` is the photo's `side`; else
+    it is the photo. `.attrs["exclusions"]` lists (file, reason) of what is left out, `.attrs["traps"]` counts what was met,
+    name -> number. Raises `Problem` if the table is missing or not of the form `n001.tif,Normal`, or if nothing it lists is
+    there.
     """
-    photos = Path(root) / "ICIAR2018_BACH_Challenge" / "Photos"
-    rows, left_out = [], []
-    for name, label in _table(photos / "microscopy_ground_truth.csv"):
-        path = (photos / label / name).absolute()
-        if not path.is_file():
-            log.warning("%s is listed in the table but missing; left out.", path)
-            left_out.append((str(path), "listed in the table, but there is no such file"))
-            continue
-        rows.append({"sample": f"bach/{path.stem}", "patient": f"bach/{path.stem}", "study": path.stem, "domain": "bach",
-                     "modality": HISTOPATHOLOGY, "view": "", "laterality": "", "allowed": label_set(CLASSES[label]),
-                     "truth": CLASSES[label], "grade": CLASSES[label], "density": "", "lesion_type": "", "lesion_shape": "",
-                     "diameter_mm": float("nan"), "annotation": "", "source": str(path)})
+    home, left_out, traps = Path(root).absolute() / "ICIAR2018_BACH_Challenge", [], Counter()
+    rows = _photos(home / "Photos", left_out, traps)
     if not rows:
-        raise Problem(f"None of the images that microscopy_ground_truth.csv lists lies in {photos}; unpack the archive there again.")
+        raise Problem(f"None of the images that microscopy_ground_truth.csv lists lies in {home / 'Photos'}; unpack the archive again.")
+    for path in sorted((home / "WSI").glob("*.svs")):
+        try:
+            rows += _slide(path, traps)
+        except Problem as problem:
+            left_out.append((str(path), str(problem)))
+    hidden = [path for path in sorted((home.parent / f"{home.name}_TestDataset").rglob("*")) if path.suffix.lower() in (".tif", ".svs")]
+    left_out += [(str(path), f"{path} is of the test set, whose labels are not published.") for path in hidden]
+    traps["test_set"] += len(hidden)
+    for _, reason in left_out:
+        log.warning("%s Left out.", reason)
     table = validate(pd.DataFrame(rows), INDEX, "index of BACH")
-    table.attrs["exclusions"] = left_out
+    table.attrs.update(exclusions=left_out, traps=dict(sorted((+traps).items())))
     return table
+
+
+def _photos(folder, left_out, traps):
+    """The rows of the photos that the table in `folder` lists."""
+    rows, seen = [], set()
+    for name, label in _table(folder / "microscopy_ground_truth.csv"):
+        path = folder / label / name
+        if path in seen or not path.is_file():
+            traps["listed_twice" if path in seen else "missing_image"] += 1
+            left_out.append((str(path), f"{path} is listed {'twice' if path in seen else 'in the table, but there is no such file'}."))
+            continue
+        seen.add(path)
+        rows.append(_row(path, path.stem, path.stem, CLASSES[label]))
+    unlisted = [path for path in sorted(folder.glob("*/*.tif")) if path not in seen]
+    traps["unlisted_image"] += len(unlisted)
+    left_out += [(str(path), f"{path} is not listed in the table, so that its class is not sure.") for path in unlisted]
+    if sorted(row["patient"] for row in rows) == sorted(f"bach/{stem}" for stem in RELEASE):
+        rows = [{**row, "study": side(row["patient"].removeprefix("bach/"))} for row in rows]
+    return rows
+
+
+def side(stem):
+    """"side 1" or "side 2" of a photo of the release: no patient has photos on both, whatever the classes.
+
+    From the patient origins that the organisers published in part, as 268 and 132 photos; the ranges are those of kaiko's
+    eva, positions in `RELEASE`.
+    """
+    return "side 2" if any(start <= RELEASE.index(stem) < stop for start, stop in SECOND) else "side 1"
+
+
+def _row(path, name, patient, label, annotation=""):
+    return {"sample": f"bach/{name}", "patient": f"bach/{patient}", "study": patient, "domain": "bach", "modality": HISTOPATHOLOGY,
+            "view": "", "laterality": "", "allowed": label_set(label), "truth": label, "grade": label, "density": "", "lesion_type": "",
+            "lesion_shape": "", "diameter_mm": float("nan"), "annotation": annotation, "source": str(path)}
+
+
+def _slide(path, traps):
+    """The rows of an outlined slide, one a class. Raises `Problem` if there are no outlines that say a class."""
+    xml = path.with_suffix(".xml")
+    if not xml.is_file():
+        traps["unannotated_wsi"] += 1
+        raise Problem(f"{path} has no outlines beside it.")
+    holes, drawn = [], {}
+    for group, points in annotations.read(xml):
+        said = [label for words, label in OUTLINED.items() if words in group]
+        if len(points) < 3 or (group != annotations.HOLE and len(said) != 1):
+            traps["unlabelled_outline"] += 1
+        elif group == annotations.HOLE:
+            traps["negative_roa"] += 1
+            holes.append(points)
+        else:
+            drawn.setdefault(said[0], []).append(points)
+    if not drawn:
+        raise Problem(f"{xml} outlines nothing that is benign, in situ or invasive.")
+    traps["several_classes"] += len(drawn) > 1
+    rows = []
+    for label, polygons in sorted(drawn.items()):
+        others = [points for other, some in drawn.items() if other != label for points in some]
+        inner = [points for points in others if any(points_in_poly(points, around).all() for around in polygons)]
+        traps["nested_outlines"] += len(inner)
+        name = next(name for name, number in CLASSES.items() if number == label).lower()
+        rows.append(_row(path, f"{path.stem}-{name}", path.stem, label, json.dumps({"polygons": polygons, "exclude": holes + inner})))
+    return rows
 
 
 def _table(path):

@@ -1,100 +1,183 @@
 """CAMELYON16 and CAMELYON17 (CC0): slides of lymph nodes, with outlines of metastases of breast cancer.
 
-    root/CAMELYON16/images/{normal,tumor,test}_001.tif      annotations/tumor_001.xml (ASAP)
-    root/CAMELYON17/images/patient_000_node_0.tif           annotations/, stages.csv (patient,stage[,center])
-Either part may be absent. The labels speak only of malignancy: tumour allows in situ and invasive, normal the other two.
+    root/CAMELYON16/{images,masks,annotations}/, root/CAMELYON17/ the same and stages.csv            as the bucket has it
+    root/training/{normal,tumor,lesion_annotations[.zip]}, testing/{images,reference.csv}            as GigaDB has it
+Names say what a file is, {normal,tumor,test}_001 or patient_000_node_0, in any case, so that it may lie in any folder; the
+tables are stages.csv or stage_labels.csv (patient,stage[,center]) and reference.csv (no header: slide, Normal or Tumor, ...).
+The labels speak only of malignancy: tumour allows in situ and invasive, normal the other two.
 """
+import csv
 import logging
 import re
-import xml.etree.ElementTree as ElementTree
+import zipfile
+from collections import Counter
 from json import dumps
 from pathlib import Path
 from urllib.parse import quote
 
 import pandas as pd
 
+from data_scripts import annotations
 from data_scripts.download import File, ask, listing, obtain
 from xmodal.cohort import INDEX, label_set, validate
 from xmodal.config import HISTOPATHOLOGY, Problem
 
 log = logging.getLogger(__name__)
-POSITIVE, EXCLUDE = {"tumor", "_0", "_1", "metastases"}, {"_2"}   # ASAP groups, in lower case; others are ignored
+SLIDE = re.compile(r"(normal|tumor|test)_\d{3}|patient_\d{3}_node_\d")
+NOT_SLIDES = {"masks", "background_tissue", "evaluation"}                        # folders whose images are no slides
+POSITIVE, EXCLUDE = {"tumor", "_0", "_1", "metastases", "positive"}, {"_2", "normal", "exclusion", "negative"}    # groups of outlines
+STAGES = {"negative": False, "itc": True, "micro": True, "macro": True}
+LEFT_OUT = {"normal_086": ("mislabelled_slide", "it shows a tumour and was renamed tumor_111"),
+            "test_049": ("duplicate_slide", "it is a duplicate")}
+# Slides whose tumour is not outlined in full, as the organisers say, besides the isolated tumour cells (ITC) of CAMELYON17.
+PARTIAL = {f"tumor_{n:03d}" for n in (10, 15, 18, 20, 25, 29, 33, 34, 44, 46, 51, 54, 55, 56, 67, 79, 85, 92, 95, 110)} | {"test_114"}
 
 
 def index(root):
-    """A row of `cohort.INDEX` for each slide under `root`; `.attrs["exclusions"]` lists (file, reason) of those left out.
+    """A row of `cohort.INDEX` for each slide under `root`. A slide with tumour, isolated tumour cells included, carries its
+    outlines, and without any is left out: what lies outside them has no label, since not every slide is outlined in full.
 
-    A positive slide without outlines is left out, since no tile of it has a label. Raises `Problem` if there is neither
-    part, if stages.csv is missing or lacks a column, or if no slide is left.
+    `.attrs["exclusions"]` lists (file, reason) of what is left out, `.attrs["traps"]` counts what was met, name -> number.
+    The patient of a CAMELYON16 slide is the slide. Raises `Problem` if there is no slide, if CAMELYON17 has no stage table,
+    if a table is damaged, or if no slide is left.
     """
-    root, rows, left_out = Path(root).absolute(), [], []
-    if not any((root / part).is_dir() for part in ("CAMELYON16", "CAMELYON17")):
-        raise Problem(f"There is neither CAMELYON16 nor CAMELYON17 in {root}; run 01_download, or correct the path.")
-    for part, slides in (("CAMELYON16", _old), ("CAMELYON17", _new)):
-        for path, patient, positive in slides(root / part) if (root / part).is_dir() else ():
-            try:
-                rows.append(_row(path, patient, positive, root / part / "annotations" / f"{path.stem}.xml"))
-            except Problem as problem:
-                log.warning("%s Left out.", problem)
-                left_out.append((str(path), str(problem)))
+    root, rows, left_out, traps = Path(root).absolute(), [], [], Counter()
+    files = sorted(path for path in root.rglob("*") if path.is_file())
+    slides, outlines = _slides(files, root, left_out, traps), _outlines(files)
+    positive = _labels(files, slides, traps)
+    if not slides:
+        raise Problem(f"There is no slide of CAMELYON16 or CAMELYON17 in {root}; run 01_download, or correct the path.")
+    if any(stem.startswith("patient") for stem in slides) and not any(stem.startswith("patient") for stem in positive):
+        raise Problem(f"There is no stages.csv in {root}; without it a slide with no outline cannot be told from a negative one: fetch it.")
+    for stem, path in slides.items():
+        try:
+            rows.append(_row(stem, path, positive.get(stem), outlines.get(stem), traps))
+        except Problem as problem:
+            left_out.append((str(path), str(problem)))
+    missing = [f"{stem}.tif" for stem in positive if stem not in slides]
+    traps["missing_image"] += len(missing)
+    left_out += [(name, f"{name} is listed in a table, but there is no such file.") for name in missing]
+    for _, reason in left_out:
+        log.warning("%s Left out.", reason)
     if not rows:
-        raise Problem(f"No slide in {root} could be indexed ({len(left_out)} left out); check images/ and the tables beside it.")
+        raise Problem(f"No slide in {root} could be indexed ({len(left_out)} left out); check its tables and annotations.")
     table = validate(pd.DataFrame(rows), INDEX, "index of CAMELYON")
-    table.attrs["exclusions"] = left_out
+    table.attrs.update(exclusions=left_out, traps=dict(sorted((+traps).items())))
     return table
 
 
-def _row(path, patient, positive, xml):
+def _row(stem, path, positive, outlined, traps):
     """The row of a slide. Raises `Problem` where it cannot be used."""
+    if stem in LEFT_OUT:
+        trap, why = LEFT_OUT[stem]
+        traps[trap] += 1
+        raise Problem(f"{path.name} is not used: {why}.")
+    found = _polygons(outlined, traps) if outlined else {"polygons": [], "exclude": []}
+    if positive is None and stem.startswith("test") and found["polygons"]:
+        positive = True
     if positive is None:
+        traps["unlabelled_slide"] += 1
         raise Problem(f"Whether {path.name} is positive is not known here.")
-    if not path.is_file():
-        raise Problem(f"{path} is listed in stages.csv, but there is no such file.")
-    outlines = asap(xml) if xml.is_file() else {"polygons": [], "exclude": []}
-    if positive and not outlines["polygons"]:
-        raise Problem(f"{path.name} is positive, but no tumour is outlined in {xml}.")
-    return {"sample": f"camelyon/{path.stem}", "patient": f"camelyon/{patient}", "study": patient, "domain": "camelyon",
+    if positive and not found["polygons"]:
+        traps["missing_outlines"] += 1
+        raise Problem(f"{path.name} is positive, but no tumour of it is outlined.")
+    if found["polygons"] and not positive:
+        traps["contradicted_label"] += 1
+        raise Problem(f"{path.name} is called negative, but tumour is outlined in {outlined}.")
+    traps["partial_outlines"] += stem in PARTIAL
+    patient = stem.split("_node_")[0]
+    return {"sample": f"camelyon/{stem}", "patient": f"camelyon/{patient}", "study": patient, "domain": "camelyon",
             "modality": HISTOPATHOLOGY, "view": "", "laterality": "", "allowed": label_set(2, 3) if positive else label_set(0, 1),
             "truth": -1, "grade": -1, "density": "", "lesion_type": "", "lesion_shape": "", "diameter_mm": float("nan"),
-            "annotation": dumps(outlines) if positive else "", "source": str(path)}
+            "annotation": dumps(found) if positive else "", "source": str(path)}
 
 
-def _old(part):
-    """(path, patient, positive) of CAMELYON16: by name; a test slide is positive if outlined, otherwise not known."""
-    for path in sorted((part / "images").glob("*.tif")):
-        kind = path.stem.lower().split("_")[0]
-        outlined = (part / "annotations" / f"{path.stem}.xml").is_file()
-        yield path, path.stem, {"normal": False, "tumor": True}.get(kind, True if outlined else None)
+def _slides(files, root, left_out, traps):
+    """{name in lower case: path} of the slides, first CAMELYON16; further copies of one go to `left_out`."""
+    slides = {}
+    for path in files:
+        stem = path.stem.lower()
+        if path.suffix.lower() not in (".tif", ".tiff") or not SLIDE.fullmatch(stem) or NOT_SLIDES & set(path.relative_to(root).parts):
+            continue
+        if stem in slides:
+            traps["second_copy"] += 1
+            left_out.append((str(path), f"{path} is a second copy of {slides[stem]}."))
+        else:
+            slides[stem] = path
+    return {stem: slides[stem] for stem in sorted(slides, key=lambda stem: (stem.startswith("patient"), stem))}
 
 
-def _new(part):
-    """(path, patient, positive) of CAMELYON17: by stages.csv, whose lines are patients (.zip) and slides (.tif)."""
-    table = part / "stages.csv"
+def _labels(files, slides, traps):
+    """{slide: whether it has tumour, None if the table's word is unknown}, from names of slides and from tables."""
+    named = {name: [path for path in files if path.name.lower() == name] for name in ("stages.csv", "stage_labels.csv", "reference.csv")}
+    stages = {stem: line for name in ("stage_labels.csv", "stages.csv") for path in named[name] for stem, line in read_stages(path).items()}
+    traps["itc"] += sum(stage == "itc" for stage, _ in stages.values())
+    traps["odd_center"] += sum(center not in ("", str(int(stem[8:11]) // 20 % 5)) for stem, (_, center) in stages.items())
+    return {**{stem: stem.startswith("tumor") for stem in slides if stem.startswith(("normal", "tumor"))},
+            **{stem: STAGES.get(stage) for stem, (stage, _) in stages.items()},
+            **{stem: label for path in named["reference.csv"] for stem, label in read_reference(path).items()}}
+
+
+def read_stages(path):
+    """{slide: (stage, centre or "")} of stages.csv (patient,stage,center) or stage_labels.csv (patient,stage), in lower case.
+
+    The lines of patients, whose names end in .zip, are not returned. Raises `Problem` if the table is damaged.
+    """
     try:
-        stages = pd.read_csv(table, dtype=str)
-    except FileNotFoundError:
-        raise Problem(f"There is no {table}; without it a slide with no outline cannot be told from a negative one: fetch it.") from None
+        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        raise Problem(f"{table} cannot be read ({error}); fetch it again.") from None
-    if not {"patient", "stage"} <= set(stages):
-        raise Problem(f"{table} has the columns {', '.join(stages)} and lacks patient or stage; fetch it again.")
-    known = {"negative": False, "itc": True, "micro": True, "macro": True}
-    listed = stages[stages.patient.str.endswith(".tif", na=False)]
-    for name, stage in zip(listed.patient, listed.stage.fillna("")):
-        yield part / "images" / name, name.split("_node_")[0], known.get(stage.strip().lower())
+        raise Problem(f"{path} cannot be read ({error}); fetch it again.") from None
+    table.columns = table.columns.str.strip().str.lower()
+    if not {"patient", "stage"} <= set(table):
+        raise Problem(f"{path} has the columns {', '.join(table)} and lacks patient or stage; fetch it again.")
+    center = table.center if "center" in table else [""] * len(table)
+    lines = zip(table.patient.str.strip().str.lower(), table.stage.str.strip().str.lower(), center)
+    return {Path(name).stem: (stage, said.strip()) for name, stage, said in lines if re.fullmatch(r"patient_\d{3}_node_\d\.tiff?", name)}
 
 
-def asap(path):
-    """{"polygons": [...], "exclude": [...]} of an ASAP XML: lists of [x, y] in level-0 pixels. Raises `Problem` if damaged."""
-    found = {"polygons": [], "exclude": []}
+def read_reference(path):
+    """{slide: whether it has tumour} of reference.csv, whose lines are test_001,Tumor,... or test_003,Normal,..."""
     try:
-        for annotation in ElementTree.parse(path).getroot().iter("Annotation"):
-            group = annotation.get("PartOfGroup", "").strip().lower()
-            points = sorted((int(p.get("Order")), float(p.get("X")), float(p.get("Y"))) for p in annotation.iter("Coordinate"))
-            if group in POSITIVE | EXCLUDE and len(points) > 2:
-                found["polygons" if group in POSITIVE else "exclude"].append([[x, y] for _, x, y in points])
-    except (ElementTree.ParseError, TypeError, ValueError) as error:
-        raise Problem(f"The annotation {path} is damaged ({error}); fetch it again.") from None
+        lines = [line for line in csv.reader(path.read_text(encoding="utf-8-sig").splitlines()) if line]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise Problem(f"{path} cannot be read ({error}); fetch it again.") from None
+    odd = [line for line in lines if len(line) < 2 or line[1].strip().lower() not in ("normal", "tumor")]
+    if odd:
+        raise Problem(f"{path} has the line {','.join(odd[0])!r}, which is not a slide and Normal or Tumor; fetch it again.")
+    return {Path(line[0].strip().lower()).name.removesuffix(".tif"): line[1].strip().lower() == "tumor" for line in lines}
+
+
+def _outlines(files):
+    """{slide: path of its outlines}: ASAP XML, also inside lesion_annotations.zip, before NCRF's JSON, before a mask."""
+    found = {path.stem.lower().removesuffix("_mask"): path for path in files if re.fullmatch(r".*_mask\.tiff?", path.name.lower())}
+    found.update((path.stem.lower(), path) for path in files if path.suffix.lower() == ".json")
+    for path in files:
+        if re.fullmatch(r".*annotations.*\.zip", path.name.lower()):
+            try:
+                archive = zipfile.ZipFile(path)
+            except (zipfile.BadZipFile, OSError) as error:
+                raise Problem(f"{path} is not an archive ({error}); fetch it again.") from None
+            members = [zipfile.Path(archive, name) for name in archive.namelist() if name.lower().endswith(".xml")]
+            found.update((member.stem.lower(), member) for member in members)
+    found.update((path.stem.lower(), path) for path in files if path.suffix.lower() == ".xml")
+    return found
+
+
+def _polygons(path, traps):
+    """{"polygons": [...], "exclude": [...]} of the outlines in `path`: lists of [x, y] in level-0 pixels."""
+    found = {"polygons": [], "exclude": []}
+    for group, points in annotations.read(path):
+        if len(points) < 3:
+            traps["short_outline"] += 1
+        elif group in POSITIVE:
+            found["polygons"].append(points)
+        elif group in EXCLUDE:
+            traps["excluded_groups"] += 1
+            found["exclude"].append(points)
+        else:
+            traps["unknown_group"] += 1
+    traps["mask_outlines"] += path.name.lower().endswith((".tif", ".tiff"))
+    traps["json_outlines"] += path.name.lower().endswith(".json")
     return found
 
 

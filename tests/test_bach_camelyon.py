@@ -1,11 +1,22 @@
-"""The indexes of BACH and CAMELYON: labels, patients, outlines; missing tables and files are told in one sentence."""
+"""The indexes of BACH and CAMELYON: labels, patients, outlines; missing tables and files are told in one sentence.
+
+The official tables are read from ../shared/data/camelyon, where there is one: the counts are those that were published.
+"""
 import json
+import zipfile
 
+import numpy as np
+import pandas as pd
 import pytest
+import tifffile
 
-from data_scripts import bach, camelyon
+from data_scripts import annotations, bach, camelyon
+from xmodal import cohort, slides as xslides
 from xmodal.cohort import label_set
-from xmodal.config import Problem
+from xmodal.config import HOME, Problem
+
+OFFICIAL = HOME.parent / "shared" / "data" / "camelyon"
+official = pytest.mark.skipif(not OFFICIAL.is_dir(), reason="the official tables are not in ../shared/data/camelyon")
 
 POLYGON = ('<Annotation Name="a" Type="Polygon" PartOfGroup="{}" Color="#F4FA58"><Coordinates><Coordinate Order="1" X="9.5" Y="0" />'
            '<Coordinate Order="0" X="0" Y="0" /><Coordinate Order="2" X="9" Y="9" /></Coordinates></Annotation>')
@@ -91,9 +102,11 @@ def test_camelyon_without_outline_is_not_negative(slides):
     assert names == ["patient_000_node_2.tif", "test_002.tif"]                         # an ITC without XML, an unknown test slide
 
 
-def test_camelyon_with_one_part_only(slides):
-    (slides / "CAMELYON16").rename(slides / "elsewhere")
-    assert len(camelyon.index(slides)) == 2
+@pytest.mark.parametrize("part, other, count", (("CAMELYON17", "CAMELYON16", 2), ("CAMELYON16", "CAMELYON17", 3)))
+def test_camelyon_with_one_part_only(slides, part, other, count):
+    assert len(camelyon.index(slides / part)) == count       # a part is found wherever the root lies
+    (slides / other).rename(slides.parent / f"{slides.name}_{other}")
+    assert len(camelyon.index(slides)) == count
 
 
 @pytest.mark.parametrize("text, word", ((None, "stages.csv"), ("a,b\n1,2\n", "lacks patient or stage"), ("", "cannot be read")))
@@ -112,5 +125,200 @@ def test_camelyon_damaged_outline_is_left_out_and_named(slides, caplog):
 
 
 def test_camelyon_absent(tmp_path):
-    with pytest.raises(Problem, match="neither CAMELYON16 nor CAMELYON17"):
+    with pytest.raises(Problem, match="no slide of CAMELYON16 or CAMELYON17"):
         camelyon.index(tmp_path)
+
+
+# ---- BACH: the whole release and part B ----------------------------------------------------------------------------
+
+def test_bach_release_has_two_sides_that_share_no_patient(tmp_path):
+    """268 and 132 photos, the leak-free division that is in use elsewhere; the first and last of each class are known."""
+    photos = tmp_path / "ICIAR2018_BACH_Challenge" / "Photos"
+    names = {"n": "Normal", "b": "Benign", "is": "InSitu", "iv": "Invasive"}
+    for prefix, label in names.items():
+        for n in range(1, 101):
+            put(photos / label / f"{prefix}{n:03d}.tif")
+    lines = [f"{prefix}{n:03d}.tif,{label}\n" for prefix, label in names.items() for n in range(1, 101)]
+    put(photos / "microscopy_ground_truth.csv", "".join(lines))
+    rows = bach.index(tmp_path)
+    assert rows.study.value_counts().to_dict() == {"side 1": 268, "side 2": 132} and (rows.grade.value_counts() == 100).all()
+    side = rows.set_index("sample").study
+    assert side["bach/b041"] == side["bach/is070"] == side["bach/n069"] == "side 1"
+    assert side["bach/b042"] == side["bach/is069"] == side["bach/n068"] == "side 2"
+    assert rows.attrs == {"exclusions": [], "traps": {}} and rows.patient.is_unique
+
+
+IMAGESCOPE = ('<Annotations MicronsPerPixel="0.467500"><Annotation Id="1"><Attributes><Attribute Name="Description" Value=""/></Attributes>'
+              "<Regions>{}</Regions></Annotation></Annotations>")
+
+
+def region(x0, y0, x1, y1, value="", text="", hole=0):
+    corners = "".join(f'<Vertex X="{x}" Y="{y}" Z="0"/>' for x, y in ((x0, y0), (x1, y0), (x1, y1), (x0, y1)))
+    return (f'<Region Id="1" Text="{text}" NegativeROA="{hole}"><Attributes><Attribute Name="1" Value="{value}"/></Attributes>'
+            f"<Vertices>{corners}</Vertices></Region>")
+
+
+def test_bach_slides_give_a_row_a_class(photos, tmp_path):
+    wsi = photos.parent / "WSI"
+    put(wsi / "A01.svs"), put(wsi / "01.svs")
+    put(wsi / "A01.xml", IMAGESCOPE.format("".join((
+        region(0, 0, 100, 50, "Benign"), region(10, 10, 20, 20, hole=1), region(40, 10, 60, 30, text="INVASIVE carcinoma"),
+        region(0, 60, 100, 90, "Carcinoma in situ", "invasive"), region(0, 0, 9, 9, "other")))))
+    rows = bach.index(tmp_path)
+    slide = rows[rows.patient == "bach/A01"].set_index("sample")
+    assert slide.truth.to_dict() == {"bach/A01-benign": 1, "bach/A01-insitu": 2, "bach/A01-invasive": 3}
+    assert (slide.allowed == 2 ** slide.truth).all() and slide.source.nunique() == 1
+    share = {name: xslides.tumour_mask(text, (100, 100), 1).mean() for name, text in slide.annotation.items()}
+    assert share["bach/A01-benign"] == pytest.approx(0.5 - 0.01 - 0.04, abs=0.03)       # less its hole, less the tumour inside it
+    assert share["bach/A01-invasive"] == pytest.approx(0.04, abs=0.01) and share["bach/A01-insitu"] == pytest.approx(0.30, abs=0.02)
+    met = "negative_roa", "nested_outlines", "several_classes", "unannotated_wsi", "unlabelled_outline"
+    assert rows.attrs["traps"] == dict.fromkeys(met, 1)
+    assert [path.split("/")[-1] for path, _ in rows.attrs["exclusions"]] == ["01.svs"]
+
+
+def test_bach_damaged_outlines_leave_out_the_slide(photos, tmp_path):
+    for name, text in (("A01", "<Annotations>"), ("A02", IMAGESCOPE.format(region(0, 0, 9, 9, "tissue"))), ("A03", "<html/>")):
+        put(photos.parent / "WSI" / f"{name}.svs"), put(photos.parent / "WSI" / f"{name}.xml", text)
+    rows = bach.index(tmp_path)
+    reasons = [reason for _, reason in rows.attrs["exclusions"]]
+    assert len(rows) == 4 and "damaged" in reasons[0] and "outlines nothing" in reasons[1] and "neither ASAP" in reasons[2]
+
+
+# ---- outlines ----------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("name, text", (
+    ("a.xml", asap("Tumor").replace('X="9.5"', 'X="nan"')), ("a.xml", asap("Tumor").replace('Order="1"', "")), ("a.xml", "no xml"),
+    ("a.xml", '<?xml version="1.0" encoding="klingon"?><Annotations/>'), ("a.json", "[]"), ("a.json", "[" * 100_000),
+    ("a.json", '{"positive": [{"vertices": [[1]]}], "negative": []}'), ("a.tif", "no tiff")))
+def test_damaged_outlines_are_a_problem(tmp_path, name, text):
+    put(tmp_path / name, text)
+    with pytest.raises(Problem, match=f"{name} is damaged"):
+        annotations.read(tmp_path / name)
+
+
+@pytest.mark.parametrize("levels", (1, 3))
+def test_a_mask_is_traced_with_its_holes(tmp_path, monkeypatch, levels):
+    """What is traced and drawn again is what was given, also from a coarser level of a pyramid."""
+    mask = np.zeros((512, 768), np.uint8)
+    mask[96:320, 64:512], mask[160:224, 128:256], mask[256:288, 320:448] = 1, 0, 2
+    monkeypatch.setattr(annotations, "FINE", 768 >> levels - 1)
+    with tifffile.TiffWriter(tmp_path / "a_mask.tif") as tiff:
+        for k in range(levels):
+            tiff.write(mask[::2 ** k, ::2 ** k], tile=(64, 64), subfiletype=k > 0, photometric="minisblack", metadata=None)
+    found = annotations.read(tmp_path / "a_mask.tif")
+    assert sorted(group for group, _ in found) == ["negative", "negative", "positive"]
+    drawn = xslides.tumour_mask(json.dumps(camelyon._polygons(tmp_path / "a_mask.tif", camelyon.Counter())), mask.shape, 1)
+    assert (drawn == (mask == 1)).mean() > 0.99
+    tifffile.imwrite(tmp_path / "b_mask.tif", mask * 100)
+    with pytest.raises(Problem, match="holds the value 200"):
+        annotations.read(tmp_path / "b_mask.tif")
+
+
+def test_camelyon_reads_outlines_in_any_form(slides):
+    """The same triangle from XML, from a zip of XML, from JSON and from a mask; what is there twice is read from XML."""
+    folder = slides / "CAMELYON16" / "annotations"
+    put(folder / "tumor_001.xml", asap("Tumor"))
+    want = json.loads(camelyon.index(slides).set_index("sample").annotation["camelyon/tumor_001"])
+    with zipfile.ZipFile(slides / "CAMELYON16" / "lesion_annotations.zip", "w") as archive:
+        archive.writestr("lesion_annotations/Tumor_001.xml", asap("Tumor"))
+    put(folder / "Tumor_001.json", json.dumps({"positive": [{"name": "a", "vertices": want["polygons"][0]}], "negative": []}))
+    for gone in (folder / "tumor_001.xml", slides / "CAMELYON16" / "lesion_annotations.zip", None):
+        assert json.loads(camelyon.index(slides).set_index("sample").annotation["camelyon/tumor_001"]) == want
+        if gone:
+            gone.unlink()
+    assert camelyon.index(slides).attrs["traps"]["json_outlines"] == 1
+    (slides / "CAMELYON16" / "lesion_annotations.zip").write_text("no zip")
+    with pytest.raises(Problem, match="lesion_annotations.zip is not an archive"):
+        camelyon.index(slides)
+
+
+def test_camelyon_key_of_the_test_slides(slides):
+    key = slides / "CAMELYON16" / "evaluation" / "reference.csv"
+    put(key, "test_001,Tumor,IDC,Macro\ntest_002,Normal,DCIS,None\n")
+    assert camelyon.index(slides).set_index("sample").allowed["camelyon/test_002"] == label_set(0, 1)
+    put(key, "test_001,Normal,IDC,Macro\ntest_002,Normal,DCIS,None\n")               # contradicted by its outlines
+    assert camelyon.index(slides).attrs["traps"]["contradicted_label"] == 1
+    put(key, "slide;label\n")
+    with pytest.raises(Problem, match="slide;label"):
+        camelyon.index(slides)
+
+
+# ---- the official tables -----------------------------------------------------------------------------------------
+
+def pn_stage(stages):
+    """The pN stage that the stages of a patient's five nodes give, by the rules of CAMELYON17."""
+    if "macro" in stages:
+        return "pN2" if sum(stage in ("macro", "micro") for stage in stages) > 3 else "pN1"
+    return "pN1mi" if "micro" in stages else "pN0(i+)" if "itc" in stages else "pN0"
+
+
+@official
+def test_stage_table_of_camelyon17():
+    table = OFFICIAL / "camelyon17_stage_labels.csv"
+    stages = pd.Series({stem: stage for stem, (stage, _) in camelyon.read_stages(table).items()})
+    assert stages.value_counts().to_dict() == {"negative": 323, "itc": 35, "micro": 57, "macro": 85}
+    patients = stages.groupby(stages.index.str[:11]).agg(list).map(pn_stage)
+    assert patients.value_counts().to_dict() == {"pN0": 25, "pN0(i+)": 11, "pN1mi": 21, "pN1": 30, "pN2": 13}
+    said = pd.read_csv(table).set_index("patient").stage
+    assert (said[patients.index + ".zip"].to_numpy() == patients.to_numpy()).all()
+
+
+@official
+def test_index_of_camelyon17_by_its_table_and_no_patient_in_two_splits(tmp_path):
+    """All slides there and tumour outlined: 323 negative and 177 positive ones; of 100 patients none is in two splits."""
+    part = tmp_path / "CAMELYON17"
+    put(part / "stage_labels.csv", (OFFICIAL / "camelyon17_stage_labels.csv").read_text())
+    for stem, (stage, _) in camelyon.read_stages(part / "stage_labels.csv").items():
+        put(part / "images" / f"{stem}.tif")
+        if stage != "negative":
+            put(part / "annotations" / f"{stem}.xml", (OFFICIAL / "patient_004_node_4.xml").read_text())
+    put(part / "images" / "patient_100_node_0.tif")                                    # the test slides have no label
+    rows = camelyon.index(tmp_path)
+    assert rows.allowed.value_counts().to_dict() == {label_set(0, 1): 323, label_set(2, 3): 177} and rows.patient.nunique() == 100
+    assert (rows.groupby("patient").size() == 5).all() and rows.attrs["traps"] == {"itc": 35, "unlabelled_slide": 1}
+    other = rows.head(10).assign(domain="bach", patient=[f"bach/{k}" for k in range(10)])
+    fold = cohort.leave_one_out(pd.concat([rows, other], ignore_index=True), "bach", 42)
+    assert (fold.groupby("patient").split.nunique() == 1).all() and set(fold.split) == {"train", "validation", "source test", "target"}
+
+
+@official
+def test_index_of_camelyon16_by_its_key_and_centre_table(tmp_path):
+    """399 slides as in the centre table; the labels are those of the table but for test_114, where the official key outranks it."""
+    table = pd.read_csv(OFFICIAL / "flamby" / "metadata.csv")
+    names = table.slide_name.str.removesuffix(".tif")
+    for stem in (*names, "normal_086", "test_049"):
+        put(tmp_path / "training" / stem.split("_")[0] / f"{stem.capitalize()}.tif")
+    put(tmp_path / "testing" / "reference.csv", (OFFICIAL / "flamby" / "reference.csv").read_text())
+    key = camelyon.read_reference(tmp_path / "testing" / "reference.csv")
+    assert len(key) == 129 and sum(key.values()) == 49
+    for stem in [stem for stem in names if key.get(stem, stem.startswith("tumor"))]:
+        put(tmp_path / "training" / "lesion_annotations" / f"{stem}.xml", asap("_0"))
+    rows = camelyon.index(tmp_path)
+    assert set(rows["sample"]) == set("camelyon/" + names) and table.hospital_corrected.value_counts().to_dict() == {0: 243, 1: 156}
+    positive = rows.set_index(rows["sample"].str.removeprefix("camelyon/")).allowed == label_set(2, 3)
+    differing = [stem for stem, label in zip(names, table.label) if positive[stem] != label]
+    assert positive.sum() == 111 + 49 and differing == ["test_114"]
+    assert rows.attrs["traps"] == {"duplicate_slide": 1, "mislabelled_slide": 1, "partial_outlines": 21}
+
+
+@official
+def test_a_genuine_asap_file():
+    """Three polygons; what is drawn of them has the area that their corners give."""
+    found = annotations.read(OFFICIAL / "patient_004_node_4.xml")
+    assert [group for group, _ in found] == ["tumor"] * 3
+    for _, points in found:
+        x, y = (np.array(points) - np.min(points, axis=0) + 10).T
+        area = 0.5 * abs(np.dot(x, np.roll(y, 1)) - np.dot(y, np.roll(x, 1)))
+        drawn = xslides.tumour_mask(json.dumps({"polygons": [np.column_stack([x, y]).tolist()]}), (int(y.max()) + 20, int(x.max()) + 20), 1)
+        assert drawn.sum() == pytest.approx(area, rel=0.01)
+
+
+@official
+def test_genuine_json_outlines_of_normal_slides_hold_no_tumour(tmp_path):
+    paths = sorted((OFFICIAL / "ncrf_json").glob("*.json"))
+    for path in paths:
+        put(tmp_path / "images" / f"{path.stem.lower()}.tif"), put(tmp_path / "jsons" / path.name, path.read_text())
+        found = annotations.read(path)
+        assert {group for group, _ in found} == {"negative"} and (np.concatenate([points for _, points in found]) % 128 == 0).all()
+    rows = camelyon.index(tmp_path)
+    assert len(rows) == len(paths) == 24 and (rows.allowed == label_set(0, 1)).all() and (rows.annotation == "").all()
