@@ -1,0 +1,151 @@
+"""The two sets of the companions: ultrasound that is there twice, slides that tell their patient by name."""
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+from scipy.ndimage import gaussian_filter
+
+from data_scripts import busi, tcga
+from xmodal.config import HOME, Problem
+
+SHARED = HOME.parent / "shared" / "data"
+REAL = pytest.mark.skipif(not SHARED.is_dir(), reason="needs the real files in ../shared/data, which are no part of the project")
+
+
+# ---- BUSI --------------------------------------------------------------------------------------------------------
+
+def scan(seed, shape=(120, 150)):
+    """A smooth random picture, 8 bits."""
+    noise = gaussian_filter(np.random.default_rng(seed).normal(size=shape), 6)
+    return (255 * (noise - noise.min()) / np.ptp(noise)).astype(np.uint8)
+
+
+def blob(rows, columns, shape=(120, 150)):
+    mask = np.zeros(shape, np.uint8)
+    mask[rows, columns] = 255
+    return mask
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Seven images as the release has them: several masks, four kinds of mask files, blank masks, twins, a broken file."""
+    def save(name, pixels, mode="L"):
+        path = tmp_path / "Dataset_BUSI_with_GT" / name.split(" ")[0] / f"{name}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).convert(mode).save(path)
+    pictures = [scan(i) for i in range(5)]
+    for number, picture in enumerate(pictures[:3], 1):
+        save(f"benign ({number})", picture, "RGB")
+    save("benign (1)_mask", blob(slice(10, 30), slice(20, 40)), "1")
+    save("benign (1)_mask_1", blob(slice(60, 70), slice(90, 120)), "RGBA")
+    save("benign (2)_mask", blob(slice(5, 9), slice(5, 9)), "RGB")
+    save("benign (3)_mask", blob(slice(5, 9), slice(5, 9)))
+    marked = np.roll(pictures[1], 1, 1)
+    marked[50:52, 40:60] = 255                            # a caliper
+    save("malignant (10)", marked)
+    save("malignant (2)", pictures[3])
+    save("malignant (2)_mask", blob(slice(0, 60), slice(0, 75), (60, 75)))
+    save("normal (1)", pictures[4])
+    save("normal (1)_mask", blob(slice(0), slice(0)), "RGBA")
+    save("normal (2)", pictures[4], "RGB")
+    save("normal (9)_mask", blob(slice(0), slice(0)))
+    (tmp_path / "Dataset_BUSI_with_GT" / "benign" / "benign (4).png").write_bytes(b"\x89PNG\r\n\x1a\nbroken")
+    return tmp_path
+
+
+def test_busi_is_read_with_its_masks_and_its_duplicates(folder):
+    table = busi.index(folder)
+    assert table["sample"].str.removeprefix("busi/").tolist() == ["benign_1", "benign_2", "benign_3", "malignant_2", "malignant_10", "normal_1", "normal_2"]
+    assert table.label.tolist() == ["benign"] * 3 + ["malignant"] * 2 + ["normal"] * 2
+    assert table.masks.map(len).tolist() == [2, 1, 1, 1, 0, 1, 0]
+    assert dict(zip(table["sample"], table.duplicate_of)) == {
+        **dict.fromkeys(table["sample"], ""), "busi/malignant_10": "busi/benign_2", "busi/normal_2": "busi/normal_1"}
+    assert table.attrs["contradicting"] == ["busi/benign_2", "busi/malignant_10"]
+    (path, reason), = table.attrs["exclusions"]
+    assert "benign (4).png" in path and "cannot be read" in reason
+
+
+def test_masks_of_an_image_are_united_whatever_their_colours(folder, caplog):
+    table = busi.index(folder).set_index("sample")
+    read = lambda name: busi.read_mask(table.masks[f"busi/{name}"], (120, 150))
+    assert np.array_equal(read("benign_1"), (blob(slice(10, 30), slice(20, 40)) | blob(slice(60, 70), slice(90, 120))) > 0)
+    assert read("benign_2").sum() == read("benign_3").sum() == 16 and not read("normal_1").any() and not read("normal_2").any()
+    assert "scaled" not in caplog.text
+    assert read("malignant_2").sum() == 120 * 150 and "scaled" in caplog.text, "a mask of another size"
+    with pytest.raises(Problem, match="cannot be read"):
+        busi.read_mask([str(folder / "Dataset_BUSI_with_GT" / "benign" / "benign (4).png")], (120, 150))
+
+
+def test_a_chain_of_alike_images_is_one_group():
+    first = np.zeros(64, bool)
+    near, far, other = first.copy(), first.copy(), ~first
+    near[:busi.ALIKE], far[:2 * busi.ALIKE] = True, True
+    group = busi.duplicates(np.array([first, far, near, other]))
+    assert group[0] == group[1] == group[2] != group[3]
+    assert len(set(busi.duplicates(np.array([first, far, other])))) == 3
+
+
+def test_an_empty_folder_is_no_busi(tmp_path):
+    with pytest.raises(Problem, match="no image like"):
+        busi.index(tmp_path)
+
+
+@REAL
+def test_the_real_ultrasound():
+    table = busi.index(SHARED / "busi")
+    assert table.label.value_counts().to_dict() == {"benign": 60, "malignant": 60, "normal": 30}
+    assert table.masks.map(len).value_counts().to_dict() == {1: 145, 2: 5}
+    assert table.attrs["exclusions"] == [] and table.attrs["contradicting"] == ["busi/benign_42", "busi/malignant_51"]
+    twins = table[table.duplicate_of != ""]                # each pair looked at
+    assert dict(zip(twins["sample"].str.removeprefix("busi/"), twins.duplicate_of.str.removeprefix("busi/"))) == {
+        "malignant_5": "malignant_4", "malignant_7": "malignant_6", "malignant_8": "malignant_6", "malignant_9": "malignant_6",
+        "malignant_28": "malignant_27", "malignant_42": "malignant_39", "malignant_51": "benign_42", "normal_13": "normal_5"}
+    for row in table.groupby("label").head(5).itertuples():
+        with Image.open(row.path) as image:
+            assert busi.read_mask(row.masks, image.size[::-1]).any() == (row.label != "normal")
+
+
+# ---- TCGA --------------------------------------------------------------------------------------------------------
+
+UUID = "B5E2C4F1-0000-4000-8000-0123456789AB"
+
+
+def slides(root, *names):
+    for name in names:
+        (root / "deep" / "er").mkdir(parents=True, exist_ok=True)
+        (root / "deep" / "er" / name).write_bytes(b"II*\0")
+
+
+def test_names_of_tcga_tell_patient_sample_and_section(tmp_path):
+    kept = [f"TCGA-A8-A06U-01Z-00-DX1.{UUID}.svs", f"TCGA-A8-A06U-01Z-00-DX2.{UUID}.svs", f"TCGA-BH-A18V-06Z-00-DX1.{UUID.lower()}.svs",
+            "TCGA-BH-A18V-11A-01-DX1.svs"]
+    lost = {f"TCGA-A8-A06U-01A-01-TS1.{UUID}.svs": "frozen", f"TCGA-A8-A06U-01A-01-BSB.{UUID}.svs": "frozen",
+            f"TCGA-A8-A06U-10A-01-DX1.{UUID}.svs": "kind 10", "CMU-1.svs": "name"}
+    slides(tmp_path, *kept, *lost)
+    (tmp_path / f"TCGA-A8-A06V-01Z-00-DX1.{UUID}.svs").touch()
+    table = tcga.index(tmp_path).set_index("sample").loc[[f"tcga_brca/{name.removesuffix('.svs')}" for name in kept]]
+    assert table.patient.tolist() == ["tcga_brca/TCGA-A8-A06U"] * 2 + ["tcga_brca/TCGA-BH-A18V"] * 2
+    assert table.study.tolist() == ["TCGA-A8-A06U"] * 2 + ["TCGA-BH-A18V"] * 2
+    assert table.allowed.tolist() == [0b1000] * 3 + [0b0011] and table.truth.tolist() == [3, 3, 3, -1]
+    reasons = {path.rsplit("/", 1)[1]: reason for path, reason in tcga.index(tmp_path).attrs["exclusions"]}
+    assert len(reasons) == 5 and all(why in reasons[name] for name, why in lost.items()) and sum("empty" in r for r in reasons.values()) == 1
+
+
+def test_without_slides_or_table_tcga_says_what_to_do(tmp_path):
+    slides(tmp_path, "CMU-1.svs")
+    with pytest.raises(Problem, match="1 left out.*tcga.fetch"):
+        tcga.index(tmp_path)
+    with pytest.raises(Problem, match="tcga.fetch"):
+        tcga.clinical(tmp_path)
+    (tmp_path / "clinical.csv").write_text("patient\n1\n")
+    with pytest.raises(Problem, match="tcga.fetch"):
+        tcga.clinical(tmp_path)
+
+
+@REAL
+def test_the_real_slide_names(tmp_path):
+    listed = pd.read_csv(SHARED / "tcga_brca_clinical" / "patchgcn_tcga_brca_slides.csv")
+    slides(tmp_path, *listed.slide_id)
+    table = tcga.index(tmp_path)
+    assert len(table) == 1111 and table.patient.nunique() == 1042 and set(table.allowed) == {0b1000}
+    assert set(table.study) == set(listed.case_id)
