@@ -176,8 +176,9 @@ def wide_mask(root):
 def separate_series(root):
     """In CC views the mask moves to a study and series of its own; both are listed as 000000.dcm."""
     def change(line):
-        for i in (CROP, MASK) if line[VIEW] == "CC" else ():
-            path = _file(root, line[i])
+        if line[VIEW] != "CC":
+            return [line]
+        for i, path in [(i, _file(root, line[i])) for i in (CROP, MASK)]:
             data = pydicom.dcmread(path)
             data.InstanceNumber = 1
             if i == MASK:
@@ -200,7 +201,10 @@ def swapped_instances(root):
 
 
 def missing_mask(root):
-    _file(root, _lines(root)[0][MASK]).unlink()
+    lines = _lines(root)
+    for line in lines:
+        if line[IMAGE] == lines[0][IMAGE]:
+            _file(root, line[MASK]).unlink()
 
 
 def missing_image(root):

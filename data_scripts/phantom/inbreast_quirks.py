@@ -59,13 +59,14 @@ def roi_points(root):
     _edit_outlines(root, lambda rois: [change(roi) for roi in rois])
 
 
-def missing_xml(root):
-    sorted((root / "AllXML").glob("*.xml"))[0].unlink()
-
-
 def damaged_xml(root):
-    path = sorted((root / "AllXML").glob("*.xml"))[-1]
-    path.write_bytes(path.read_bytes()[:200])
+    for path in sorted((root / "AllXML").glob("*.xml"))[1:2]:
+        path.write_bytes(path.read_bytes()[:200])
+
+
+def missing_xml(root):
+    for path in sorted((root / "AllXML").glob("*.xml"))[:1]:
+        path.unlink()
 
 
 def mlo_names(root):
@@ -84,4 +85,4 @@ def deeper_folder(root):
         path.rename(deeper / path.name)
 
 
-TRAPS = (view_fb, blank_acr, point_findings, odd_names, roi_points, missing_xml, damaged_xml, mlo_names, missing_image, deeper_folder)
+TRAPS = (view_fb, blank_acr, point_findings, odd_names, roi_points, damaged_xml, missing_xml, mlo_names, missing_image, deeper_folder)
