@@ -218,9 +218,10 @@ TCIA = "https://www.cancerimagingarchive.net/wp-content/uploads"    # the four t
 def fetch(root, limit=None, dry_run=False):
     """The four tables and `limit` series (all 6,775: 163.5 GB), film by film, in the tree of IDC; returns the plan as a table.
 
-    They come from the public bucket of the Imaging Data Commons or, if that does not answer, from NBIA, as archives with
-    checksums; both become cbis_ddsm/<PatientID>/<StudyInstanceUID>/MG_<SeriesInstanceUID>/ below `root`. With `dry_run`
-    nothing is fetched. Raises `Problem` if neither answers, the disk is too small, or files did not come.
+    They come from the public bucket of the Imaging Data Commons, checked by size and, where the bucket has one, md5, or, if
+    that does not answer, from NBIA, as archives with md5 sums. Both become
+    cbis_ddsm/<PatientID>/<StudyInstanceUID>/MG_<SeriesInstanceUID>/ below `root`. With `dry_run` nothing is fetched. Raises
+    `Problem` if neither answers, the disk is too small, or files did not come.
     """
     files = [File(f"{TCIA}/{name}", name, check=_check_table) for name in TABLES]
     try:

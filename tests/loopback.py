@@ -5,7 +5,6 @@ import re
 import socketserver
 import threading
 import zipfile
-from urllib.parse import parse_qs
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
 import numpy as np
@@ -50,7 +49,8 @@ class Server:
             start(f"{fault or 404} no", [("Content-Length", "0")])
             return []
         data = self.files[path]
-        data = data(parse_qs(environ["QUERY_STRING"]), body) if callable(data) else data
+        query = dict(part.split("=", 1) for part in environ["QUERY_STRING"].split("&") if part)   # nothing here is escaped
+        data = data(query, body) if callable(data) else data
         tag = f'"{hashlib.md5(data).hexdigest()}"'
         first = re.match(r"bytes=(\d+)-", environ.get("HTTP_RANGE", ""))
         same = environ.get("HTTP_IF_RANGE", tag) == tag
@@ -78,6 +78,7 @@ def server(monkeypatch):
         listening.set_app(made)
         made.url = f"http://127.0.0.1:{listening.server_port}"
         threading.Thread(target=listening.serve_forever, args=(0.02,), daemon=True).start()
+        monkeypatch.setenv("NO_PROXY", "*")
         for name, value in (("PAUSE", 0.01), ("TRIES", 3), ("TIMEOUT", (2, 0.5)), ("CHUNK", 1000)):
             monkeypatch.setattr(download, name, value)
         yield made

@@ -15,8 +15,8 @@ def bucket(server, name, objects):
     server.files |= {f"/{name}/{key}": data for key, data in objects.items()}
 
     def page(query, body):
-        keys = sorted(k for k in objects if k.startswith(query["prefix"][0]))
-        begin = int(query.get("continuation-token", ["0"])[0])
+        keys = sorted(k for k in objects if k.startswith(query["prefix"]))
+        begin = int(query.get("continuation-token", 0))
         items = "".join(f"<Contents><Key>{k}</Key><ETag>&quot;{md5(objects[k])[4:]}&quot;</ETag><Size>{len(objects[k])}</Size></Contents>"
                         for k in keys[begin:begin + 3])
         more = f"<NextContinuationToken>{begin + 3}</NextContinuationToken>" if begin + 3 < len(keys) else ""
@@ -42,9 +42,9 @@ def cbis(server, tmp_path, monkeypatch):
     images = {s: {f"{i:08}.dcm": f"{s} {i}".encode() for i in range(n)} for _, s, n in rows}
     server.hashes = lambda s: "Filename,MD5Hash\n" + "".join(f"{name},{md5(data)[4:]}\n" for name, data in images[s].items())
     listed = [{"PatientID": p, "StudyInstanceUID": f"9.{s}", "SeriesInstanceUID": s, "ImageCount": n, "FileSize": 100} for p, s, n in reversed(rows)]
-    server.files["/NBIA/getSeries"] = lambda query, body: json.dumps(listed).encode() if query["Collection"] == ["CBIS-DDSM"] else b"[]"
+    server.files["/NBIA/getSeries"] = lambda query, body: json.dumps(listed).encode() if query["Collection"] == "CBIS-DDSM" else b"[]"
     server.files["/NBIA/getImageWithMD5Hash"] = lambda query, body: zipped(
-        {**images[query["SeriesInstanceUID"][0]], "md5hashes.csv": server.hashes(query["SeriesInstanceUID"][0])})
+        {**images[query["SeriesInstanceUID"]], "md5hashes.csv": server.hashes(query["SeriesInstanceUID"])})
     return server, tmp_path / "root"
 
 
