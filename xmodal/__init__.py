@@ -11,6 +11,7 @@ Each file imports only from those above it in this list:
     stats        numpy in, small named results out; resampling by patient
     dicom        mammograms as files: grey levels, view, side, pixel spacing
     images       mammograms: pixels in, pixels out; lesion masks
+    stain        colours of H&E brought to a reference: Macenko, Reinhard
     slides       whole slides and fields of view: tissue, tiles
     preprocess   native files to the cohort table and its image arrays
     loaders      paired batches for fastai

@@ -108,7 +108,7 @@ def _tiles(row, profile):
         found = slides.tiles(slide, mpp, profile.tile_um, profile.image_size, annotation=row["annotation"],
                              tumour=0.5 if row["annotation"] else 0.0, n=profile.tiles_per_slide, rng=np.random.default_rng(seed))
     if not len(found.pixels):
-        raise Problem(f"{row['source']} has no tile of {profile.tile_um:g} um that is half tissue{' and half tumour' * bool(row['annotation'])}.")
+        raise Problem(f"{row['source']} has no tile of {profile.tile_um:g} um that is in focus and half tissue{' and half tumour' * bool(row['annotation'])}.")
     pixels, normalised = slides.macenko(found.pixels)
     if not normalised:
         log.warning("The stain of %s could not be normalised; its tiles stay as they are.", row["source"])

@@ -1,4 +1,4 @@
-"""Histology: slides and photographs in, tiles out. Opening, tissue, tiles of a physical size, stain normalisation."""
+"""Histology: slides and photographs in, tiles out. Opening, tissue, tiles of a physical size."""
 import json
 import warnings
 from pathlib import Path
@@ -6,13 +6,16 @@ from typing import NamedTuple
 
 import numpy as np
 import openslide
-from histolab.filters.image_filters import Compose, Lambda, RgbToGrayscale
+from histolab.filters.image_filters import BluePenFilter, Compose, GreenPenFilter, Lambda, RedPenFilter, RgbToGrayscale
 from histolab.filters.morphological_filters import BinaryDilation, RemoveSmallHoles, RemoveSmallObjects
 from PIL import Image, ImageDraw
+from scipy.ndimage import binary_dilation
 from skimage.filters import threshold_otsu
-from torchstain.numpy.normalizers.macenko import NumpyMacenkoNormalizer
+from skimage.measure import blur_effect
+from skimage.morphology import remove_small_objects
 
 from .config import Problem
+from .stain import REFERENCE, macenko  # noqa: F401  one asks for them where the tiles come from
 
 UNREADABLE = (openslide.OpenSlideError, OSError, ValueError, SyntaxError, Image.DecompressionBombError)
 MPP = {"bach": 0.42}      # um per pixel of domains whose files do not say
@@ -69,17 +72,38 @@ def _on_glass(image):
 # ---- tissue and tiles --------------------------------------------------------------------------------------------
 
 def tissue_mask(thumbnail, smallest=GRID * GRID // 4):
-    """Bool (H, W) of an RGB thumbnail (PIL image or array): darker than glass, holes and specks under `smallest` pixels gone.
+    """Bool (H, W) of an RGB thumbnail (PIL image or array): darker than glass, not pen; holes and specks under `smallest` pixels gone.
 
     histolab's chain for slides, with a floor under its threshold: Otsu's alone would part nuclei from stroma where a
     field of view holds no glass.
     """
+    thumbnail = Image.fromarray(np.asarray(thumbnail, np.uint8)).convert("RGB")
     dark = Lambda(lambda grey: np.asarray(grey) < max(_otsu(np.asarray(grey)), 215))
     steps = (RgbToGrayscale(), dark, BinaryDilation(disk_size=1), RemoveSmallHoles(smallest), RemoveSmallObjects(smallest, avoid_overmask=False))
     with warnings.catch_warnings():                      # histolab's calls work, by names that newer libraries call old
         for kind in (DeprecationWarning, FutureWarning):
             warnings.simplefilter("ignore", kind)
-        return np.asarray(Compose(list(steps))(Image.fromarray(np.asarray(thumbnail, np.uint8)).convert("RGB")), bool)
+        return np.asarray(Compose(list(steps))(thumbnail), bool) & ~pen_mask(thumbnail, smallest)
+
+
+def pen_mask(thumbnail, smallest=GRID * GRID // 4):
+    """Bool (H, W) of an RGB PIL image: red, green, blue (histolab's filters) and black marker, with a rim of two pixels.
+
+    Specks under `smallest` pixels are no marker: nuclei, red cells and ink in tissue share its colours.
+    """
+    rgb = np.asarray(thumbnail)
+    found = (rgb.max(-1) < 90) & (np.ptp(rgb, axis=-1) < 25)              # black: dark without a hue, which no stain is
+    for colour in (RedPenFilter(), GreenPenFilter(), BluePenFilter()):
+        found |= ~np.asarray(colour(thumbnail)).any(-1) & rgb.any(-1)
+    return binary_dilation(remove_small_objects(found, max_size=smallest - 1), iterations=2)
+
+
+def in_focus(tile, blurred=0.55):
+    """False where a tile (H, W, 3) is out of focus by the blur of Crete et al. (SPIE 2007), which runs from 0 to 1.
+
+    Real tiles in focus lie below 0.37 at 0.5 to 2.7 um a pixel; a Gaussian blur of 2 pixels brings them to about 0.5, of 3 above 0.57.
+    """
+    return blur_effect(np.asarray(tile).mean(-1)) < blurred
 
 
 def _otsu(grey):
@@ -121,40 +145,20 @@ class Tiles(NamedTuple):
 
 
 def tiles(slide, mpp, tile_um=256.0, size=96, tissue=0.5, tumour=0.0, annotation="", n=None, rng=None):
-    """`Tiles` with at least the given shares of tissue and tumour: those of tumour first, at most `n`.
+    """`Tiles` in focus with at least the given shares of tissue and tumour: those of tumour first, at most `n`.
 
     Among equals the order is that of the grid, or random where `rng` is given.
     """
     xy, has_tissue, has_tumour = tile_grid(slide, mpp, tile_um, annotation)
     keep = np.flatnonzero((has_tissue >= tissue) & (has_tumour >= tumour))
     keep = keep if rng is None else rng.permutation(keep)
-    keep = keep[np.argsort(has_tumour[keep] < 0.5, kind="stable")][:n]
-    pixels = [region(slide, *xy[i], tile_um / mpp, size) for i in keep]
-    return Tiles(np.array(pixels, np.uint8).reshape(-1, size, size, 3), xy[keep], has_tumour[keep])
-
-
-# ---- stain -------------------------------------------------------------------------------------------------------
-
-# The stain that all images are brought to: optical density (rows R, G, B) of haematoxylin and eosin, and their 99th
-# percentile concentrations, as published with the reference implementation of Macenko et al. (ISBI 2009).
-REFERENCE = (np.array([[0.5626, 0.2159], [0.7201, 0.8012], [0.4062, 0.5581]]), np.array([1.9705, 1.0308]))
-
-
-def macenko(rgb, reference=REFERENCE, least=0.01):
-    """(normalised uint8 image, True), or (the same image, False) where there is too little tissue to see two stains.
-
-    rgb  uint8 (..., H, W, 3): an image, or the tiles of a slide, which then share one stain matrix and keep their
-         differences in strength. Less than a share `least` of stained pixels counts as no tissue.
-    """
-    rgb = np.asarray(rgb, np.uint8)
-    stained = ((rgb.astype(float) + 1) / 240 < np.exp(-0.15)).all(-1)   # the same threshold as the method's own
-    if stained.mean() < least or rgb[stained].std(0).max() < 1:         # no tissue, or a single colour
-        return rgb, False
-    method = NumpyMacenkoNormalizer()
-    method.HERef, method.maxCRef = reference
-    try:
-        with np.errstate(all="raise", under="ignore"):
-            out = method.normalize(rgb.reshape(-1, rgb.shape[-2], 3), stains=False)[0]
-    except (np.linalg.LinAlgError, FloatingPointError):  # one stain only: the other's concentration vanishes
-        return rgb, False
-    return out.reshape(rgb.shape), True
+    keep = keep[np.argsort(has_tumour[keep] < 0.5, kind="stable")]
+    pixels, chosen = [], []
+    for i in keep:
+        if len(chosen) == n:
+            break
+        tile = region(slide, *xy[i], tile_um / mpp, size)
+        if in_focus(tile):
+            pixels.append(tile)
+            chosen.append(i)
+    return Tiles(np.array(pixels, np.uint8).reshape(-1, size, size, 3), xy[chosen], has_tumour[chosen])
