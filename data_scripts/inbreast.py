@@ -143,23 +143,35 @@ IMAGES, PATIENTS = 410, 115                               # of the full release
 def fetch(root, limit=None, dry_run=False):
     """Checks the copy under `root`, since there is no open download; returns a row an image: path, bytes, state, outlined.
 
-    `limit` looks at the first images only and `dry_run` changes nothing: nothing is ever fetched. What is missing against
-    the table, and against the full release, is told. Raises `Problem` if the table is not there or none of its images is.
+    Tells what is there and what is missing against the table, the folders and the full release; `limit` looks at the first
+    images only. Raises `Problem` if the table is not there or none of its images is; with `dry_run` that is only told.
     """
-    table, folder = read_table(Path(root))
-    images = {match[1]: path for path in sorted((folder / "AllDICOMs").glob("*.dcm")) if (match := NAME.match(path.name))}
-    rows = []
-    for name in table["File Name"][:limit]:
-        path = images.get(name)
-        rows.append((str(path.relative_to(root)) if path else str(folder.relative_to(root) / "AllDICOMs" / f"{name}_*.dcm"), path.stat().st_size if path else None,
-                     "complete" if path and path.stat().st_size else "missing", (folder / "AllXML" / f"{name}.xml").exists()))
-    plan = pd.DataFrame(rows, columns=["path", "bytes", "state", "outlined"]).astype({"bytes": "Int64"})
-    there = plan[plan.state == "complete"]
+    columns = ["path", "bytes", "state", "outlined"]
+    try:
+        table, folder = read_table(Path(root))
+        plan = pd.DataFrame(_copies(table["File Name"][:limit], folder, Path(root)), columns=columns).astype({"bytes": "Int64"})
+        if not plan.state.eq("complete").any():
+            raise Problem(f"None of the {len(plan)} images that {folder / 'INbreast.csv'} lists is in AllDICOMs beside it; copy them there.")
+    except Problem as problem:
+        if not dry_run:
+            raise
+        print(problem)
+        return pd.DataFrame(columns=columns)
+    there, missing = plan[plan.state == "complete"], plan.path[plan.state == "missing"]
     patients = there.path.map(lambda path: NAME.match(Path(path).name)[2].lower()).nunique()
-    print(f"{len(there)} of {len(plan)} listed images of {patients} patients are in {folder}, {plan.outlined.sum()} of them outlined; "
+    print(f"{len(there)} of {len(plan)} listed images, of {patients} patients, are in {folder.name}, {plan.outlined.sum()} of them outlined; "
           f"the full release has {IMAGES} of {PATIENTS}.\nTerms: {TERMS}")
-    for path in plan.path[plan.state == "missing"]:
-        log.warning("INbreast lists %s, which is not there.", path)
-    if not len(there):
-        raise Problem(f"None of the {len(plan)} images that {folder / 'INbreast.csv'} lists is in AllDICOMs beside it; copy them there.")
+    for path in missing:
+        log.warning("INbreast lists %s, which is missing or empty.", path)
+    if not (folder / "AllXML").is_dir():
+        log.warning("There is no AllXML beside AllDICOMs: no image will have an outline; copy it from your release.")
     return plan
+
+
+def _copies(names, folder, root):
+    """(path below `root`, bytes, state, has an outline file) of each image that is listed."""
+    images = {match[1]: path for path in sorted((folder / "AllDICOMs").glob("*.dcm")) if (match := NAME.match(path.name))}
+    for name in names:
+        path = images.get(name, folder / "AllDICOMs" / f"{name}_*.dcm")
+        size = path.stat().st_size if path.is_file() else 0
+        yield str(path.relative_to(root)), size or None, "complete" if size else "missing", (folder / "AllXML" / f"{name}.xml").is_file()

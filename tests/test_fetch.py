@@ -2,11 +2,14 @@
 import json
 import os
 
+import nbformat
 import pandas as pd
 import pytest
+from IPython.display import display
 from loopback import DATA, md5, server, zipped  # noqa: F401
 
 from data_scripts import bach, busi, camelyon, cbis_ddsm, inbreast, tcga
+from xmodal import config
 from xmodal.config import Problem
 
 
@@ -176,7 +179,8 @@ def test_inbreast_is_checked_where_it_lies(tmp_path, capsys, caplog):
     (folder / "AllDICOMs" / "20586908_6c613a14b80a8591_MG_L_CC_ANON.dcm").write_bytes(DATA)
     plan = inbreast.fetch(tmp_path)
     assert plan.state.tolist() == ["complete", "missing"] and plan.bytes[0] == len(DATA)
-    assert "1 of 2 listed images of 1 patients" in capsys.readouterr().out and "20586934" in caplog.text
+    assert "1 of 2 listed images, of 1 patients" in capsys.readouterr().out and "20586934" in caplog.text and "no AllXML" in caplog.text
+    assert not len(inbreast.fetch(tmp_path / "none", dry_run=True)) and "no open download" in capsys.readouterr().out
 
 
 def test_busi_comes_from_an_archive(server, tmp_path):
@@ -189,3 +193,31 @@ def test_busi_comes_from_an_archive(server, tmp_path):
         assert not len(busi.fetch(tmp_path / root, source=source, dry_run=True).query("state == 'complete'")) and not (tmp_path / root).exists()
         plan = busi.fetch(tmp_path / root, source=source)
         assert plan.path.tolist() == ["Dataset_BUSI_with_GT/benign/benign (1).png"] and plan.masks.tolist() == [2]
+
+
+# ---- the notebook ------------------------------------------------------------------------------------------------
+
+def test_the_notebook_fetches_in_the_profile_paper(cbis, tmp_path, monkeypatch, capsys):
+    """Its cells up to the fetch, with parameters as papermill sets them: BACH comes, INbreast is missed, the others lie there."""
+    server, _ = cbis
+    data = zipped({"ICIAR2018_BACH_Challenge/Photos/microscopy_ground_truth.csv": DATA})
+    entry = {"key": bach.ARCHIVE, "size": len(data), "links": {"self": f"{server.url}/content"}}
+    server.files |= {"/record": json.dumps({"files": [entry]}).encode(), "/content": data}
+    monkeypatch.setattr(bach, "ZENODO", f"{server.url}/record")
+    monkeypatch.setattr(bach, "MD5", md5(data)[4:])
+    monkeypatch.setattr(config, "DATA", tmp_path)
+    cells = [cell.source for cell in nbformat.read(config.HOME / "notebooks" / "01_download.ipynb", 4).cells if cell.cell_type == "code"][:3]
+
+    def run(**given):
+        scope = {"display": display}
+        for source in (cells[0], "\n".join(f"{name} = {value!r}" for name, value in given.items()), *cells[1:]):
+            exec(source, scope)
+    with pytest.raises(Problem, match="There is no .*camelyon"):
+        run(PROFILE="paper", FETCH=["inbreast", "bach", "cbis_ddsm"], DRY_RUN=True, LIMIT=1)
+    with pytest.raises(Problem, match="no open download"):
+        run(PROFILE="paper")
+    for name in ("inbreast", "cbis_ddsm", "camelyon"):
+        (tmp_path / "paper" / "native" / name).mkdir(parents=True, exist_ok=True)
+    run(PROFILE="paper", FETCH=["bach"])
+    assert (tmp_path / "paper/native/bach/ICIAR2018_BACH_Challenge/Photos/microscopy_ground_truth.csv").read_bytes() == DATA
+    assert "complete" in capsys.readouterr().out
