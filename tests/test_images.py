@@ -59,7 +59,7 @@ def test_points_of_a_mask_and_the_mask_of_points_take_the_same_way(view, lateral
     """Discs drawn at the transformed points lie where the transformed disc mask and its boxes do, also when blocks are averaged."""
     image, _ = phantom_image("cbis_ddsm", view, laterality)
     image = np.kron(image, np.ones((enlarged, enlarged), image.dtype))[:-2, :-1]        # a size that no factor divides
-    k = max(1, max(image.shape) // 384)
+    k = max(1, max(image.shape) // 600)
     square = images.breast_square(images.breast_mask(images.block_mean(image, k)))
     x = square.left + np.array([0.15, 0.3, 0.3]) * square.side                          # in the turned image, blocks
     y = square.top + np.array([0.5, 0.35, 0.65]) * square.side

@@ -131,7 +131,7 @@ def mammogram(image, mask=None, spacing=None, size=224):
     on means of k x k pixels, with k the largest for which they are still four times finer than the result. A lesion smaller
     than a pixel keeps one.
     """
-    k = max(1, max(image.shape) // (4 * size))
+    k = max(1, max(image.shape) // max(600, 2 * size))
     image = block_mean(image, k)
     breast = breast_mask(image)
     square = breast_square(breast)

