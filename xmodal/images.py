@@ -127,9 +127,9 @@ def mammogram(image, mask=None, spacing=None, size=224):
     """The breast alone, chest wall at the left, in a square: (uint8 (size, size), bool (size, size), mm a pixel).
 
     `image` (H, W) as from `read_dicom`, `mask` its lesion mask, `spacing` in mm a pixel (None gives NaN: sizes are then in
-    pixels). Background is 0 and the breast's 1st to 99.5th percentile 1 to 255; the model sees that as -1 to 1. All is done
-    on means of k x k pixels, with k the largest for which they are still four times finer than the result. A lesion smaller
-    than a pixel keeps one.
+    pixels). Background is 0 and the breast's 1st to 99.5th percentile 1 to 255; the model sees that as -1 to 1. Grey levels
+    are means of k x k pixels, k as large as leaves 600 a side and twice the result; the mask stays whole until it is shrunk,
+    and a lesion smaller than a pixel keeps one.
     """
     k = max(1, max(image.shape) // max(600, 2 * size))
     image = block_mean(image, k)
