@@ -48,7 +48,7 @@ def test_pixel_size_of_a_photograph_is_its_tag_then_the_argument(tmp_path):
     Image.fromarray(rgb).save(tmp_path / "screen.png", dpi=(72, 72))        # no microscope's pixel size
     assert slides.open_slide(tagged, 0.42)[1] == pytest.approx(0.84, rel=1e-3)
     assert slides.open_slide(tmp_path / "plain.png", 0.42)[1] == slides.open_slide(tmp_path / "screen.png", 0.42)[1] == 0.42
-    with pytest.raises(Problem, match="pass mpp="):
+    with pytest.raises(Problem, match="or pass mpp="):
         slides.open_slide(tmp_path / "screen.png")
 
 

@@ -12,6 +12,7 @@ Each file imports only from those above it in this list:
     dicom        mammograms as files: grey levels, view, side, pixel spacing
     images       mammograms: pixels in, pixels out; lesion masks
     stain        colours of H&E brought to a reference: Macenko, Reinhard
+    regions      slides opened, parts of them as pixels
     slides       whole slides and fields of view: tissue, tiles
     preprocess   native files to the cohort table and its image arrays
     loaders      paired batches for fastai

@@ -1,7 +1,7 @@
 """Histology: slides and photographs in, tiles out. Opening, tissue, tiles of a physical size."""
 import json
 import warnings
-from pathlib import Path
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
@@ -15,58 +15,54 @@ from skimage.measure import blur_effect
 from skimage.morphology import remove_small_objects
 
 from .config import Problem
-from .stain import REFERENCE, macenko  # noqa: F401  one asks for them where the tiles come from
+from .regions import MPP, Regions, on_glass, open_slide  # noqa: F401  one asks for them, and for the stain, where the tiles come from
+from .stain import REFERENCE, macenko  # noqa: F401
 
-UNREADABLE = (openslide.OpenSlideError, OSError, ValueError, SyntaxError, Image.DecompressionBombError)
-MPP = {"bach": 0.42}      # um per pixel of domains whose files do not say
 GRID = 16                 # side of a tile on the overview image that tissue and tumour are measured on, pixels
+LARGE = 2 ** 24           # pixels that are held at a time at most, so that a slide of any size fits into memory
+THREADS = 2               # that read tiles; the result does not depend on it
 
 
 # ---- reading -----------------------------------------------------------------------------------------------------
 
-def open_slide(path, mpp=None):
-    """(slide, um per pixel): an OpenSlide for whole slides, an ImageSlide with the same methods for plain TIFF and PNG.
-
-    `mpp` is used where the file does not say. Raises `Problem` if the file is missing, unreadable, or nothing gives the mpp.
-    """
-    if not Path(path).is_file():
-        raise Problem(f"There is no slide {path}; run 01_download again, or correct the path.")
-    try:
-        slide = openslide.open_slide(str(path))
-    except UNREADABLE as error:
-        raise Problem(f"{path} is not a readable slide or image ({error}); delete it and fetch it again.") from None
-    said = _said_mpp(slide)
-    if not (said or mpp):
-        slide.close()
-        raise Problem(f"{path} does not give its pixel size; pass mpp=<micrometres per pixel>, or name it in xmodal.slides.MPP.")
-    return slide, float(said or mpp)
-
-
-def _said_mpp(slide):
-    """um per pixel as the file says, or None; a resolution no microscope has (72 dpi is 353 um) counts as not said."""
-    if isinstance(slide, openslide.OpenSlide):
-        said = slide.properties.get(openslide.PROPERTY_NAME_MPP_X)
-    else:
-        said = 25400 / float(slide._image.info.get("dpi", (0, 0))[0] or np.inf)
-    return float(said) if said and 0.05 < float(said) < 10 else None
-
-
 def region(slide, x, y, side, size):
     """uint8 (size, size, 3): the square with corner (x, y) and `side` in level-0 pixels, from the level just fine enough."""
+    return extract(slide, [(x, y)], side, size)[0]
+
+
+def extract(slide, xy, side, size):
+    """uint8 (n, size, size, 3): the squares with corners xy (n, 2) and `side` in level-0 pixels, from the level just fine enough."""
     level = slide.get_best_level_for_downsample(max(side / size, 1) * 1.01)
-    n = max(1, round(side / slide.level_downsamples[level]))
-    try:
-        part = slide.read_region((int(round(x)), int(round(y))), level, (n, n))
-    except UNREADABLE as error:
-        raise Problem(f"A region of the slide cannot be read ({error}); delete the file and fetch it again.") from None
-    return np.asarray(_on_glass(part).resize((size, size), Image.Resampling.BOX if n > size else Image.Resampling.BICUBIC))
+    n, out = max(1, round(side / slide.level_downsamples[level])), np.empty((len(xy), size, size, 3), np.uint8)
+    with Regions(slide) as regions, ThreadPoolExecutor(THREADS if isinstance(slide, openslide.OpenSlide) else 1) as pool:
+        def put(k):
+            part = regions.read(*xy[k], level, n, n)
+            out[k] = part if n == size else _resized(part, size, size)
+        order = sorted(range(len(xy)), key=lambda k: (xy[k][1], xy[k][0]))   # neighbours share what is decoded
+        list(pool.map(put, order))
+    return out
 
 
-def _on_glass(image):
-    """RGB of an RGBA image; where a scanner stored nothing there is white."""
-    glass = Image.new("RGB", image.size, (255, 255, 255))
-    glass.paste(image, mask=image.getchannel("A") if image.mode == "RGBA" else None)
-    return glass
+def _resized(rgb, width, height):
+    method = Image.Resampling.BOX if rgb.shape[1] > width else Image.Resampling.BICUBIC
+    return np.asarray(Image.fromarray(rgb).resize((width, height), method))
+
+
+def overview(slide, width, height):
+    """uint8 (height, width, 3): all of the slide, small. Where no level is small it is read block by block."""
+    scale = slide.dimensions[0] / width
+    level = slide.get_best_level_for_downsample(max(n / m for n, m in zip(slide.dimensions, (width, height))))
+    if np.prod(slide.level_dimensions[level]) <= LARGE:
+        return np.asarray(Image.fromarray(on_glass(slide.get_thumbnail((width, height)))).resize((width, height), Image.Resampling.BOX))
+    down, out = slide.level_downsamples[level], np.empty((height, width, 3), np.uint8)
+    step = max(1, int(2048 * down / scale))              # side of a block, overview pixels
+    with Regions(slide) as regions:
+        for top in range(0, height, step):
+            for left in range(0, width, step):
+                part = out[top:top + step, left:left + step]
+                h, w = (max(1, round(n * scale / down)) for n in part.shape[:2])
+                part[:] = _resized(regions.read(left * scale, top * scale, level, w, h), part.shape[1], part.shape[0])
+    return out
 
 
 # ---- tissue and tiles --------------------------------------------------------------------------------------------
@@ -127,14 +123,15 @@ def tile_grid(slide, mpp, tile_um, annotation=""):
     across, down = (int(n // side) for n in slide.dimensions)
     if not across * down:
         raise Problem(f"A slide of {slide.dimensions} pixels at {mpp} um is smaller than a tile of {tile_um} um; choose smaller tiles.")
-    width, height = (max(1, round(n * GRID / side)) for n in slide.dimensions)
-    overview = _on_glass(slide.get_thumbnail((width, height))).resize((width, height), Image.Resampling.BOX)
-    tissue, tumour = tissue_mask(overview), tumour_mask(annotation, (height, width), GRID / side)
-    top, left = (height - down * GRID) // 2, (width - across * GRID) // 2
-    shares = [mask[top:top + down * GRID, left:left + across * GRID].reshape(down, GRID, across, GRID).mean((1, 3)).ravel()
+    grid = next(g for g in (GRID, GRID // 2, GRID // 4, GRID // 8) if across * down * g * g <= LARGE or g == GRID // 8)
+    width, height = (max(1, round(n * grid / side)) for n in slide.dimensions)
+    tissue = tissue_mask(overview(slide, width, height), max(2, grid * grid // 4))
+    tumour = tumour_mask(annotation, (height, width), grid / side)
+    top, left = (height - down * grid) // 2, (width - across * grid) // 2
+    shares = [mask[top:top + down * grid, left:left + across * grid].reshape(down, grid, across, grid).mean((1, 3)).ravel()
               for mask in (tissue, tumour)]
     row, column = np.divmod(np.arange(down * across), across)
-    return np.column_stack([left + column * GRID, top + row * GRID]) * side / GRID, *shares
+    return np.column_stack([left + column * grid, top + row * grid]) * side / grid, *shares
 
 
 class Tiles(NamedTuple):
@@ -153,12 +150,10 @@ def tiles(slide, mpp, tile_um=256.0, size=96, tissue=0.5, tumour=0.0, annotation
     keep = np.flatnonzero((has_tissue >= tissue) & (has_tumour >= tumour))
     keep = keep if rng is None else rng.permutation(keep)
     keep = keep[np.argsort(has_tumour[keep] < 0.5, kind="stable")]
-    pixels, chosen = [], []
-    for i in keep:
-        if len(chosen) == n:
-            break
-        tile = region(slide, *xy[i], tile_um / mpp, size)
-        if in_focus(tile):
-            pixels.append(tile)
-            chosen.append(i)
-    return Tiles(np.array(pixels, np.uint8).reshape(-1, size, size, 3), xy[chosen], has_tumour[chosen])
+    chosen, pixels = [], [np.empty((0, size, size, 3), np.uint8)]
+    while len(keep) and (n is None or len(chosen) < n):
+        some, keep = np.split(keep, [len(keep) if n is None else n - len(chosen)])
+        read = extract(slide, xy[some], tile_um / mpp, size)
+        sharp = np.array([in_focus(tile) for tile in read])
+        chosen, pixels = [*chosen, *some[sharp]], [*pixels, read[sharp]]
+    return Tiles(np.concatenate(pixels), xy[chosen], has_tumour[chosen])
