@@ -1,8 +1,10 @@
 """Zip archives from elsewhere, unpacked whole or not at all, and never outside their folder."""
+import errno
 import os
 import re
 import shutil
 import stat
+import struct
 import zipfile
 import zlib
 from pathlib import Path, PurePosixPath
@@ -35,8 +37,14 @@ def unpack(archive, folder, most, check=None):
         if folder.is_dir():
             shutil.rmtree(folder)
         os.replace(made, folder)
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
+    except Problem:
+        raise
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, ValueError, struct.error) as error:
         raise Damaged(f"The archive {archive} is damaged ({error}); fetch it again.") from None
+    except OSError as error:
+        if error.errno == errno.EINVAL:                   # a damaged archive points before its own beginning
+            raise Damaged(f"The archive {archive} is damaged ({error}); fetch it again.") from None
+        raise Problem(f"The archive {archive} cannot be unpacked to {folder} ({error}); make room or choose another folder.") from None
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 

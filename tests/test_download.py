@@ -1,11 +1,13 @@
 """Files and archives from a server with faults: whole and verified in the end, or not there at all."""
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import threading
 import zipfile
 
+import numpy as np
 import pytest
 from loopback import DATA, md5, server, zipped  # noqa: F401
 
@@ -143,3 +145,21 @@ def test_a_damaged_archive_leaves_nothing_and_is_fetched_again(server, tmp_path)
     with pytest.raises(archive.Damaged, match="damaged"):
         archive.unpack(tmp_path / "b.zip", tmp_path / "other", most=10 ** 5)
     assert sorted(os.listdir(tmp_path)) == ["b.zip", "folder"]
+
+
+def test_no_damage_to_an_archive_escapes(tmp_path):
+    """Bits turned and ends cut: it is unpacked, or called damaged or harmful, and leaves nothing behind."""
+    rng, good, refused = np.random.default_rng(0), bytearray(zipped({"folder/a": b"hello" * 400, "folder/ü": DATA[:300]})), 0
+    for i in range(300):
+        bad = good[:rng.integers(len(good))] if i % 3 == 0 else good.copy()
+        for at in rng.integers(0, max(len(bad), 1), 4 * (i % 3)):
+            bad[at] ^= 1 << rng.integers(8)
+        (tmp_path / "a.zip").write_bytes(bad)
+        try:
+            archive.unpack(tmp_path / "a.zip", tmp_path / "folder", most=10 ** 5)
+        except Problem:
+            refused += 1
+            assert os.listdir(tmp_path) == ["a.zip"]
+        else:
+            shutil.rmtree(tmp_path / "folder")
+    assert refused > 200
