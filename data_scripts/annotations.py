@@ -15,8 +15,8 @@ from skimage.measure import approximate_polygon, find_contours
 from xmodal.config import Problem
 
 HOLE = "hole"
-DAMAGED = (ElementTree.ParseError, OSError, ValueError, TypeError, KeyError, AttributeError, LookupError, RecursionError)
-FINE = 4096            # longest side that a mask is traced at, pixels; coarser levels of a pyramid are used above it
+DAMAGED = (ElementTree.ParseError, OSError, ValueError, TypeError, AttributeError, LookupError, ArithmeticError, RuntimeError, MemoryError)
+FINE = 4096            # longest side that a mask is traced at, pixels: the finest level of its pyramid that is no larger
 
 
 def read(path):
@@ -65,8 +65,8 @@ def _mask(path):
     with tifffile.TiffFile(path) as tiff:
         levels = tiff.series[0].levels
         level = next((one for one in levels if max(one.shape) <= FINE), levels[-1])
-        if max(level.shape) > 4 * FINE or len(level.shape) != 2:
-            raise ValueError(f"its coarsest level is {level.shape}, neither small enough nor of one channel")
+        if max(level.shape) > FINE or len(level.shape) != 2:
+            raise ValueError(f"its coarsest level has the shape {level.shape}, and at most {FINE} x {FINE} of one channel are traced")
         mask, scale = level.asarray(), np.array(levels[0].shape[::-1]) / level.shape[::-1]
     if mask.max() > 2:
         raise ValueError(f"it holds the value {mask.max()}, and a mask has 0, 1 and 2")

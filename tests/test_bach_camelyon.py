@@ -209,7 +209,7 @@ def test_a_mask_is_traced_with_its_holes(tmp_path, monkeypatch, levels):
     assert sorted(group for group, _ in found) == ["negative", "negative", "positive"]
     drawn = xslides.tumour_mask(json.dumps(camelyon._polygons(tmp_path / "a_mask.tif", camelyon.Counter())), mask.shape, 1)
     assert (drawn == (mask == 1)).mean() > 0.99
-    tifffile.imwrite(tmp_path / "b_mask.tif", mask * 100)
+    tifffile.imwrite(tmp_path / "b_mask.tif", mask[::4, ::4] * 100)
     with pytest.raises(Problem, match="holds the value 200"):
         annotations.read(tmp_path / "b_mask.tif")
 

@@ -1,5 +1,7 @@
 """The histology phantom: what is drawn follows the patient, the files follow the native layouts, a seed gives the same bytes."""
 import hashlib
+import json
+import shutil
 import xml.etree.ElementTree as ElementTree
 
 import numpy as np
@@ -7,10 +9,17 @@ import openslide
 import pandas as pd
 import pytest
 import tifffile
+from scipy.ndimage import binary_fill_holes
+from skimage.draw import polygon2mask
 
-from data_scripts.phantom import glands, histology_files, patients
+from data_scripts import bach, camelyon, link
+from data_scripts.phantom import glands, histology_files, histology_quirks, patients
 from data_scripts.phantom.canvas import Canvas
 from data_scripts.phantom.histology import STYLES, draw
+from data_scripts.phantom.quirks import QUIRKS
+from xmodal import slides
+from xmodal.cohort import label_set
+from xmodal.config import Problem
 
 FIELD = (384, 512), 0.84
 
@@ -161,3 +170,143 @@ def test_the_same_seed_gives_the_same_bytes_for_any_number_of_workers(written, p
     other = digest(tmp_path)
     histology_files.write_bach(tmp_path / "bach", people, 4, 1)
     assert digest(tmp_path) != other
+
+
+# ---- the traps of the real sets ------------------------------------------------------------------------------------
+
+MODULES, SIDE = {"bach": bach, "camelyon": camelyon}, 512
+LEFT_OUT = {"missing_image", "listed_twice", "unlisted_image", "test_set", "unannotated_wsi", "mislabelled_slide", "duplicate_slide",
+            "second_copy", "missing_outlines", "unlabelled_slide"}
+UNCOUNTED = {"label_in_text", "reference_key", "stage_labels", "odd_groups", "capital_names", "gigadb_layout", "zipped_annotations"}
+CASES = [(site, case) for site in MODULES for case in [*((name,) for name in QUIRKS[site]), tuple(QUIRKS[site])]]
+
+
+def write(root, people, **quirks):
+    """A phantom with small pictures; its registry."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(histology_files, "BACH_SHAPE", (96, 128))
+        patch.setattr(histology_files, "SLIDE_SHAPE", (SIDE, SIDE))
+        registry = histology_files.write_bach(root / "bach", people, 3, 1, quirks=quirks.get("bach", ()))
+        return pd.DataFrame(registry + histology_files.write_camelyon(root / "camelyon", people, 3, 1, quirks=quirks.get("camelyon", ())))
+
+
+@pytest.fixture(scope="module")
+def many():
+    return patients.cohort(3, pairs=6, singles=4)
+
+
+@pytest.fixture(scope="module")
+def plain(many, tmp_path_factory):
+    """(root, registry) of a phantom without traps, which has enough slides for all of them."""
+    root = tmp_path_factory.mktemp("plain")
+    return root, write(root, many)
+
+
+def outlined(annotation):
+    return slides.tumour_mask(annotation, (SIDE, SIDE), 1)
+
+
+def overlap(one, other):
+    return (one & other).sum() / (one | other).sum()
+
+
+def test_the_index_gives_back_what_was_drawn(plain, many):
+    """Patients and labels are the registry's, and the outlines are those of the tumour in the picture."""
+    root, registry = plain
+    for site, module in MODULES.items():
+        rows = module.index(root / site).set_index("patient")
+        known = registry[registry.domain == site].set_index(site + "/" + registry.native_patient[registry.domain == site]).diagnosis
+        allowed = known.map(lambda d: label_set(d) if site == "bach" else label_set(2, 3) if d > 1 else label_set(0, 1))
+        assert rows.allowed.sort_index().to_dict() == allowed.sort_index().to_dict() and rows.attrs == {"exclusions": [], "traps": {}}
+    people = many.set_index("patient")
+    for native, row in rows[rows.annotation != ""].iterrows():
+        person = registry.set_index("native_patient").patient[native.split("/")[1]]
+        rng = patients.generator(3, "camelyon", person, row["sample"].split("/")[1])
+        mask = binary_fill_holes(draw({**people.loc[person], "patient": person}, STYLES["camelyon"], rng, (SIDE, SIDE), 0.5)[1])
+        assert overlap(outlined(row.annotation), mask) > 0.9
+
+
+def expected(rows, renamed):
+    """The rows of a plain phantom, less those that a trap took away, by the names that a trap gave."""
+    rows = rows.copy()
+    for column, prefix in (("patient", rows.domain + "/"), ("study", "")):
+        native = rows[column].str.split("/").str[-1]
+        rows[column] = prefix + native.map(lambda name: renamed.get(name, name) or "gone")
+    new = rows["sample"].str.split("/").str[1].map(lambda name: renamed.get(name, name) or "gone")
+    rows["sample"] = rows.domain + "/" + new
+    return rows[~rows.patient.str.endswith("gone")]
+
+
+def changed(annotation, sample, case):
+    """The tumour that an annotation says, bool (SIDE, SIDE), as traps change it."""
+    polygons = [np.array(p) for p in json.loads(annotation)["polygons"]]
+    first, drawn = polygons[0], polygons[:1] if sample == "camelyon/tumor_110" else polygons
+    mask = np.any([polygon2mask((SIDE, SIDE), p[:, ::-1] - 0.5) for p in drawn], axis=0)
+    if "excluded_groups" in case:
+        mask &= ~polygon2mask((SIDE, SIDE), (0.3 * first + 0.7 * first.mean(0))[:, ::-1] - 0.5)
+    return mask
+
+
+@pytest.mark.parametrize("site, case", CASES, ids=lambda value: value if isinstance(value, str) else "all" if len(value) > 1 else value[0])
+def test_the_index_sees_through_every_trap(plain, tmp_path, monkeypatch, site, case):
+    monkeypatch.setattr(histology_files, "SLIDE_SHAPE", (SIDE, SIDE))
+    root, there = tmp_path / site, MODULES[site].index(plain[0] / site)
+    shutil.copytree(plain[0] / site, root)
+    if site == "bach":
+        renamed = dict.fromkeys(histology_quirks.bach(root / "ICIAR2018_BACH_Challenge", case, 3))
+    else:
+        renamed = histology_quirks.camelyon(root, case)
+    rows = MODULES[site].index(root)
+    found = rows[~rows.source.str.endswith(".svs")].set_index("sample").sort_index()
+    want = expected(there, renamed).set_index("sample").sort_index()
+    pd.testing.assert_frame_equal(found.drop(columns=["source", "annotation"]), want.drop(columns=["source", "annotation"]))
+    for sample, row in want[want.annotation != ""].iterrows():
+        assert overlap(outlined(found.annotation[sample]), changed(row.annotation, sample, case)) > 0.97
+    traps, left_out = rows.attrs["traps"], rows.attrs["exclusions"]
+    rewritten = {"unknown_group"} if {"json_outlines", "mask_outlines"} <= set(case) else set()      # those forms have no groups
+    assert set(traps) - {"several_classes"} == set(case) - UNCOUNTED - rewritten - {"several_classes"}
+    assert len(left_out) == len(LEFT_OUT & set(case))
+    images = {str(path) for path in root.rglob("*") if path.suffix in (".tif", ".svs") and not path.stem.endswith("_mask")}
+    assert images == set(rows.source) | {path for path, _ in left_out if path in images}, "every picture is a row or has a reason"
+
+
+@pytest.mark.parametrize("case", (("several_classes",), ("label_in_text", "negative_roa", "nested_outlines")), ids=("plain", "nested"))
+def test_slides_of_bach_give_the_classes_that_were_drawn(plain, tmp_path, monkeypatch, case):
+    monkeypatch.setattr(histology_files, "SLIDE_SHAPE", (SIDE, SIDE))
+    shutil.copytree(plain[0] / "bach", tmp_path / "bach")
+    histology_quirks.bach(tmp_path / "bach" / "ICIAR2018_BACH_Challenge", case, 3)
+    rows = bach.index(tmp_path / "bach").set_index("sample")
+    rows = rows[rows.source.str.endswith(".svs")]
+    nested = "nested_outlines" in case
+    assert rows.truth.to_dict() == {"bach/A01-benign": 1, "bach/A01-insitu": 2, "bach/A02-benign": 1, "bach/A02-invasive": 3,
+                                    **({"bach/A01-invasive": 3, "bach/A02-insitu": 2} if nested else {})}
+    share = rows.annotation.map(lambda text: outlined(text).mean())
+    benign = 0.4 * 0.9 - nested * (0.1 * 0.2 + 0.125 * 0.25)                                          # less the hole and the inner class
+    assert share[["bach/A01-benign", "bach/A02-benign"]].to_numpy() == pytest.approx(benign, abs=0.005)
+    with slides.open_slide(rows.source.iloc[0])[0] as slide:
+        assert slide.dimensions == (SIDE, SIDE) and slide.level_count == 3
+    assert not np.logical_and.reduce([outlined(text) for text in rows.annotation[rows.patient == "bach/A01"]]).any()
+
+
+def test_a_phantom_with_all_traps_is_linked_and_has_the_same_bytes_again(plain, many, tmp_path, monkeypatch):
+    """What the registry lists is what the index finds; only the two slides of BACH are of patients whom no registry knows."""
+    monkeypatch.setattr(histology_files, "SLIDE_SHAPE", (SIDE, SIDE))
+    registry = write(tmp_path / "a", many, **QUIRKS)
+    shutil.copytree(plain[0], tmp_path / "b")
+    histology_quirks.bach(tmp_path / "b" / "bach" / "ICIAR2018_BACH_Challenge", QUIRKS["bach"], 3)
+    histology_quirks.camelyon(tmp_path / "b" / "camelyon", QUIRKS["camelyon"])
+    once, again = ({name: said for name, said in digest(tmp_path / k).items() if not name.endswith("checksums.md5")} for k in "ab")
+    assert once == again
+    registry.to_csv(tmp_path / "registry.csv", index=False)
+    rows = pd.concat([module.index(tmp_path / "a" / site) for site, module in MODULES.items()], ignore_index=True)
+    unknown = set(rows.patient) - set(registry.domain + "/" + registry.native_patient)
+    assert unknown == {"bach/A01", "bach/A02"} and len(rows[~rows.patient.isin(unknown)]) == len(registry)
+    linked = link(rows, tmp_path / "registry.csv")
+    linked = linked[~linked.patient.isin(unknown)]
+    assert (linked.patient.str.removeprefix("phantom/").map(many.set_index("patient").diagnosis) == linked.truth).all()
+    assert (linked.allowed.to_numpy() >> linked.truth.to_numpy() & 1).all(), "the label allows the truth"
+
+
+def test_a_cohort_too_small_for_the_traps_is_a_problem(people, tmp_path):
+    with pytest.raises(Problem, match="too few for quirks"):
+        write(tmp_path, people.head(4), camelyon=("itc",))

@@ -28,7 +28,8 @@ def write_bach(root, patients, seed=42, workers=2, images=2, quirks=()):
     """Writes `images` fields of view for each patient of `patients` (patients.cohort) whose histo_domain is "bach".
 
     root/ICIAR2018_BACH_Challenge/Photos/{Normal,Benign,InSitu,Invasive}/*.tif and microscopy_ground_truth.csv (no header).
-    BACH names no patients, so the native patient is the file stem. Returns the registry's rows: a list of dicts.
+    BACH names no patients, so the native patient is the file stem. `quirks` are of `quirks.QUIRKS["bach"]`. Returns the
+    registry's rows: a list of dicts, one for each image that is there.
     """
     photos = Path(root) / "ICIAR2018_BACH_Challenge" / "Photos"
     number, tasks, table = [0] * 4, [], []
@@ -40,23 +41,25 @@ def write_bach(root, patients, seed=42, workers=2, images=2, quirks=()):
             tasks.append((row, stem, seed, photos / folder / f"{stem}.tif"))
             table.append(f"{stem}.tif,{folder}\n")
     parallel(_write_field, tasks, workers, "BACH")
-    _text(photos / "microscopy_ground_truth.csv", "".join(table))
-    return [_linked("bach", stem, row) for row, stem, *_ in tasks]
+    write_text(photos / "microscopy_ground_truth.csv", "".join(table))
+    from . import histology_quirks                       # here, since that file uses this one
+    gone = histology_quirks.bach(photos.parent, quirks, seed) if quirks else ()
+    return [_linked("bach", stem, row) for row, stem, *_ in tasks if stem not in gone]
 
 
 def write_camelyon(root, patients, seed=42, workers=2, quirks=()):
     """Writes a slide for each patient of `patients` whose histo_domain is "camelyon", by turns as CAMELYON16 and as 17.
 
     root/CAMELYON16/{images,annotations,checksums.md5}; root/CAMELYON17/ the same and stages.csv. Tumour slides have ASAP
-    XML polygons. The native patient is the slide's stem in CAMELYON16 and patient_xxx in CAMELYON17. Returns the
-    registry's rows: a list of dicts.
+    XML polygons. The native patient is the slide's stem in CAMELYON16 and patient_xxx in CAMELYON17. `quirks` are of
+    `quirks.QUIRKS["camelyon"]`. Returns the registry's rows: a list of dicts, one for each patient with a slide of use.
     """
     old, new = Path(root) / "CAMELYON16", Path(root) / "CAMELYON17"
     number, tasks, registry, stages = {"normal": 0, "tumor": 0}, [], [], []
     for i, row in enumerate(_rows(patients, "camelyon")):
         kind = "tumor" if row["diagnosis"] >= 2 else "normal"
         if i % 2 == 0:
-            number[kind] += 1
+            number[kind] += 2 if (kind, number[kind]) == ("normal", 85) else 1     # there is no normal_086
             native = stem = f"{kind}_{number[kind]:03d}"
         else:
             native, node = f"patient_{i // 2:03d}", int(generator(seed, "node", i).integers(5))
@@ -66,11 +69,15 @@ def write_camelyon(root, patients, seed=42, workers=2, quirks=()):
         registry.append(_linked("camelyon", native, row))
     parallel(_write_slide, tasks, workers, "CAMELYON")
     lines = [f"{n}.zip,{'pN1' if t else 'pN0'},{c}\n{s}.tif,{'macro' if t else 'negative'},{c}\n" for n, s, t, c in stages]
-    _text(new / "stages.csv", "patient,stage,center\n" + "".join(lines))
-    for part in (old, new):
-        files = sorted(p for name in ("annotations", "images") for p in (part / name).glob("*"))
-        _text(part / "checksums.md5", "".join(f"{_md5(p)} *{p.relative_to(part).as_posix()}\n" for p in files))
-    return registry
+    write_text(new / "stages.csv", "patient,stage,center\n" + "".join(lines))
+    if quirks:
+        from . import histology_quirks                   # here, since that file uses this one
+        renamed = histology_quirks.camelyon(Path(root), quirks)
+        registry = [{**row, "native_patient": renamed.get(row["native_patient"], row["native_patient"])} for row in registry]
+    for part in (path for path in (old, new) if (path / "images").is_dir()):
+        files = sorted(p for name in ("annotations", "images", "masks") for p in (part / name).glob("*"))
+        write_text(part / "checksums.md5", "".join(f"{_md5(p)} *{p.relative_to(part).as_posix()}\n" for p in files))
+    return [row for row in registry if row["native_patient"]]
 
 
 def _rows(patients, domain):
@@ -81,7 +88,7 @@ def _linked(domain, native, row):
     return {"domain": domain, "native_patient": native, **{name: row[name] for name in REGISTRY[2:]}}
 
 
-def _text(path, text):
+def write_text(path, text):
     with atomic(path) as partial:
         partial.write_bytes(text.encode())
 
@@ -105,7 +112,7 @@ def _write_slide(task):
     with atomic(part / "images" / f"{stem}.tif") as partial:
         pyramid(partial, rgb, SLIDE_MPP, STYLES["camelyon"].quality)
     if tumour.any():
-        _text(part / "annotations" / f"{stem}.xml", asap(polygons(tumour)))
+        write_text(part / "annotations" / f"{stem}.xml", asap(polygons(tumour)))
 
 
 def pyramid(path, rgb, mpp, quality, levels=LEVELS):
