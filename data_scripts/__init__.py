@@ -1,6 +1,8 @@
-"""The only code that knows native layouts: a file a dataset with `index(root)`, which returns rows of `xmodal.cohort.INDEX`.
+"""The only code that knows native layouts or uses the network: a file a dataset with the same two verbs.
 
-`phantom` writes the same layouts, and `link` tells which of its native patients are one person.
+`fetch(root)` downloads it, or checks a copy where there is no open download; `index(root)` returns rows of
+`xmodal.cohort.INDEX` (`busi` a table of its own). `phantom` writes the same layouts, and `link` tells which of its native
+patients are one person.
 """
 import logging
 from concurrent.futures import ProcessPoolExecutor
