@@ -9,6 +9,7 @@ Each file imports only from those above it in this list:
     cohort       the cohort table: schema, label sets, patient-level splits, leave-one-domain-out
     readers      several readers reading the same cases; marks on images
     stats        numpy in, small named results out; resampling by patient
+    survival     discrete-time hazards; concordance and Brier score weighted for censoring
     dicom        mammograms as files: grey levels, view, side, pixel spacing
     images       mammograms: pixels in, pixels out; lesion masks
     stain        colours of H&E brought to a reference: Macenko, Reinhard
