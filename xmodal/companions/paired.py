@@ -1,0 +1,143 @@
+"""Paired patients made from known factors: slide (bag and grid of patch features), expression, copy number, clinical record.
+
+Every patient has normal factors, and each is seen by some modalities only (`SEEN`), so that what a representation should have
+kept has a right answer:
+
+    shared           drives slide, expression, copy number and receptors, and the disease
+    slide, rna, copy, age   seen by one modality each, and drive the disease
+    arrangement      how the two cell kinds of a tumour lie to each other: only the grid shows it, no bag does
+    stain, batch     nuisance: large in one modality, and nothing depends on them
+"""
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from ..config import Problem
+from .genes import CURATED
+
+SEEN = {"shared": 3, "slide": 2, "rna": 2, "copy": 2, "age": 1, "arrangement": 1, "stain": 2, "batch": 2}   # factor -> dimensions
+PAM50 = ("Normal", "Basal", "Her2", "LumA", "LumB")
+SITES = ("north", "south", "west")
+MODALITIES = ("copy number", "clinical", "bag", "graph")    # graph: the same slide, read as a graph of its patches
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """N patients; row i of everything is patient i. `select` keeps some of them."""
+    patient: np.ndarray        # (N,) names
+    site: np.ndarray           # (N,) where they were treated
+    bags: np.ndarray           # float32 (N, P, D) features of the patches of a square grid, row by row
+    tumour: np.ndarray         # bool (N, P) patches of the tumour: for looking at attention, never trained on
+    expression: pd.DataFrame   # (N, G) log2(TPM + 1), a column a gene
+    copies: pd.DataFrame       # (N, S) log2 copy ratios, a column a segment
+    clinical: pd.DataFrame     # (N, 6) raw columns; NaN where not recorded
+    factors: dict              # name of SEEN -> (N, dimensions)
+    subtype: np.ndarray        # (N,) 0 or 1
+    pam50: np.ndarray          # (N,) 0..4, an index of PAM50
+    time: np.ndarray           # (N,) months
+    event: np.ndarray          # (N,) 1 death seen, 0 censored
+
+    def __len__(self):
+        return len(self.patient)
+
+    def select(self, rows):
+        """The patients `rows` (an index array or a boolean mask) as a Cohort."""
+        pick = lambda v: v.iloc[rows] if isinstance(v, pd.DataFrame) else v[rows]
+        rows = np.flatnonzero(rows) if np.asarray(rows).dtype == bool else np.asarray(rows)
+        return Cohort(**{k: {n: f[rows] for n, f in v.items()} if k == "factors" else pick(v) for k, v in vars(self).items()})
+
+
+def draw(n, seed=42, side=7, width=24, genes=96, segments=40):
+    """A `Cohort` of n patients with side * side patches of `width` features. The same arguments give the same bits."""
+    if genes < len(CURATED):
+        raise Problem(f"The generator names its first {len(CURATED)} genes after the curated list; ask for at least as many genes.")
+    rng = np.random.default_rng([seed, 6])
+    factors = {name: rng.normal(size=(n, k)) for name, k in SEEN.items()}
+    site = rng.integers(len(SITES), size=n)
+    factors["stain"] = factors["stain"] + np.array([-1.0, 0.0, 1.0])[site, None]      # a site has its stain
+    bags, tumour = _slides(rng, factors, side, width)
+    time, event = _survival(rng, factors)
+    return Cohort(np.array([f"P{i:04d}" for i in range(n)]), np.array(SITES)[site], bags, tumour, _expression(rng, factors, genes),
+                  _copies(rng, factors, segments), _clinical(rng, factors), factors, _subtype(rng, factors), _pam50(rng, factors), time, event)
+
+
+def _direction(rng, k, d):
+    """(k, d) directions of length 1."""
+    x = rng.normal(size=(k, d))
+    return x / np.linalg.norm(x, axis=1, keepdims=True)
+
+
+def _slides(rng, factors, side, width):
+    """Bags float32 (N, P, D) and tumour masks (N, P): a round tumour of two equally frequent cell kinds in normal tissue."""
+    n, grid = len(factors["shared"]), np.stack(np.meshgrid(*[np.linspace(-1, 1, side)] * 2, indexing="ij"), -1).reshape(-1, 2)
+    centre, radius = rng.uniform(-0.4, 0.4, (n, 1, 2)), rng.uniform(0.6, 0.9, (n, 1))
+    tumour = np.linalg.norm(grid - centre, axis=2) < radius
+    angle, noise = rng.uniform(0, 2 * np.pi, n), rng.normal(size=tumour.shape)
+    along = (grid * np.stack([np.cos(angle), np.sin(angle)], 1)[:, None]).sum(2)         # kinds part along a direction ...
+    lie = 1 / (1 + np.exp(-2 * factors["arrangement"])) * along / along.std() * 2 + noise   # ... or mix, as the factor says
+    median = np.array([np.median(row[mask]) for row, mask in zip(lie, tumour)])
+    kind = np.where(lie > median[:, None], 1.0, -1.0)
+    bags = rng.normal(size=(*tumour.shape, width)) + 2 * (factors["stain"] @ _direction(rng, 2, width))[:, None]
+    inside = factors["shared"] @ _direction(rng, 3, width) + factors["slide"] @ _direction(rng, 2, width)
+    bags += tumour[..., None] * (2 * inside[:, None] + 2 * _direction(rng, 1, width) + 2 * kind[..., None] * _direction(rng, 1, width))
+    return bags.astype(np.float32), tumour
+
+
+def _expression(rng, factors, genes):
+    """Each gene has a level of its own and answers to one group of factors, or to none; the batch moves a third of the genes."""
+    loads = np.zeros((sum(SEEN[k] for k in ("shared", "rna", "batch")), genes))
+    group = rng.permutation(np.arange(genes) % 6)                   # 0, 1 shared; 2 rna; 3, 4 batch; 5 nothing
+    for k, members, size in ((0, group < 2, 0.8), (3, group == 2, 0.8), (5, (group == 3) | (group == 4), 1.5)):
+        rows = slice(k, k + (3 if k == 0 else 2))
+        loads[rows, members] = rng.normal(size=(loads[rows].shape[0], members.sum())) * size
+    answer = np.concatenate([factors[k] for k in ("shared", "rna", "batch")], 1) @ loads
+    values = rng.uniform(4, 9, genes) + answer + rng.normal(size=answer.shape)
+    names = [*CURATED, *(f"GENE{i:05d}" for i in range(genes - len(CURATED)))]
+    return pd.DataFrame(np.maximum(values, 0), columns=names)
+
+
+def _copies(rng, factors, segments):
+    seen = np.concatenate([factors["shared"], factors["copy"]], 1)
+    values = 0.25 * seen @ rng.normal(size=(5, segments)) * (rng.random(segments) < 0.5) + 0.3 * rng.normal(size=(len(seen), segments))
+    return pd.DataFrame(values, columns=[f"segment_{i:02d}" for i in range(segments)])
+
+
+def _clinical(rng, factors):
+    """Age, three receptors, stage and nodes, a tenth of the fields not recorded."""
+    s, n = factors["shared"], len(factors["shared"])
+    positive = lambda x: np.where(x + 0.7 * rng.normal(size=n) > 0, "positive", "negative")
+    stage = np.digitize(0.5 * s[:, 2] + rng.normal(size=n), [-0.8, 0.5, 1.3]) + 1
+    table = pd.DataFrame({"age": np.round(58 + 12 * factors["age"][:, 0]), "er": positive(s[:, 0]), "pr": positive(s[:, 0]),
+                          "her2": positive(s[:, 1] - 0.8), "stage": stage.astype(float), "nodes": rng.poisson(np.exp(0.4 * s[:, 2])).astype(float)})
+    return table.mask(rng.random(table.shape) < 0.1)
+
+
+# What depends on the factors: the weights below are the right answer.
+
+def _signal(factors, **weights):
+    """Sum of the factors, each weighted by its list of numbers."""
+    return sum(factors[name] @ np.asarray(w, float) for name, w in weights.items())
+
+
+def _subtype(rng, factors):
+    signal = _signal(factors, shared=[1, 0.5, 0], slide=[1, 0], rna=[1, 0])
+    return (signal + 0.3 * rng.normal(size=len(signal)) > 0).astype(int)
+
+
+def _pam50(rng, factors):
+    """The class whose prototype is nearest in a space to which every factor of the disease contributes."""
+    towards = np.stack([_signal(factors, shared=[1.5, 0, 0], copy=[0.7, 0], arrangement=[0.5]),
+                        _signal(factors, shared=[0, 1.2, 0], slide=[1, 0], copy=[0, 0.8], age=[0.3]),
+                        _signal(factors, arrangement=[1], slide=[0, 0.7], age=[0.8])], 1)
+    prototypes = np.array([[0, 0, -1.5], [-1.6, 0, 1], [0, 1.6, 0], [1.2, -1, 0], [1.2, 0.8, 1]])    # in the order of PAM50
+    distance = ((towards[:, None] - prototypes) ** 2).sum(2) + 0.3 * rng.normal(size=(len(towards), len(prototypes)))
+    return distance.argmin(1)
+
+
+def _survival(rng, factors):
+    """Exponential times under a log hazard of shared and private factors, censored between 1 and 12 years; months to one decimal."""
+    log_hazard = _signal(factors, shared=[0.9, 0, 0.5], slide=[0, 0.6], rna=[0, 0.6], age=[0.3])
+    time = rng.exponential(70 * np.exp(-log_hazard))
+    limit = rng.uniform(12, 144, len(time))
+    return np.maximum(np.round(np.minimum(time, limit), 1), 0.1), (time <= limit).astype(int)
