@@ -107,7 +107,8 @@ def test_idc_lists_the_whole_collection():
 
 
 def test_bach_comes_from_zenodo(server, tmp_path, monkeypatch):
-    data = zipped({"ICIAR2018_BACH_Challenge/Photos/Normal/n001.tif": DATA, "__MACOSX/x": b""})
+    photos = "ICIAR2018_BACH_Challenge/Photos"
+    data = zipped({f"{photos}/Normal/n001.tif": DATA, f"{photos}/microscopy_ground_truth.csv": b"n001.tif,Normal\n", "__MACOSX/x": b""})
     server.files |= {"/record": json.dumps({"files": [{"key": bach.ARCHIVE, "size": len(data), "checksum": md5(data),
                                                        "links": {"self": f"{server.url}/content"}}]}).encode(), "/content": data}
     monkeypatch.setattr(bach, "ZENODO", f"{server.url}/record")
@@ -115,7 +116,8 @@ def test_bach_comes_from_zenodo(server, tmp_path, monkeypatch):
         bach.fetch(tmp_path)                              # not the archive whose md5 is published
     monkeypatch.setattr(bach, "MD5", md5(data)[4:])
     assert bach.fetch(tmp_path).state.tolist() == ["complete"]
-    assert (tmp_path / "ICIAR2018_BACH_Challenge/Photos/Normal/n001.tif").read_bytes() == DATA and os.listdir(tmp_path) == ["ICIAR2018_BACH_Challenge"]
+    assert (tmp_path / photos / "Normal" / "n001.tif").read_bytes() == DATA and os.listdir(tmp_path) == ["ICIAR2018_BACH_Challenge"]
+    assert bach.index(tmp_path)["sample"].tolist() == ["bach/n001"]
     server.files["/record"] = b"<html>"
     with pytest.raises(Problem, match="no good answer"):
         bach.fetch(tmp_path)
@@ -125,6 +127,9 @@ def test_camelyon_comes_from_its_bucket(server, tmp_path, monkeypatch):
     slides = [f"CAMELYON16/images/{kind}_00{i}.tif" for kind in ("normal", "test", "tumor") for i in (1, 2)] + [
         f"CAMELYON17/images/patient_{p}_node_0.tif" for p in ("000", "150")]
     objects = {name: name.encode() for name in slides + ["CAMELYON16/annotations/tumor_001.xml", "CAMELYON16/masks/tumor_001_mask.tif"]}
+    points = "".join(f'<Coordinate Order="{i}" X="{x}" Y="{y}"/>' for i, (x, y) in enumerate([(0, 0), (9, 0), (0, 9)]))
+    objects["CAMELYON16/annotations/tumor_001.xml"] = ("<ASAP_Annotations><Annotations><Annotation Type='Polygon' PartOfGroup='_0'><Coordinates>"
+                                                       f"{points}</Coordinates></Annotation></Annotations></ASAP_Annotations>").encode()
     for part in ("CAMELYON16", "CAMELYON17"):
         sums = [f"{md5(data)[4:]} *{name.split('/', 1)[1]}" for name, data in objects.items() if name.startswith(part)]
         objects[f"{part}/checksums.md5"] = "\n".join(sums).encode()
@@ -135,6 +140,8 @@ def test_camelyon_comes_from_its_bucket(server, tmp_path, monkeypatch):
     plan = camelyon.fetch(tmp_path)
     found = {str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*") if p.is_file()}
     assert set(plan.path) == found == set(slides[:-1]) | {"CAMELYON17/stages.csv", "CAMELYON16/annotations/tumor_001.xml"}
+    rows = camelyon.index(tmp_path).set_index("study")
+    assert rows.allowed.to_dict() == {"normal_001": 0b0011, "normal_002": 0b0011, "tumor_001": 0b1100, "patient_000": 0b0011}
     server.files["/c/CAMELYON16/checksums.md5"] = objects["CAMELYON16/checksums.md5"].replace(md5(slides[0].encode())[4:].encode(), b"0" * 32)
     with pytest.raises(Problem, match="normal_001.tif"):
         camelyon.fetch(tmp_path)
