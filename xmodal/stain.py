@@ -9,7 +9,7 @@ REFERENCE = (np.array([[0.5626, 0.2159], [0.7201, 0.8012], [0.4062, 0.5581]]), n
 REINHARD = (np.array([41.6, 29.1, -14.7]), np.array([16.2, 11.7, 9.1]))
 LIGHT, FAINT = 240, 0.15      # of the lamp, grey levels; optical density below which a channel counts as unstained
 SEEN = 2 ** 21                # pixels that stains are estimated on at most; of more every n-th is looked at
-CHUNK = 2 ** 15               # pixels that are recoloured at a time, so that they stay in the processor's cache
+CHUNK = 2 ** 14               # pixels that are recoloured at a time, so that they stay in the processor's cache
 
 
 def macenko(rgb, reference=REFERENCE, least=0.01):
@@ -21,14 +21,17 @@ def macenko(rgb, reference=REFERENCE, least=0.01):
     """
     rgb = np.asarray(rgb, np.uint8)
     pixels = np.ascontiguousarray(rgb).reshape(-1, 3)
-    matrix = _recolouring(pixels[::_step(len(pixels))], reference, least) if len(pixels) else None
+    step = _step(len(pixels))
+    density = _density(pixels[::step])
+    matrix = _recolouring(density, reference, least)
     if matrix is None:
         return rgb, False
-    out, brightest = np.empty_like(pixels), np.float32(np.log(255.5 / LIGHT))
+    out, bias, brightest = np.empty_like(pixels), np.float32(np.log(LIGHT)), np.float32(np.log(255.5))
     for k in range(0, len(pixels), CHUNK):
-        light = -matrix @ _density(pixels[k:k + CHUNK])
+        light = matrix @ (density[:, k:k + CHUNK] if step == 1 else _density(pixels[k:k + CHUNK]))
+        np.subtract(bias, light, out=light)
         np.exp(np.minimum(light, brightest, out=light), out=light)
-        for channel, plane in enumerate((light * np.float32(LIGHT)).astype(np.uint8)):
+        for channel, plane in enumerate(light.astype(np.uint8)):
             out[k:k + CHUNK, channel] = plane
     return out.reshape(rgb.shape), True
 
@@ -40,16 +43,16 @@ def _step(n):
 
 def _density(pixels):
     """Optical density (3, n) float32 of uint8 (n, 3)."""
-    planes = pixels.T.astype(np.float32, order="C")
+    planes = np.ascontiguousarray(pixels.T).astype(np.float32)
     planes += 1
-    return np.float32(np.log(LIGHT)) - np.log(planes, out=planes)
+    np.log(planes, out=planes)
+    return np.subtract(np.float32(np.log(LIGHT)), planes, out=planes)
 
 
-def _recolouring(pixels, reference, least):
-    """(3, 3) float32 that turns optical densities of `pixels` into those of the reference, or None without two stains."""
-    density = _density(pixels)
+def _recolouring(density, reference, least):
+    """(3, 3) float32 that turns optical densities (3, n) into those of the reference, or None without two stains."""
     stained = density.compress((density >= FAINT).all(0), axis=1)
-    if stained.shape[1] < max(2, least * len(pixels)):                      # no tissue
+    if stained.shape[1] < max(2, least * density.shape[1]):                # no tissue
         return None
     spread = _covariance(stained)
     if spread.diagonal().max() < 1 / LIGHT ** 2:                            # a single colour
