@@ -7,9 +7,12 @@ import zlib
 from pathlib import Path
 from typing import NamedTuple
 
+import imagecodecs
 import numpy as np
 import pydicom
+from pydicom.encaps import generate_frames
 from pydicom.pixels import apply_modality_lut, apply_voi_lut
+from pydicom.uid import JPEGExtended12Bit
 
 from .config import Problem
 
@@ -67,20 +70,30 @@ def _check_one_grey_image(path, data):
         raise Problem(f"{path} says it has {data.Rows} x {data.Columns} pixels, which no mammogram has; take it out of the index or fetch it again.")
 
 
+def _decode(data):
+    """The stored values; those of 12-bit JPEG, which none of pydicom's decoders knows, by imagecodecs."""
+    if data.file_meta.TransferSyntaxUID != JPEGExtended12Bit or data.BitsStored <= 8:
+        return data.pixel_array
+    pixels = imagecodecs.jpeg8_decode(next(generate_frames(data.PixelData, number_of_frames=1), b""))
+    if pixels.shape != (data.Rows, data.Columns):
+        raise ValueError(f"its JPEG has the shape {pixels.shape}, its header {data.Rows} x {data.Columns}")
+    return pixels
+
+
 def read_pixels(path):
     """(pydicom's dataset, the stored values (H, W) of its one greyscale image, as they are in the file).
 
-    Any transfer syntax that pydicom decodes with pylibjpeg, gdcm or Pillow. Raises `Problem` if the file is missing,
+    Any transfer syntax that pydicom decodes with pylibjpeg, gdcm or Pillow, and 12-bit JPEG. Raises `Problem` if the file is missing,
     damaged or truncated, or holds no such image: several frames, colours, fewer than 16 pixels a side, or over 100 million.
     """
     data = _open(path)
     try:
         _check_one_grey_image(path, data)
-        pixels = data.pixel_array
+        pixels = _decode(data)
     except Problem:
         raise
     except UNREADABLE as error:
-        raise Problem(f"The image in {path} cannot be decoded ({error}); delete the file and fetch it again.") from None
+        raise Problem(f"The image in {path} cannot be decoded ({' '.join(str(error).split())}); delete the file and fetch it again.") from None
     if pixels.ndim != 2:
         raise Problem(f"{path} holds an array of shape {pixels.shape}, not one greyscale image; take it out of the index.")
     return data, pixels
