@@ -79,7 +79,10 @@ def read_tables(root):
         path = next(iter(sorted(root.rglob(name))), None)
         if path is None:
             raise Problem(f"There is no {name} under {root}; run 01_download again, or put the table there.")
-        table = pd.read_csv(path, dtype=str, keep_default_na=False).rename(columns=RENAME)
+        try:
+            table = pd.read_csv(path, dtype=str, keep_default_na=False).rename(columns=RENAME)
+        except (ValueError, OSError) as error:            # what pandas raises on damaged text
+            raise Problem(f"{path} cannot be read ({error}); fetch it again.") from None
         if NEEDED - set(table):
             raise Problem(f"{path} lacks the columns {sorted(NEEDED - set(table))}; fetch it again.")
         tables.append(table.assign(file=str(path)))
@@ -96,15 +99,19 @@ def read_tables(root):
         table[f"{column}_series"] = parts.str[2]
         if column == "image":
             table["folder"], table["study"] = parts.str[0], parts.str[1]
+    odd = table[~table.folder.str.contains(r"P_[0-9]+")]
+    if len(odd):
+        raise Problem(f"{odd.file.iloc[0]} has the image {odd.folder.iloc[0]!r}, which names no patient; fetch it again.")
     return table.assign(film=table.patient_id + "_" + table.side + "_" + table["view"])
 
 
 def table_traps(table):
     """{trap: how often} of what `read_tables` gave: images, patients or films, and for terms and numbers single values."""
     malignant, part = table.pathology == "MALIGNANT", table.folder.str.extract("-(Training|Test)_")[0]
+    worse = malignant.groupby(table.film).transform("any") & ~malignant.groupby(table.folder).transform("any")
     several = lambda values, by: int((values.groupby(table[by]).nunique() > 1).sum())
     return {"several_abnormalities": int((table.groupby("folder").size() > 1).sum()), "mixed_pathology": several(malignant, "folder"),
-            "film_twice": several(table.folder, "film"), "film_twice_mixed": several(malignant, "film") - several(malignant, "folder"),
+            "film_twice": several(table.folder, "film"), "film_twice_mixed": table.folder[worse].nunique(),
             "crossing_patient": several(part, "patient_id"), "separate_series": int((table.crop_series != table.mask_series).sum()),
             "na_terms": int((table[["first", "second"]] == "NA").to_numpy().sum()),
             "zeros": int((table.filter(["breast_density", "assessment", "subtlety"]) == "0").to_numpy().sum())}
@@ -119,17 +126,19 @@ def find_series(root):
     for path in sorted(p for p in root.rglob("*.dcm") if p.is_file()):  # there are folders, too, that end in .dcm
         try:
             data = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=TAGS)
-            found = {"path": str(path.resolve()), "bits": data.BitsAllocated, "shape": (data.Rows, data.Columns),
-                     "pixels": data.Rows * data.Columns, "number": str(data.get("InstanceNumber", ""))}
+            found = {"path": str(path.resolve()), "bits": int(data.BitsAllocated), "shape": (int(data.Rows), int(data.Columns)),
+                     "pixels": int(data.Rows) * int(data.Columns), "number": str(data.get("InstanceNumber", ""))}
+            met = {"malformed_patient_id": str(data.get("PatientID", "")).endswith(".dcm"),
+                   "no_series_description": not data.get("SeriesDescription")}
             if not found["pixels"]:
                 raise ValueError("it has no pixels")
-            uid, instance = str(data.SeriesInstanceUID), str(data.get("SOPInstanceUID") or path)
+            uid = str(data.SeriesInstanceUID)
+            instance = uid, str(data.get("SOPInstanceUID") or path), found["shape"], found["bits"]
         except UNREADABLE as error:
             left_out.append((str(path), f"{path} cannot be read ({error})."))
             log.warning("%s Left out.", left_out[-1][1])
             continue
-        traps.update(twin_file=instance in seen, malformed_patient_id=str(data.get("PatientID", "")).endswith(".dcm"),
-                     no_series_description=not data.get("SeriesDescription"))
+        traps.update(met, twin_file=instance in seen)
         if instance not in seen:
             series.setdefault(uid, []).append(found)
         seen.add(instance)

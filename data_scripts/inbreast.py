@@ -69,14 +69,18 @@ def read_table(root):
         if any((*root.glob("INbreast.xls*"), *root.glob("*/INbreast.xls*"))):
             raise Problem(f"There is an INbreast.xls in {root}, but what is read is INbreast.csv; copy that of the release beside it.")
         raise Problem(f"There is no INbreast.csv in {root}; copy your INbreast release there (there is no open download).")
-    table = pd.read_csv(path, sep=";", dtype=str, keep_default_na=False, encoding="utf-8-sig")
+    try:
+        table = pd.read_csv(path, sep=";", dtype=str, keep_default_na=False, encoding="utf-8-sig")
+    except (ValueError, OSError) as error:                # what pandas raises on damaged text
+        raise Problem(f"{path} cannot be read ({error}); copy the original table again.") from None
     table.columns = table.columns.str.strip()
     if NEEDED - set(table):
         raise Problem(f"{path} lacks the columns {sorted(NEEDED - set(table))}; copy the original table again.")
     table = table.apply(lambda column: column.str.strip())
     odd = table[~table["Bi-Rads"].isin(BIRADS)]
     if len(odd):
-        raise Problem(f"{path} gives {odd['File Name'].iloc[0]} the BI-RADS {odd['Bi-Rads'].iloc[0]!r}, which is unknown; correct the table.")
+        raise Problem(f"{path} gives {odd['File Name'].iloc[0]} the BI-RADS {odd['Bi-Rads'].iloc[0]!r}, which is unknown; "
+                      "correct the table.")
     return table, path.parent
 
 
@@ -126,7 +130,10 @@ def read_rois(path, traps=None):
 
 
 def lesion(names):
-    """(lesion_type, lesion_shape) of an image from the names of its findings; a mass outranks a distortion, an asymmetry, a calcification."""
+    """(lesion_type, lesion_shape) of an image from the names of its findings.
+
+    A mass outranks a distortion, an asymmetry, a calcification.
+    """
     said = " ".join(names).lower()
     kind = next((kind for kind, pattern in FINDINGS if pattern.search(said)), "")
     if kind == "mass":

@@ -104,7 +104,8 @@ def test_cbis_index_is_the_same_for_any_tree_and_file_names(native):
     root = native / "cbis_ddsm"
     before = cbis_ddsm.index(root)
     for i, path in enumerate(sorted(root.rglob("*.dcm"), key=lambda p: p.name)):
-        folder = root / "CBIS-DDSM" / path.parts[-4] / f"07-20-2016-DDSM-NA-{path.parts[-3][-5:]}" / f"1.000000-cropped images-{path.parts[-2][-5:]}"
+        study, series = f"07-20-2016-DDSM-NA-{path.parts[-3][-5:]}", f"1.000000-cropped images-{path.parts[-2][-5:]}"
+        folder = root / "CBIS-DDSM" / path.parts[-4] / study / series
         folder.mkdir(parents=True, exist_ok=True)
         path.rename(folder / f"1-{i}.dcm")
     after = cbis_ddsm.index(root)
@@ -167,6 +168,45 @@ def test_cbis_files_that_are_lost_or_damaged_are_logged_and_left_out(native, cap
     fewer = cbis_ddsm.index(root)
     assert len(fewer) == len(rows) - 1 and fewer.annotation[0] == "" and fewer["sample"][0] == rows["sample"][1]
     assert f"1 of {len(rows)} images left out, 1 masks not found" in caplog.text
+    (damaged, said), (listed, _) = fewer.attrs["exclusions"]
+    assert damaged == rows.source[0] and "cannot be read" in said and listed.startswith(rows["sample"][0].split("/")[1] + "/")
+    traps = {name: fewer.attrs["traps"][name] for name in ("unreadable_file", "missing_image", "missing_mask")}
+    assert set(traps.values()) == {1} and link(fewer, native / "registry.csv").attrs == fewer.attrs
+
+
+def test_cbis_crop_of_8_bits_is_no_mask_and_a_file_there_twice_counts_once(native):
+    root = native / "cbis_ddsm"
+    rows = cbis_ddsm.index(root)
+    mask, = (Path(path) for path in json.loads(rows.annotation[0])["masks"])
+    crop, = set(mask.parent.iterdir()) - {mask}
+    data = pydicom.dcmread(crop)
+    data.PixelData, data.BitsAllocated, data.BitsStored, data.HighBit = (data.pixel_array >> 8).astype(np.uint8).tobytes(), 8, 8, 7
+    data.save_as(crop)
+    shutil.copytree(mask.parent, root / "again")
+    twice = cbis_ddsm.index(root)
+    assert twice.drop(columns="annotation").equals(rows.drop(columns="annotation")) and twice.attrs["traps"]["twin_file"] == 2
+    path, = json.loads(twice.annotation[0])["masks"]
+    assert Path(path).read_bytes() == mask.read_bytes()
+    shutil.rmtree(root / "again")
+    mask.unlink()
+    assert cbis_ddsm.index(root).annotation[0] == ""
+
+
+def test_cbis_film_listed_twice_is_malignant_in_both_if_in_one(native):
+    root = native / "cbis_ddsm"
+    rows = cbis_ddsm.index(root)
+    benign, malignant = rows[rows.allowed == BENIGN].iloc[0], rows[rows.allowed == MALIGNANT].iloc[0]
+    for name in cbis_ddsm.TABLES:                         # two films become one: the same patient, side and view
+        table = pd.read_csv(root / name, dtype=str, keep_default_na=False)
+        for row in (benign, malignant):
+            here = table["image file path"].str.startswith(row["sample"].split("/")[1] + "/")
+            table.loc[here, ["patient_id", "left or right breast", "image view"]] = "P_09999", "LEFT", "CC"
+        table.to_csv(root / name, index=False, lineterminator="\r\n")
+    found = cbis_ddsm.index(root)
+    both = found.set_index("sample").loc[[benign["sample"], malignant["sample"]]]
+    assert list(both.allowed) == [MALIGNANT] * 2 and list(both.truth) == [-1] * 2 and set(both.lesion_type) == {malignant.lesion_type}
+    assert list(both.annotation) == [benign.annotation, malignant.annotation]
+    assert (found.attrs["traps"]["film_twice"], found.attrs["traps"]["film_twice_mixed"]) == (1, 1)
 
 
 def test_cbis_density_zero_is_unknown(native):
@@ -192,6 +232,10 @@ def test_cbis_identifiers_in_the_files_do_not_matter(native):
     (lambda root: (root / MASS_TEST).unlink(), MASS_TEST),
     (lambda root: edit(root / MASS_TRAIN, lambda t: t.replace("pathology", "verdict", 1)), "pathology"),
     (lambda root: edit(root / MASS_TRAIN, lambda t: t.replace("MALIGNANT", "UNSURE", 1)), "UNSURE"),
+    (lambda root: edit(root / MASS_TRAIN, lambda t: t.replace("Mass-Training_P_", "Mass-Training_")), "names no patient"),
+    (lambda root: edit(root / MASS_TRAIN, lambda t: t[:-40]), "four parts|cannot be read"),
+    (lambda root: (root / MASS_TRAIN).write_bytes(b""), "cannot be read"),
+    (lambda root: (root / MASS_TRAIN).write_bytes(bytes(range(256)) * 9), "cannot be read|lacks the columns"),
     (lambda root: shutil.rmtree(root / "cbis_ddsm"), "None of the"),
 ])
 def test_cbis_that_cannot_be_indexed_is_a_problem(native, break_it, said):
@@ -243,7 +287,9 @@ def test_inbreast_outlines_points_spellings_and_damage(native, caplog):
     outline(samples[2], ("Unnamed", ["(1, 2)"]))
     (root / "AllXML" / f"{samples[3]}.xml").write_bytes(b"<plist><dict>")
     (root / "AllXML" / f"{samples[4]}.xml").unlink(missing_ok=True)
+    outline(samples[5], ("Mass", ["(1, 2)", "(1e999, 2)", "(5, 5)"]))
     rows = inbreast.index(root)
+    assert rows.annotation[5] == "" and rows.attrs["traps"]["damaged_xml"] == 2 and rows.attrs["traps"]["point_findings"] == 2
     assert list(rows.lesion_type[:5]) == ["calcification", "asymmetry", "", "", ""]
     assert rows.lesion_shape[0] == "cluster"
     assert json.loads(rows.annotation[0])["polygons"] == [[[100.5, 200.25]], [[10, 20], [40, 20], [40, 60]]]
@@ -262,10 +308,15 @@ def test_inbreast_may_lie_a_folder_deeper_and_lose_images(native, caplog):
     fewer = inbreast.index(native / "deeper")
     assert list(fewer["sample"]) == list(rows["sample"][2:])
     assert f"2 of {len(rows)} images left out" in caplog.text
+    (listed, _), (damaged, _) = fewer.attrs["exclusions"]
+    assert listed == rows["sample"][0].split("/")[1] and Path(damaged).read_bytes() == b"cut"
+    assert fewer.attrs["traps"]["missing_image"] == 1
 
 
 @pytest.mark.parametrize("break_it, said", [
     (lambda root: (root / "INbreast.csv").unlink(), "INbreast.csv"),
+    (lambda root: (root / "INbreast.csv").rename(root / "INbreast.xls"), "what is read is INbreast.csv"),
+    (lambda root: (root / "INbreast.csv").write_bytes(b"\xff\xfe\0;"), "cannot be read"),
     (lambda root: edit(root / "INbreast.csv", lambda t: t.replace("Bi-Rads", "Rads", 1)), "Bi-Rads"),
     (lambda root: edit(root / "INbreast.csv", lambda t: t.rstrip()[:-1] + "9\r\n"), "9"),
     (lambda root: shutil.rmtree(root / "AllDICOMs"), "None of the"),
