@@ -28,7 +28,7 @@ SECOND = ((41, 59), (60, 90), (139, 169), (240, 258), (260, 273), (345, 368))   
 
 
 def index(root):
-    """The photos that the table lists and the outlined slides under `root` as rows of `cohort.INDEX`.
+    """The photos that the table lists and the outlined slides as rows of `cohort.INDEX`; the set may lie deeper in `root`.
 
     A slide gives a row for each class that is outlined on it: "bach/A01-invasive". What lies in a hole, or in an outline of
     another class inside it, is excluded from the class around it. In the whole release, `study` is the photo's `side`; else
@@ -36,7 +36,8 @@ def index(root):
     name -> number. Raises `Problem` if the table is missing or not of the form `n001.tif,Normal`, or if nothing it lists is
     there.
     """
-    home, left_out, traps = Path(root).absolute() / "ICIAR2018_BACH_Challenge", [], Counter()
+    root, left_out, traps = Path(root).absolute(), [], Counter()
+    home = next(iter(sorted(root.rglob("microscopy_ground_truth.csv"))), root / "ICIAR2018_BACH_Challenge" / "Photos" / "_").parents[1]
     rows = _photos(home / "Photos", left_out, traps)
     if not rows:
         raise Problem(f"None of the images that microscopy_ground_truth.csv lists lies in {home / 'Photos'}; unpack the archive again.")
@@ -45,7 +46,7 @@ def index(root):
             rows += _slide(path, traps)
         except Problem as problem:
             left_out.append((str(path), str(problem)))
-    hidden = [path for path in sorted((home.parent / f"{home.name}_TestDataset").rglob("*")) if path.suffix.lower() in (".tif", ".svs")]
+    hidden = sorted(path for folder in root.rglob("*_TestDataset") for kind in ("*.tif", "*.svs") for path in folder.rglob(kind))
     left_out += [(str(path), f"{path} is of the test set, whose labels are not published.") for path in hidden]
     traps["test_set"] += len(hidden)
     for _, reason in left_out:

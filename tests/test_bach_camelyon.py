@@ -243,6 +243,22 @@ def test_camelyon_key_of_the_test_slides(slides):
         camelyon.index(slides)
 
 
+def test_camelyon_counts_odd_centres_and_outlines_that_are_no_polygon(slides):
+    table = slides / "CAMELYON17" / "stages.csv"
+    put(table, table.read_text().replace("negative,0", "negative,3"))                   # patient 0 is of centre 0
+    pair = POLYGON.format("Tumor").replace('<Coordinate Order="2" X="9" Y="9" />', "")
+    put(slides / "CAMELYON16" / "annotations" / "tumor_001.xml", asap("Tumor", "None").replace("</Annotations>", pair + "</Annotations>"))
+    rows = camelyon.index(slides)
+    assert rows.attrs["traps"] == {"excluded_groups": 1, "itc": 1, "missing_outlines": 1, "odd_center": 1, "short_outline": 1,
+                                   "unknown_group": 1, "unlabelled_slide": 1}
+
+
+def test_camelyon_two_stage_tables(slides):
+    """A slide that is in both tables counts once; letters' case and blanks mean nothing."""
+    put(slides / "CAMELYON17" / "stage_labels.csv", "Patient, Stage\npatient_000_node_1.tif, Macro \n")
+    assert len(camelyon.index(slides)) == 5 and camelyon.index(slides).attrs["traps"]["itc"] == 1
+
+
 # ---- the official tables -----------------------------------------------------------------------------------------
 
 def pn_stage(stages):

@@ -41,6 +41,10 @@ def bach(home, quirks, seed):
         files.write_text(table, "".join([*lines, lines[-1]]))
     if SLIDES & set(quirks):
         _outlined_slides(home / "WSI", quirks, seed)
+    if "deeper_folder" in quirks:
+        home.rename(home.with_name("deeper"))
+        home.mkdir()
+        home.with_name("deeper").rename(home / home.name)
     return gone
 
 

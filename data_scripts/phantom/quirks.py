@@ -48,6 +48,7 @@ QUIRKS = {
         "nested_outlines": "there are such slides, with an outline of a third class inside the benign one",
         "unlabelled_outline": "there are such slides, with an outline that says no class",
         "unannotated_wsi": "there are such slides, and one without outlines",
+        "deeper_folder": "everything lies in one folder more, as some tools unpack the archive",
     },
     "camelyon": {
         "mislabelled_slide": "the first tumour slide is tumor_111, and is there once more as normal_086",
