@@ -73,7 +73,7 @@ def test_the_written_cohort_is_the_returned_one_and_fits_its_arrays(built):
         assert array.dtype == np.uint8 and array.shape == (len(part), 32, 32) + (3,) * (config.DOMAINS[domain] == config.HISTOPATHOLOGY)
         assert part["index"].tolist() == list(range(len(part)))
         assert (np.asarray(array).reshape(len(part), -1).std(1) > 5).all()
-    assert set(digest(out)) == {"cohort.parquet", "exclusions.csv", "masks/inbreast.npy", *(f"images/{d}.npy" for d in set(table.domain))}
+    assert set(digest(out)) == {"cohort.parquet", "exclusions.csv", "notes.csv", "masks/inbreast.npy", *(f"images/{d}.npy" for d in set(table.domain))}
 
 
 def test_a_slide_gives_several_tiles_and_a_tumour_slide_only_tumour(built):
@@ -109,6 +109,14 @@ def test_files_that_cannot_be_used_are_listed_with_a_reason(built, rows, caplog)
     assert {name.split("/")[-1] for name in listed.index} == {"elsewhere.tif", "glass.tif", "damaged.dcm", "gone.dcm"}
     assert "half tissue" in listed[rows.source[1]] and "DICOM" in listed[rows.source[5]] and "no file" in listed[rows.source[6]]
     assert len(table.source.unique()) + len(listed) - 1 == len(rows.source.unique())     # nothing is lost
+
+
+def test_a_slide_of_one_stain_is_used_with_a_note(tmp_path):
+    grey = np.repeat(np.random.default_rng(0).integers(90, 160, (400, 400, 1), dtype=np.uint8), 3, -1)
+    tifffile.imwrite(tmp_path / "grey.tif", grey, photometric="rgb", resolution=(1e4, 1e4), resolutionunit="CENTIMETER")
+    table = preprocess.build(pd.DataFrame([row("grey", "bach", tmp_path / "grey.tif")]), SMALL, tmp_path / "out", workers=1)
+    noted = pd.read_csv(tmp_path / "out" / "notes.csv")
+    assert len(table) == 3 and noted.source.tolist() == [str(tmp_path / "grey.tif")] and "stain could not be normalised" in noted.note[0]
 
 
 def test_checksums_are_those_of_the_files(built):

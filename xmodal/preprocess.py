@@ -6,8 +6,11 @@ named "<sample>#0", "#1", ...; of a tumour slide only tiles that are at least ha
 import hashlib
 import json
 import logging
+import shutil
+import zipfile
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack, contextmanager
+from dataclasses import asdict
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
@@ -16,11 +19,12 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from . import cohort, dicom, images, slides
+from . import __version__, cohort, dicom, images, slides
 from .config import MAMMOGRAPHY, Problem
 from .record import atomic, sha256
 
 log = logging.getLogger(__name__)
+UNFINISHED = "unfinished"     # folder below the output of what finished files gave
 
 
 def build(rows, profile, out, workers=2):
@@ -30,7 +34,9 @@ def build(rows, profile, out, workers=2):
     masks/<domain>.npy    uint8 (N, S, S), 1 in a lesion; mammography only
     cohort.parquet        cohort.COHORT, written last
     exclusions.csv        source, reason: files that gave no row, also those that the index left out (`rows.attrs["exclusions"]`)
+    notes.csv             source, note: files that were used although something of them could not be done
     Returns the cohort table. The same rows give the same bytes for any number of workers. Raises `Problem` if nothing is left.
+    What a file gave lies in unfinished/ until the cohort is written, so that a run that was killed goes on where it was.
     """
     out, excluded = Path(out), [tuple(e) for e in rows.attrs.get("exclusions", ())]
     rows = cohort.validate(rows, cohort.INDEX, "index")
@@ -40,17 +46,29 @@ def build(rows, profile, out, workers=2):
             taken, left_out = _domain(domain, part.to_dict("records"), profile, out, run)
             tables += taken
             excluded += left_out
-    with atomic(out / "exclusions.csv") as path:
-        pd.DataFrame(excluded, columns=["source", "reason"]).to_csv(path, index=False)
+    notes = sorted({(entry["source"], entry["note"]) for entry in tables if entry.get("note")})
+    for name, listed, column in (("exclusions", excluded, "reason"), ("notes", notes, "note")):
+        with atomic(out / f"{name}.csv") as path:
+            pd.DataFrame(listed, columns=["source", column]).to_csv(path, index=False)
     if not tables:
         raise Problem(f"None of {len(rows)} files could be used; {out / 'exclusions.csv'} says why for each.")
     table = cohort.validate(pd.DataFrame(tables), cohort.COHORT)
     with atomic(out / "cohort.parquet") as path:
         table.to_parquet(path, index=False)
+    _tidy(out)
     log.info("%d images of %d patients; %d files left out.", len(table), table.patient.nunique(), len(excluded))
+    if notes:
+        log.warning("%d files were used with a note; %s says why for each.", len(notes), out / "notes.csv")
     if (unscaled := int(table.mm_per_px.isna().sum())):
         log.warning("%d images give no pixel spacing, as CBIS-DDSM gives none; sizes in them are in pixels.", unscaled)
     return table
+
+
+def _tidy(out):
+    """Removes what only an unfinished run needs, and what killed runs left."""
+    shutil.rmtree(out / UNFINISHED, ignore_errors=True)
+    for left in (path for folder in (out, out / "images", out / "masks") for path in folder.glob(".*.partial*")):
+        left.unlink(missing_ok=True)
 
 
 def _domain(domain, rows, profile, out, run):
@@ -60,7 +78,9 @@ def _domain(domain, rows, profile, out, run):
     arrays = {"images": (size, size), "masks": (size, size)} if mammography else {"images": (size, size, 3)}
     with ExitStack() as stack:
         stacks = {kind: Stack(stack.enter_context(atomic(out / kind / f"{domain}.npy")), shape) for kind, shape in arrays.items()}
-        for row, (found, reason) in zip(rows, tqdm(run(partial(read, profile=profile), rows), domain, len(rows), disable=None)):
+        once = partial(read_once, profile=profile, folder=out / UNFINISHED)
+        for row, part in zip(rows, tqdm(run(once, rows), domain, len(rows), disable=None)):
+            found, reason = _load(part)
             if reason:
                 log.warning("%s Left out.", reason)
                 excluded.append((row["source"], reason))
@@ -93,6 +113,42 @@ def read(row, profile):
     return [({**entry, "checksum": checksum}, image, mask) for entry, image, mask in found], ""
 
 
+def read_once(row, profile, folder):
+    """The file below `folder` that holds what `read` gives; it is read only where that file is not there or damaged.
+
+    Its name follows from all that the result depends on: row, profile, size and date of the native file, this version.
+    """
+    try:
+        native = (stat := Path(row["source"]).stat()).st_size, stat.st_mtime_ns
+    except OSError:
+        native = None
+    key = json.dumps([row, asdict(profile), native, __version__], sort_keys=True)
+    path = Path(folder) / f"{hashlib.sha256(key.encode()).hexdigest()}.npz"
+    if not _whole(path):
+        found, reason = read(row, profile)
+        entries = json.dumps([entry for entry, *_ in found])
+        arrays = {f"{kind}{k}": value for k, (_, *pair) in enumerate(found) for kind, value in zip(("image", "mask"), pair) if value is not None}
+        with atomic(path) as partial_path:
+            np.savez(partial_path, allow_pickle=False, entries=entries, reason=reason, **arrays)
+    return path
+
+
+def _whole(path):
+    """True if `path` is a file of `read_once` that was not damaged."""
+    try:
+        with zipfile.ZipFile(path) as file:
+            return file.testzip() is None
+    except (OSError, zipfile.BadZipFile):
+        return False
+
+
+def _load(path):
+    """What `read` gave, from the file of `read_once`."""
+    with np.load(path, allow_pickle=False) as part:
+        entries = json.loads(str(part["entries"]))
+        return [(e, part[f"image{k}"], part[f"mask{k}"] if f"mask{k}" in part else None) for k, e in enumerate(entries)], str(part["reason"])
+
+
 def _mammogram(row, profile):
     image = dicom.read_dicom(row["source"])
     mask = images.lesion_mask(row["annotation"], image.shape)
@@ -110,9 +166,8 @@ def _tiles(row, profile):
     if not len(found.pixels):
         raise Problem(f"{row['source']} has no tile of {profile.tile_um:g} um that is in focus and half tissue{' and half tumour' * bool(row['annotation'])}.")
     pixels, normalised = slides.macenko(found.pixels)
-    if not normalised:
-        log.warning("The stain of %s could not be normalised; its tiles stay as they are.", row["source"])
-    return [({**row, "sample": f"{row['sample']}#{k}", "has_mask": False, "boxes": "[]",
+    note = "" if normalised else "The stain could not be normalised, since two stains are not seen; the tiles stay as they are."
+    return [({**row, "sample": f"{row['sample']}#{k}", "has_mask": False, "boxes": "[]", "note": note,
               "mm_per_px": profile.tile_um / profile.image_size / 1000}, image, None) for k, image in enumerate(pixels)]
 
 

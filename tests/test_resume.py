@@ -1,0 +1,69 @@
+"""A preprocessing that was killed goes on where it was: the same bytes, and no finished file is read again."""
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+from test_preprocess import SMALL, digest, row, tissue
+
+from xmodal import preprocess
+
+BUILD = """
+import sys
+import pandas as pd
+from test_preprocess import SMALL
+from xmodal import preprocess
+preprocess.build(pd.read_parquet(sys.argv[1]), SMALL, sys.argv[2], workers=1)
+"""
+
+
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory):
+    folder, rng = tmp_path_factory.mktemp("native"), np.random.default_rng(0)
+    Image.fromarray(tissue(rng, (400, 400))).save(folder / "field.png")
+    (folder / "mpp.csv").write_text("file,mpp\nfield.png,1.0\n")
+    table = pd.DataFrame([row(f"n{k:03d}", "bach", folder / "field.png") for k in range(60)])
+    return pd.concat([table, pd.DataFrame([row("gone", "bach", folder / "gone.png")])], ignore_index=True)
+
+
+def killed_in_the_middle(rows, tmp_path, out):
+    """Starts a build and kills it once some files are finished; returns their names."""
+    rows.to_parquet(tmp_path / "rows.parquet")
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join((str(Path(__file__).parent), str(Path(preprocess.__file__).parents[1])))}
+    run = subprocess.Popen([sys.executable, "-c", BUILD, str(tmp_path / "rows.parquet"), str(out)], env=env, start_new_session=True,
+                           stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    done, since = [], time.monotonic()
+    while run.poll() is None and len(done) < 8 and time.monotonic() - since < 120:
+        time.sleep(0.01)
+        done = list((out / preprocess.UNFINISHED).glob("[!.]*.npz"))
+    os.killpg(run.pid, signal.SIGKILL)
+    run.wait()
+    return sorted((out / preprocess.UNFINISHED).glob("[!.]*.npz"))
+
+
+def test_a_killed_build_goes_on_with_the_same_bytes_and_reads_nothing_twice(rows, tmp_path, monkeypatch):
+    out, read, names = tmp_path / "out", preprocess.read, []
+    finished = killed_in_the_middle(rows, tmp_path, out)
+    assert 8 <= len(finished) < len(rows) and not (out / "cohort.parquet").exists()
+    finished[0].write_bytes(finished[0].read_bytes()[:100])                    # and one of them damaged
+    monkeypatch.setattr(preprocess, "read", lambda row, profile: names.append(row["sample"]) or read(row, profile))
+    preprocess.build(rows, SMALL, out, workers=1)
+    assert len(names) == len(set(names)) == len(rows) - len(finished) + 1
+    names.clear()
+    preprocess.build(rows, SMALL, tmp_path / "whole", workers=1)
+    assert len(names) == len(rows) and digest(out) == digest(tmp_path / "whole")
+
+
+def test_what_was_finished_counts_only_for_the_same_file_and_profile(rows, tmp_path):
+    entry, at = rows.iloc[0].to_dict(), lambda profile: preprocess.read_once(entry, profile, tmp_path)
+    first = at(SMALL)
+    assert at(SMALL) == first != at(replace(SMALL, tile_um=120.0))
+    os.utime(entry["source"], (1, 1))
+    assert at(SMALL) != first
