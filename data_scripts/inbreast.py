@@ -121,7 +121,7 @@ def read_rois(path, traps=None):
         found = [(name, np.array([[float(p[1]), float(p[2])] for p in points])) for name, points in outlines if points]
         if not all(np.isfinite(points).all() for _, points in found):
             raise ValueError("a point that is not finite")
-    except (plistlib.InvalidFileException, ExpatError, OSError, KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+    except (ExpatError, OSError, LookupError, ArithmeticError, TypeError, ValueError, AttributeError) as error:
         traps["damaged_xml"] += 1
         log.warning("The outlines in %s cannot be read (%s); the image has no annotation.", path, error)
         return []

@@ -174,6 +174,16 @@ def test_cbis_files_that_are_lost_or_damaged_are_logged_and_left_out(native, cap
     assert set(traps.values()) == {1} and link(fewer, native / "registry.csv").attrs == fewer.attrs
 
 
+@pytest.mark.filterwarnings("ignore:Expected explicit VR")
+@pytest.mark.parametrize("module", [cbis_ddsm, inbreast])
+def test_a_header_whose_lengths_do_not_fit_is_a_file_left_out(module, native):
+    root = native / module.__name__.split(".")[1]
+    source = Path(module.index(root).source[0])
+    content = source.read_bytes()
+    source.write_bytes(content[:136] + b"\6\0\0\0" + content[140:])  # the first element's length is not that of its kind
+    assert [path for path, _ in module.index(root).attrs["exclusions"]][:1] == [str(source)]
+
+
 def test_cbis_crop_of_8_bits_is_no_mask_and_a_file_there_twice_counts_once(native):
     root = native / "cbis_ddsm"
     rows = cbis_ddsm.index(root)
