@@ -18,8 +18,9 @@ from .config import Problem
 
 log = logging.getLogger(__name__)
 # What pydicom and its decoders raise on damaged files.
-UNREADABLE = (pydicom.errors.InvalidDicomError, OSError, EOFError, ValueError, TypeError, AttributeError, LookupError, ArithmeticError,
-              AssertionError, NotImplementedError, RuntimeError, MemoryError, struct.error, zlib.error)
+UNREADABLE = (pydicom.errors.InvalidDicomError, pydicom.errors.BytesLengthException, OSError, EOFError, ValueError, TypeError,
+              AttributeError, LookupError, ArithmeticError, AssertionError, NotImplementedError, RuntimeError, MemoryError,
+              struct.error, zlib.error)
 LARGEST = 100_000_000    # pixels; the largest mammograms have under half of it
 DEFLATED = b"1.2.840.10008.1.2.1.99"
 
