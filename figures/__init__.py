@@ -79,8 +79,9 @@ def caption(fig, text, tables):
 
 
 def save(fig, name):
-    """Writes figures/<name>/<name>.png atomically, without a date in it, closes the figure and returns it (for a notebook to show)."""
-    with atomic(config.FIGURES / name / f"{name}.png") as partial:
+    """Writes figures/<name>/<name>.png (figures/mirror/mirror_fig3.png for "mirror_fig3") atomically, without a date in it, closes the
+    figure and returns it (for a notebook to show)."""
+    with atomic(config.FIGURES / name.partition("_")[0] / f"{name}.png") as partial:
         fig.savefig(partial, metadata={"Software": None})
     plt.close(fig)
     return fig
