@@ -66,7 +66,7 @@ def test_erm_falls_below_chance_on_the_flipped_environment_and_irm_does_not(seed
 def digit_model():
     """A small model of ours that reads the digits 0-3 as histology tiles of four classes, and its clean accuracy."""
     torch.manual_seed(0)
-    profile = dataclasses.replace(PROFILES["lesson"], image_size=16, patch=4, width=48, depth=3, adapter=4)
+    profile = dataclasses.replace(PROFILES["lesson"], image_size=16, patch=4, stem=False, width=48, depth=3, adapter=4)
     model, rows = build(profile), torch.nonzero(DIGIT < 4).flatten()
     rows = rows[torch.randperm(len(rows))]
     train, test = rows[:500], rows[500:]

@@ -105,3 +105,11 @@ def test_concatenation_sees_both_features():
 def test_an_unknown_profile_is_named():
     with pytest.raises(Problem, match="no profile 'papre'"):
         build("papre")
+
+
+def test_the_stem_gives_a_token_a_patch_in_the_order_of_the_decoder(model):
+    embed, x = model.encoder.patch_embed, torch.randn(1, 3, 96, 96, generator=torch.Generator().manual_seed(0))
+    changed = x.clone()
+    changed[..., 48:60, 24:36] *= -1                         # patch (4, 2) of 8 x 8
+    moved = (embed(changed) - embed(x)).abs().sum(-1)
+    assert moved.shape == (1, 64) and moved.argmax() == 4 * 8 + 2

@@ -88,13 +88,13 @@ class Schedule(Callback):
 
 
 class Select(Callback):
-    """After every epoch: AUC on the validation patients of the *source* domains; keeps the weights of the best epoch.
-    With a folder, also writes a checkpoint from which an interrupted run goes on to the same bits."""
+    """After every epoch: AUC on the validation patients of the *source* domains; keeps the weights of the best epoch among those
+    that ended with every term at full weight (`RAMP`), lest a method be judged before it began. With a folder, also writes a checkpoint from which an interrupted run goes on to the same bits."""
     order = 65
 
     def __init__(self, validation, images, folder=None):
         self.validation, self.images, self.folder = validation, images, folder
-        self.best, self.history = -1.0, []
+        self.best, self.weights, self.history = -1.0, {}, []
 
     def after_epoch(self):
         if not self.learn.schedule.batches:                  # an epoch that a resumed run skips
@@ -102,7 +102,7 @@ class Select(Callback):
         p = predict(self.model, self.validation, self.images)[0]
         score = np.nanmean([auc(malignant(d.allowed), d.p2 + d.p3) for _, d in p.groupby("domain")])
         self.history.append({**self.learn.schedule.row(), "valid_loss": float(self.recorder.values[-1][-1]), "valid_auc": score})
-        if score > self.best:
+        if score > self.best and self.learn.pct_train >= RAMP[1] - 1e-6:
             self.best, self.weights = score, {k: v.clone() for k, v in self.model.state_dict().items()}
         if self.folder:
             save_checkpoint(self.folder / "checkpoint.safetensors", self.learn, self)

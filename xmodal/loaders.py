@@ -127,7 +127,8 @@ class PairedBatches:
 
 
 def augment(images, mask, rng):
-    """Flips: tiles in both directions, mammograms top to bottom (the chest wall stays at the left), outlines with them."""
+    """Flips, tiles in both directions, mammograms top to bottom (the chest wall stays at the left); then shifts by up to a
+    twelfth of the side, with air around a mammogram and a tile reflected at its border. Outlines move with their images."""
     upside = torch.from_numpy(rng.random(len(images)) < 0.5)
     images[upside] = images[upside].flip(1)
     if mask is not None:
@@ -135,7 +136,17 @@ def augment(images, mask, rng):
     else:
         mirror = torch.from_numpy(rng.random(len(images)) < 0.5)
         images[mirror] = images[mirror].flip(2)
-    return images, mask
+    reach = images.shape[1] // 12
+    corners = rng.integers(0, 2 * reach + 1, (len(images), 2))
+    images = shift(images, corners, reach, "reflect" if mask is None else "constant")
+    return images, mask if mask is None else shift(mask, corners, reach, "constant")
+
+
+def shift(images, corners, reach, mode):
+    """(N, S, S[, 3]) images cut out of themselves padded by `reach` pixels, at `corners` (N, 2) in 0..2 reach; `reach` shifts none."""
+    side = images.shape[1]
+    padded = np.pad(images.numpy(), [(0, 0), (reach, reach), (reach, reach)] + [(0, 0)] * (images.ndim - 3), mode=mode)
+    return torch.from_numpy(np.stack([p[y:y + side, x:x + side] for p, (y, x) in zip(padded, corners)]))
 
 
 def dataloaders(fold, images, profile, seed):
