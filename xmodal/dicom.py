@@ -12,7 +12,8 @@ import numpy as np
 import pydicom
 from pydicom.encaps import generate_frames
 from pydicom.pixels import apply_modality_lut, apply_voi_lut
-from pydicom.uid import JPEGExtended12Bit
+from pydicom.uid import (DeflatedExplicitVRLittleEndian, JPEGBaseline8Bit, JPEGExtended12Bit, JPEGLossless, JPEGLosslessSV1, JPEGLSLossless,
+                         JPEGLSNearLossless)
 
 from .config import Problem
 
@@ -71,20 +72,35 @@ def _check_one_grey_image(path, data):
         raise Problem(f"{path} says it has {data.Rows} x {data.Columns} pixels, which no mammogram has; take it out of the index or fetch it again.")
 
 
+# gdcm, which pydicom would ask, ends the process on some damaged JPEG files, and does not know 12 bits.
+JPEG = {JPEGBaseline8Bit: imagecodecs.jpeg8_decode, JPEGExtended12Bit: imagecodecs.jpeg8_decode, JPEGLossless: imagecodecs.jpegsof3_decode,
+        JPEGLosslessSV1: imagecodecs.jpegsof3_decode, JPEGLSLossless: imagecodecs.jpegls_decode, JPEGLSNearLossless: imagecodecs.jpegls_decode}
+
+
 def _decode(data):
-    """The stored values; those of 12-bit JPEG, which none of pydicom's decoders knows, by imagecodecs."""
-    if data.file_meta.TransferSyntaxUID != JPEGExtended12Bit or data.BitsStored <= 8:
+    """The stored values: JPEG and JPEG-LS by imagecodecs, the rest by pydicom and pylibjpeg."""
+    syntax = data.file_meta.TransferSyntaxUID
+    if syntax in JPEG:
+        pixels = JPEG[syntax](next(generate_frames(data.PixelData, number_of_frames=1), b""))
+        if pixels.shape != (data.Rows, data.Columns) or pixels.dtype.kind != "u" or pixels.itemsize * 8 > data.BitsAllocated:
+            raise ValueError(f"its JPEG holds {pixels.dtype} of shape {pixels.shape}, its header says {data.Rows} x {data.Columns}")
+        if not data.PixelRepresentation:
+            return pixels
+        unused = 16 - data.BitsStored                     # the sign is the highest stored bit
+        return (pixels.astype(np.uint16) << unused).view(np.int16) >> unused
+    try:
+        data.pixel_array_options(decoding_plugin="pylibjpeg" if syntax.is_compressed and syntax != DeflatedExplicitVRLittleEndian else "")
         return data.pixel_array
-    pixels = imagecodecs.jpeg8_decode(next(generate_frames(data.PixelData, number_of_frames=1), b""))
-    if pixels.shape != (data.Rows, data.Columns):
-        raise ValueError(f"its JPEG has the shape {pixels.shape}, its header {data.Rows} x {data.Columns}")
-    return pixels
+    except BaseException as error:                        # a panic in the run-length decoder is no Exception
+        if type(error).__name__ != "PanicException":
+            raise
+        raise ValueError(error) from None
 
 
 def read_pixels(path):
     """(pydicom's dataset, the stored values (H, W) of its one greyscale image, as they are in the file).
 
-    Any transfer syntax that pydicom decodes with pylibjpeg, gdcm or Pillow, and 12-bit JPEG. Raises `Problem` if the file is missing,
+    Any transfer syntax of one frame: uncompressed, deflated, run-length, JPEG, JPEG-LS, JPEG 2000 and HTJ2K. Raises `Problem` if the file is missing,
     damaged or truncated, or holds no such image: several frames, colours, fewer than 16 pixels a side, or over 100 million.
     """
     data = _open(path)

@@ -1,6 +1,7 @@
 """Parts of a slide as pixels: through OpenSlide, or its own JPEG tiles decoded directly where the slide is a TIFF made of them."""
 import csv
 import os
+import struct
 from functools import lru_cache
 from pathlib import Path
 
@@ -12,7 +13,10 @@ from PIL import Image
 
 from .config import Problem
 
-UNREADABLE = (openslide.OpenSlideError, OSError, ValueError, SyntaxError, Image.DecompressionBombError)
+# What OpenSlide, Pillow and tifffile raise on damaged files.
+UNREADABLE = (openslide.OpenSlideError, OSError, EOFError, ValueError, SyntaxError, TypeError, AttributeError, LookupError, ArithmeticError,
+              AssertionError, RuntimeError, MemoryError, struct.error, Image.DecompressionBombError)
+LARGEST = 1 << 20         # side of a slide, pixels: a quarter of a metre at 0.25 um
 MPP = {"bach": 0.42}      # um per pixel of domains whose files do not say
 TABLE = "mpp.csv"         # beside the slides: file,mpp
 PLAIN = ("generic-tiff", "aperio")    # vendors whose levels are pages of JPEG tiles and nothing else
@@ -32,6 +36,8 @@ def open_slide(path, mpp=None):
     except UNREADABLE as error:
         raise Problem(f"{path} is not a readable slide or image ({error}); delete it and fetch it again.") from None
     try:
+        if max(slide.dimensions) > LARGEST:
+            raise Problem(f"{path} says it has {slide.dimensions} pixels, which no slide has; delete it and fetch it again.")
         if not (said := _said_mpp(slide) or _table(Path(path)) or mpp):
             raise Problem(f"{path} does not give its pixel size; add the line {Path(path).name},<micrometres per pixel> to "
                           f"{Path(path).with_name(TABLE)} (first line: file,mpp), or pass mpp=<micrometres per pixel>.")
@@ -86,7 +92,7 @@ class Regions:
                 if page.is_tiled and page.compression == 7 and page.samplesperpixel == 3 and page.bitspersample == 8 and page.photometric in (2, 6):
                     if size in self.slide.level_dimensions:
                         self.pages.setdefault(self.slide.level_dimensions.index(size), page)
-        except (tifffile.TiffFileError, OSError, ValueError, KeyError, IndexError):
+        except UNREADABLE:
             self.pages = {}                              # OpenSlide can read it in its own way
 
     def close(self):
@@ -99,6 +105,13 @@ class Regions:
 
     def __exit__(self, *_):
         self.close()
+
+    def thumbnail(self, width, height):
+        """OpenSlide's thumbnail in at most (height, width), uint8 RGB. Raises `Problem` if the file is damaged."""
+        try:
+            return on_glass(self.slide.get_thumbnail((width, height)))
+        except UNREADABLE as error:
+            raise Problem(f"The slide cannot be read ({error}); delete the file and fetch it again.") from None
 
     def read(self, x, y, level, width, height):
         """uint8 (height, width, 3) of `level` from (x, y) in level-0 pixels; where a scanner stored nothing there is white.

@@ -15,7 +15,7 @@ from skimage.measure import blur_effect
 from skimage.morphology import remove_small_objects
 
 from .config import Problem
-from .regions import MPP, Regions, on_glass, open_slide  # noqa: F401  one asks for them, and for the stain, where the tiles come from
+from .regions import MPP, Regions, open_slide  # noqa: F401  one asks for them, and for the stain, where the tiles come from
 from .stain import REFERENCE, macenko  # noqa: F401
 
 GRID = 16                 # side of a tile on the overview image that tissue and tumour are measured on, pixels
@@ -53,7 +53,9 @@ def overview(slide, width, height):
     scale = slide.dimensions[0] / width
     level = slide.get_best_level_for_downsample(max(n / m for n, m in zip(slide.dimensions, (width, height))))
     if np.prod(slide.level_dimensions[level]) <= LARGE:
-        return np.asarray(Image.fromarray(on_glass(slide.get_thumbnail((width, height)))).resize((width, height), Image.Resampling.BOX))
+        with Regions(slide) as regions:
+            small = regions.thumbnail(width, height)
+        return np.asarray(Image.fromarray(small).resize((width, height), Image.Resampling.BOX))
     down, out = slide.level_downsamples[level], np.empty((height, width, 3), np.uint8)
     step = max(1, int(2048 * down / scale))              # side of a block, overview pixels
     with Regions(slide) as regions:
