@@ -16,6 +16,7 @@ Each file imports only from those above it in this list:
     regions      slides opened, parts of them as pixels
     slides       whole slides and fields of view: tissue, tiles
     preprocess   native files to the cohort table and its image arrays
+    datasheet    the data sheet of a cohort: what came in, what was left out, who is where
     loaders      paired batches for fastai
     model        shared encoder, adapters, MixStyle, necks, heads
     losses       one function an objective of Table 1
