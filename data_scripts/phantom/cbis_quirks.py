@@ -16,8 +16,8 @@ from xmodal.record import atomic
 from .mammogram_files import CBIS_ROOT, uid, write_table
 
 PATIENT, DENSITY, SIDE, VIEW, NUMBER, TYPE, FIRST, SECOND, ASSESSMENT, PATHOLOGY, SUBTLETY, IMAGE, CROP, MASK = range(14)
-OTHER = {"Mass": ("Calc", "calcification", "PUNCTATE", "CLUSTERED"), "Calc": ("Mass", "mass", "OVAL", "CIRCUMSCRIBED")}
-SWAPPED_PART = {"Training": "Test", "Test": "Training"}
+TERMS = {"Mass": ("mass", "OVAL", "CIRCUMSCRIBED"), "Calc": ("calcification", "PUNCTATE", "CLUSTERED")}
+OTHER = {"Mass": "Calc", "Calc": "Mass", "Training": "Test", "Test": "Training"}
 
 
 def apply(root, names):
@@ -75,7 +75,8 @@ def mixed_pathology(root):
         if line[VIEW] != "MLO" or line[PATHOLOGY] != "MALIGNANT":
             return [line]
         benign, malignant = _halves(root, line)
-        benign[PATHOLOGY], benign[ASSESSMENT], (benign[FIRST], benign[SECOND]) = "BENIGN", "2", OTHER[OTHER[line[IMAGE][:4]][0]][2:]
+        benign[PATHOLOGY], benign[ASSESSMENT] = "BENIGN", "2"
+        _, benign[FIRST], benign[SECOND] = TERMS[line[IMAGE][:4]]
         return [benign, malignant]
     _edit(root, change)
 
@@ -104,11 +105,10 @@ def crossing_patient(root):
         if line[VIEW] != "CC" or not _every_other(line[PATIENT]):
             return [line]
         kind, part = line[IMAGE].split("_")[0].split("-")
-        other, *terms = OTHER[kind]
         twin = line.copy()
-        twin[TYPE], twin[FIRST], twin[SECOND] = terms
+        twin[TYPE], twin[FIRST], twin[SECOND] = TERMS[OTHER[kind]]
         for i in (IMAGE, CROP, MASK):
-            twin[i] = _copy(root, line[i], lambda folder: folder.replace(f"{kind}-{part}", f"{other}-{SWAPPED_PART[part]}"))
+            twin[i] = _copy(root, line[i], lambda folder: folder.replace(f"{kind}-{part}", f"{OTHER[kind]}-{OTHER[part]}"))
         return [line, twin]
     _edit(root, change)
 

@@ -2,7 +2,8 @@
 
 `phantom.write(..., quirks=("scaled_mask", "point_findings"))` writes them, and the `index` of the site must see through them:
 whatever the switches, it gives back the cohort that was drawn, less what they took away. Each was found in the published
-tables and files, and `index` counts most of them under the same names in `.attrs["traps"]`.
+tables and files, and `index` counts most of them under the same names in `.attrs["traps"]`. A name that several sites have
+is done to each.
 """
 from xmodal.config import Problem
 
