@@ -1,0 +1,126 @@
+"""MIRROR's Fig. 3-5, and what each loss recovers of known factors. Redraw from the CSVs: `python -m figures.mirror`."""
+import matplotlib.pyplot as plt
+import numpy as np
+
+from . import MM, STYLE, WIDTH, caption, letter, nothing, read, save
+
+SUBTYPES = ("#56B4E9", "#D55E00")
+KINDS = {"shared": "#0072B2", "private": "#009E73", "nuisance": "#999999"}
+
+
+def fig3a(ax, table):
+    """Genes (rows) by patients (columns), z-scores; the line parts the subtypes."""
+    if not len(table):
+        return nothing(ax, "no expression")
+    grid = table.pivot(index="gene", columns="row", values="z").loc[table.gene.drop_duplicates()]
+    image = ax.imshow(grid, aspect="auto", cmap="RdBu_r", vmin=-2.5, vmax=2.5, interpolation="nearest")
+    ax.axvline((table.drop_duplicates("row").subtype == 0).sum() - 0.5, color="black", lw=0.8)
+    ax.set(xticks=[], yticks=range(0, len(grid), 4), xlabel="patients: subtype 0 | subtype 1", title="Chosen genes, z-score")
+    ax.set_yticklabels(grid.index[::4], fontsize=5)
+    ax.figure.colorbar(image, ax=ax, fraction=0.03, pad=0.01).outline.set_visible(False)
+    return ax
+
+
+def fig3b(ax, table):
+    """The most variable of the chosen genes; full colour: on the curated list."""
+    if not len(table):
+        return nothing(ax, "no expression")
+    ax.barh(table.gene, table.variance, color=["#0072B2" if c else "#B9D6EA" for c in table.curated])
+    ax.invert_yaxis()
+    ax.tick_params(axis="y", labelsize=5.5)
+    ax.set(xlabel="variance", title="Most variable genes\n(dark: on the curated list)")
+    return ax
+
+
+def fig4(ax, table):
+    """Attention of [CLS] over the patches of one slide; outlined: patches of the tumour."""
+    if not len(table):
+        return nothing(ax, "no attention")
+    side = round(len(table) ** 0.5)
+    ax.imshow(table.attention.to_numpy().reshape(side, side), cmap="inferno")
+    for i in np.flatnonzero(table.tumour):
+        ax.add_patch(plt.Rectangle((i % side - 0.46, i // side - 0.46), 0.92, 0.92, fill=False, ec="#00E0C0", lw=1.2))
+    ax.set(xticks=[], yticks=[], title=f"{table.patient.iloc[0]}, subtype {table.subtype.iloc[0]}, AUC {table.auc.iloc[0]:.2f}")
+    return ax
+
+
+def fig4_all(ax, table):
+    """How well attention finds the tumour, over all unseen patients."""
+    if not len(table):
+        return nothing(ax, "no attention")
+    ax.hist(table.auc.dropna(), bins=20, range=(0, 1), color="#0072B2", alpha=0.6)
+    ax.axvline(0.5, color="#444444", ls=":", lw=0.8)
+    ax.axvline(table.auc.median(), color="#D55E00", lw=1)
+    ax.set(xlabel="AUC, attention for tumour", ylabel="unseen patients", title=f"Median {table.auc.median():.2f}")
+    return ax
+
+
+def fig5(ax, table, method):
+    """UMAP of the gene token of unseen patients."""
+    rows = table[table.method == method] if len(table) else table
+    if not len(rows):
+        return nothing(ax, f"no embeddings of {method}")
+    for subtype, colour in enumerate(SUBTYPES):
+        part = rows[rows.subtype == subtype]
+        ax.scatter(part.x, part.y, s=9, color=colour, lw=0.2, edgecolors="white", label=f"subtype {subtype}")
+    ax.set(xticks=[], yticks=[], title=f"{method}, silhouette {rows.silhouette.iloc[0]:.2f}")
+    ax.set_box_aspect(1)
+    return ax
+
+
+def factors(ax, table, side):
+    """R2 of shared, private and nuisance factors in one side's embedding, by training."""
+    rows = table[table.side == side] if len(table) else table
+    if not len(rows):
+        return nothing(ax, "no trainings")
+    for k, (kind, colour) in enumerate(KINDS.items()):
+        ax.barh(np.arange(len(rows)) + 0.26 * (k - 1), rows[kind].clip(lower=0), height=0.24, color=colour, label=kind)
+    ax.set(yticks=range(len(rows)), xlim=(0, 1), xlabel="R² of a linear probe", title={"slide": "Slide embedding", "rna": "RNA embedding"}[side])
+    ax.set_yticklabels(rows.method, fontsize=5.5)
+    ax.invert_yaxis()
+    return ax
+
+
+def _figure(name, tables, height, panels, note="", **grid):
+    """A figure with one row of panels: (letter, drawing function)."""
+    with plt.style.context(STYLE):
+        fig, axes = plt.subplots(1, len(panels), figsize=(WIDTH, height * MM), squeeze=False, **grid)
+        for ax, (text, draw_panel) in zip(axes[0], panels):
+            letter(draw_panel(ax), text, x=14)
+        handles = next((ax.get_legend_handles_labels() for ax in axes[0] if ax.get_legend_handles_labels()[0]), None)
+        if handles:
+            fig.legend(*handles, ncols=len(handles[0]), loc="outside upper center")
+        caption(fig, note, tables)
+        return save(fig, name)
+
+
+def draw_fig3():
+    a, b = read("mirror_fig3a"), read("mirror_fig3b")
+    return _figure("mirror_fig3", [a, b], 75, [("a", lambda ax: fig3a(ax, a)), ("b", lambda ax: fig3b(ax, b))], gridspec_kw={"width_ratios": [2.4, 1]})
+
+
+def draw_fig4():
+    a, b = read("mirror_fig4a"), read("mirror_fig4b")
+    cases = [g for _, g in a.groupby("patient", sort=False)] if len(a) else [a]
+    panels = [(k, lambda ax, g=g: fig4(ax, g)) for k, g in zip("ab", cases)] + [("c", lambda ax: fig4_all(ax, b))]
+    return _figure("mirror_fig4", [a, b], 62, panels, "Outlined: patches of the tumour, which training never saw. Each case is the median one of its subtype.")
+
+
+def draw_fig5():
+    table = read("mirror_fig5")
+    return _figure("mirror_fig5", [table], 70, [("a", lambda ax: fig5(ax, table, "TANGLE")), ("b", lambda ax: fig5(ax, table, "MIRROR"))])
+
+
+def draw_factors():
+    table = read("mirror_factors")
+    return _figure("mirror_factors", [table], 80, [("a", lambda ax: factors(ax, table, "slide")), ("b", lambda ax: factors(ax, table, "rna"))],
+                   "Ridge regression of known factors on the embeddings of unseen patients; below 0 is drawn as 0.")
+
+
+def draw():
+    """Draws the four figures from figures/mirror/*.csv and returns the last."""
+    return [f() for f in (draw_fig3, draw_fig4, draw_fig5, draw_factors)][-1]
+
+
+if __name__ == "__main__":
+    draw()
