@@ -48,7 +48,7 @@ class Profile:
 PROFILES = {
     "lesson": Profile("lesson", phantom=True, image_size=96, patch=12, stem=True, width=96, depth=4, heads=3, adapter=8,
                       tile_um=256.0, tiles_per_slide=4, batch=16, epochs=6, lr=5e-4, weight_decay=1e-4,
-                      amp=False, device="cpu", pretrained="phantom", pretrain_patients=800, pretrain_epochs=20),
+                      amp=False, device="cpu", pretrained="phantom", pretrain_patients=800, pretrain_epochs=24),
     "paper": Profile("paper", phantom=False, image_size=224, patch=16, stem=False, width=768, depth=12, heads=12, adapter=64,
                      tile_um=128.0, tiles_per_slide=200, batch=16, epochs=50, lr=1e-4, weight_decay=1e-4,
                      amp=True, device="cuda", pretrained="timm", pretrain_patients=0, pretrain_epochs=0),
