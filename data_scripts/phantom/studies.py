@@ -26,8 +26,9 @@ def write(folder, patients_each=60, site="inbreast", size=128, seed=42, workers=
     """Writes folder/images/{mammogram,magnified,ultrasound}.npy, uint8 (N, size, size), and, last, folder/studies.parquet; returns the table.
 
     N is four times `patients_each`; site: whose detector (`mammogram.STYLES`). Columns: patient, diagnosis (0-3), label, density,
-    lesion_type, lesion_shape, diameter_mm, laterality, mammography_report, ultrasound_report, report (both and the assessment), and
-    boxes_<view>: JSON [[x0, y0, x1, y1], ...] in pixels. The bytes depend on the arguments only, not on `workers`.
+    lesion_type, lesion_shape, diameter_mm, laterality, mammography_report, ultrasound_report, report (both and the assessment),
+    mammography_caption, ultrasound_caption (modality and label in a few words), and boxes_<view>: JSON [[x0, y0, x1, y1], ...] in
+    pixels. The bytes depend on the arguments only, not on `workers`.
     """
     folder, people = Path(folder), patients.cohort(seed, pairs=patients_each, singles=0)
     drawn = parallel(partial(_draw, site=site, size=size, seed=seed), people.to_dict("records"), workers, "phantom studies")
@@ -48,7 +49,8 @@ def _draw(person, site, size, seed):
     whole = [x[flip] for x in images.mammogram(pixels.astype(np.float32), mask, None, size)[:2]]
     pictures, masks = zip(whole, magnify(pixels, mask, size, at("magnified")), ultrasound.draw(person, at("ultrasound"), (size, size)))
     keep = ("patient", "diagnosis", "density", "lesion_type", "lesion_shape", "diameter_mm", "laterality")
-    words = report(person, patients.generator(seed, "report", person["patient"]))
+    rng = patients.generator(seed, "report", person["patient"])
+    words = {**report(person, rng), **{f"{m}_caption": caption(m, LABELS[person["diagnosis"]], rng) for m in ("mammography", "ultrasound")}}
     boxes = {f"boxes_{view}": json.dumps(images.boxes(m)) for view, m in zip(VIEWS, masks)}
     return {**{k: person[k] for k in keep}, "label": LABELS[person["diagnosis"]], **words, **boxes}, pictures
 
@@ -90,6 +92,12 @@ def report(row, rng):
             "report": f"{mammography} {sonography} {impression}"}
 
 
+def caption(modality, label, rng):
+    """A few words under a picture, as a textbook has them: modality and label."""
+    what = {"normal": "normal breast tissue", "benign": "a benign lesion", "malignant": "a malignant lesion"}[label]
+    return str(rng.choice([f"{modality} of a {label} breast", f"{modality} showing {what}"]))
+
+
 def birads(row):
     """The BI-RADS category that the images suggest: 1 without a lesion, then by malignancy and, within it, severity."""
     if not row["lesion_type"]:
@@ -117,7 +125,8 @@ def _mammography(row, place, rng):
 def _ultrasound(row, rng):
     if row["lesion_type"] == "mass":
         shape, margin = MARGIN[row["lesion_shape"]]
-        behind = "posterior acoustic shadowing" if row["spread"] > 0.45 else "posterior enhancement" if row["spread"] < 0.35 else "no posterior features"
+        behind = ("posterior acoustic shadowing" if row["spread"] > 0.45 else "posterior enhancement" if row["spread"] < 0.35
+                  else "no posterior features")
         lie = "not parallel" if row["spread"] > 0.6 else "parallel"
         echo = "markedly hypoechoic" if row["cellularity"] > 0.55 else "hypoechoic"
         return f"There is {'an' if shape[0] in 'oi' else 'a'} {shape} {echo} mass, {lie} to the skin, with {margin} margins and {behind}."

@@ -1,0 +1,113 @@
+"""Optimal transport: Sinkhorn, several anchors a sample (Multi-SK), and fused Gromov-Wasserstein with several starts.
+
+Sources: Cuturi 2013 (Sinkhorn); Swetha et al. 2023 and RFPMSS, Algorithm 1 (Multi-SK); Vayer et al. 2019 (fused Gromov-Wasserstein),
+solved by POT.
+"""
+import math
+import warnings
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from ..config import Problem
+
+
+# ---- assignments of samples to anchors ---------------------------------------------------------------------------
+
+def sinkhorn(x, sharpness=10.0, iterations=5000, tolerance=1e-9):
+    """Similarities x (..., N, K) -> P = exp(sharpness * x) scaled so that every row sums to 1 and every column to N / K."""
+    log_p, column = sharpness * x.double(), math.log(x.shape[-2] / x.shape[-1])
+    for _ in range(iterations):
+        log_p = log_p - log_p.logsumexp(-1, keepdim=True)
+        excess = log_p.logsumexp(-2, keepdim=True) - column
+        log_p = log_p - excess
+        if excess.abs().max() < tolerance:
+            break
+    return log_p.exp().to(x)
+
+
+def multi_sk(x, chosen, damping=0.25, sharpness=10.0, iterations=5000, tolerance=1e-9):
+    """Multi-SK: similarities x (..., N, K) -> P in [0, 1]; every row sums to `chosen` (K'), every column to N K' / K.
+
+    Algorithm 1 of RFPMSS scales a tensor of K channels, of which the first K' hold x and the others damping * x, three ways: rows of a
+    channel to 1, its columns to N / K, and every sample and anchor over the channels to 1; P is the sum of the first K'. (As printed
+    the exponent has the sign of a cost; x is a similarity.) Channels that start alike stay alike, so one of each kind is kept. With
+    K' = 1 a row that sums to 1 holds no entry above 1, so there is nothing to share out among channels: plain Sinkhorn. Raises
+    `Problem` unless 1 <= K' < K.
+    """
+    n, k = x.shape[-2:]
+    if not 1 <= chosen < k:
+        raise Problem(f"Of {k} anchors each sample can be given 1 to {k - 1}, not {chosen}; change the number of chosen anchors.")
+    if chosen == 1:
+        return sinkhorn(x, sharpness, iterations, tolerance)
+    taken, other = sharpness * x.double(), damping * sharpness * x.double()             # the log of a channel of each kind
+    rows = lambda channel: channel - channel.logsumexp(-1, keepdim=True)
+    columns = lambda channel: channel - channel.logsumexp(-2, keepdim=True) + math.log(n / k)
+    for _ in range(iterations):
+        before, taken, other = taken, columns(rows(taken)), columns(rows(other))
+        depth = torch.logaddexp(taken + math.log(chosen), other + math.log(k - chosen))
+        taken, other = taken - depth, other - depth
+        if (taken.exp() - before.exp()).abs().sum(-1).max() < tolerance:
+            break
+    return chosen * taken.exp().to(x)
+
+
+# ---- fused Gromov-Wasserstein ------------------------------------------------------------------------------------
+
+class Space(NamedTuple):
+    """Two sets of points as fused Gromov-Wasserstein sees them: distances within each, cost between them."""
+    high: torch.Tensor    # (N, N)
+    low: torch.Tensor     # (M, M)
+    cost: torch.Tensor    # (N, M)
+
+
+def fgw_loss(space, plan, alpha):
+    """(1 - alpha) <M, G> + alpha sum |D_ik - D_jl|^2 G_ij G_kl of a plan G (N, M), as printed for K-MaT."""
+    p, q = plan.sum(1), plan.sum(0)
+    structure = p @ space.high.square() @ p + q @ space.low.square() @ q - 2 * (space.high @ plan @ space.low * plan).sum()
+    return (1 - alpha) * (space.cost * plan).sum() + alpha * structure
+
+
+def fgw_plan(space, alpha=0.1, epsilon=0.1, iterations=100, starts=3, seed=0):
+    """The coupling (N, M) of uniform weights that minimises `fgw_loss` - epsilon * entropy; epsilon 0: without entropy.
+
+    The problem is not convex: it is solved from the product of the weights, from the diagonal (where N = M), and from random plans, and
+    the best of `starts` solutions is returned. Detached, on the device of the space.
+    """
+    import ot
+    m, high, low = (t.detach().cpu().double().numpy() for t in (space.cost, space.high, space.low))
+    solve = {"loss_fun": "square_loss", "alpha": alpha, "symmetric": True}
+    found = []
+    for start in _starts(*m.shape, starts, seed):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")                     # POT remarks on Sinkhorn loops that end at their limit
+            plan = (ot.gromov.entropic_fused_gromov_wasserstein(m, high, low, epsilon=epsilon, max_iter=iterations, G0=start,
+                                                                numItermax=iterations, stopThr=1e-7, **solve) if epsilon
+                    else ot.gromov.fused_gromov_wasserstein(m, high, low, G0=start, **solve))
+        entropy = -(plan * np.log(np.maximum(plan, 1e-300))).sum()
+        loss = float(fgw_loss(Space(*map(torch.as_tensor, (high, low, m))), torch.as_tensor(plan), alpha))
+        found.append((loss - epsilon * entropy, plan))
+    return torch.as_tensor(min(found, key=lambda pair: pair[0])[1]).to(space.cost)
+
+
+def _starts(n, m, count, seed):
+    """Plans (n, m) with uniform marginals to start from."""
+    from ot import emd
+    p, q, rng = np.full(n, 1 / n), np.full(m, 1 / m), np.random.default_rng([seed, n, m])
+    yield np.outer(p, q)
+    if n == m and count > 1:
+        yield np.eye(n) / n
+    for _ in range(count - 1 - (n == m)):
+        yield emd(p, q, rng.random((n, m)))
+
+
+def fgw(high, low, alpha=0.1, epsilon=0.1, iterations=100, starts=3):
+    """K-MaT's alignment loss of class embeddings high and low (C, D), a scalar whose gradient reaches `low` alone.
+
+    The plan is held fixed in the gradient, which by the envelope theorem is then that of the minimised entropic objective.
+    """
+    high = high.detach()
+    distance = lambda a, b: torch.cdist(a, b, compute_mode="donot_use_mm_for_euclid_dist")
+    space = Space(distance(high, high), distance(low, low), (high[:, None] - low[None]).square().sum(2))
+    return fgw_loss(space, fgw_plan(space, alpha, epsilon, iterations, starts), alpha)
