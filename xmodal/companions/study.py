@@ -13,17 +13,21 @@ from ..record import atomic, environment, sha256, write_json
 log = logging.getLogger(__name__)
 
 
-def fit(modules, objective, n, epochs, batch, lr, seed, weight_decay=0.0):
+def fit(modules, objective, n, epochs, batch, lr, seed, weight_decay=0.0, optimiser=torch.optim.Adam, schedule=None):
     """Adam over shuffled batches of n rows. objective(rows) -> dict of scalar terms, whose sum is minimised.
+
+    optimiser: a torch optimiser's class; schedule(epoch) -> factor on the learning rate.
 
     modules: one nn.Module or a list; only their parameters are touched. A last batch of one row is left out. Returns the history, a
     DataFrame with the mean of every term a epoch. Raises `Problem` where the loss is not finite.
     """
     modules = torch.nn.ModuleList([modules] if isinstance(modules, torch.nn.Module) else modules).train()
-    optimiser = torch.optim.Adam([p for p in modules.parameters() if p.requires_grad], lr=lr, weight_decay=weight_decay)
+    optimiser = optimiser([p for p in modules.parameters() if p.requires_grad], lr=lr, weight_decay=weight_decay)
     rng, history = np.random.default_rng([seed, 1]), []
     for epoch in range(epochs):
         order, seen = rng.permutation(n), []
+        for group in optimiser.param_groups:
+            group["lr"] = lr * (schedule(epoch) if schedule else 1)
         for start in range(0, n, batch):
             rows = order[start:start + batch]
             if len(rows) < 2:
