@@ -5,7 +5,8 @@ import numpy as np
 from . import CLASSES, MM, STYLE, WIDTH, caption, letter, nothing, read, save
 
 METHODS = {"zero-shot": "zero-shot", "coop": "CoOp", "kgcoop": "KgCoOp", "cocoop": "CoCoOp", "biomedcoop": "BiomedCoOp", "kmat": "K-MaT"}
-SWITCHES = {"1": "", "2": "CSC", "3": "CSC MSC", "4": "CSC MSC fgw", "5": "CSC MSC anc", "6": "MSC anc fgw", "7": "CSC anc fgw", "8": "CSC MSC anc fgw"}
+SWITCHES = {"1": "none", "2": "CSC", "3": "CSC MSC", "4": "CSC MSC fgw", "5": "CSC MSC anc", "6": "MSC anc fgw", "7": "CSC anc fgw",
+            "8": "CSC MSC anc fgw"}
 ENDS = {"high": ("high end", "#0072B2", "o"), "low": ("low end", "#D55E00", "s"), "h": ("harmonic mean", "#000000", "D")}
 COLOURS = (CLASSES[0], CLASSES[1], CLASSES[3], CLASSES[2], "#CC79A7", "#999999")
 

@@ -1,4 +1,4 @@
-"""K-MaT: prompts learned on a high-end modality that also read a low-end one, of which no picture is ever trained on (Zeng and Albarqouni 2026).
+"""K-MaT: prompts learned on a high-end modality that also read a low-end one, of which no picture is trained on (Zeng, Albarqouni 2026).
 
 Class embeddings w (2, C, D) of both modalities come from soft prompts through the frozen text encoder of `frozen.ImageText`:
 
@@ -226,8 +226,8 @@ def table_of(runs, model_name):
 def fig2a(with_fgw, without, classes, seed=42):
     """Fig. 2 a: t-SNE of the class embeddings of runs with and without L_fgw. Columns run, end, class, name, seed, x, y."""
     from openTSNE import TSNE
-    parts = [t["embeddings"].assign(run=name, seed=s) for name, runs in (("with", with_fgw), ("without", without)) for s, t in runs.items()]
-    table = pd.concat(parts, ignore_index=True)
+    parts = {(name, s): t["embeddings"] for name, runs in (("with", with_fgw), ("without", without)) for s, t in runs.items()}
+    table = pd.concat(parts, names=["run", "seed"]).reset_index(["run", "seed"]).reset_index(drop=True)
     z = table.filter(regex=r"^d\d+$").to_numpy()
     xy = np.asarray(TSNE(perplexity=min(10, (len(z) - 1) / 3), initialization="pca", random_state=seed, n_jobs=1).fit(z))
     names = [classes[c] for c in table["class"]]
