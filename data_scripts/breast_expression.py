@@ -28,7 +28,8 @@ def load(name):
     try:
         return readers[name]()
     except ImportError as error:
-        raise Problem(f"{name} comes with the package {error.name}, which is GPL and not installed; install the project with its test extra.") from None
+        raise Problem(f"{name} comes with the package {error.name}, which is GPL and not installed; install the project with its "
+                      "test extra.") from None
 
 
 def _desmedt():

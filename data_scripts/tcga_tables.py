@@ -71,7 +71,8 @@ def cohort(root, project, encoder, **how):
     root = Path(root)
     clinical, matrix, slides = tcga.clinical(root), expression(_one(root)), tcga.index(root / "slides")
     known = clinical.assign(subtype=subtypes(clinical, project)).query("days > 0 and subtype >= 0")
-    first = slides[slides.study.isin(known.index) & slides.study.isin(matrix.index)].drop_duplicates("study").set_index("study").sort_index()
+    complete = slides[slides.study.isin(known.index) & slides.study.isin(matrix.index)]
+    first = complete.drop_duplicates("study").set_index("study").sort_index()
     if not len(first):
         raise Problem(f"No patient in {root} has a slide, expression, a subtype of {project} and survival.")
     log.warning("%d of %d patients of %s are complete.", len(first), slides.study.nunique(), root)
@@ -107,8 +108,9 @@ def regions(folder):
     `region` of the hospital, by patient. The table's own names are E for the event and T for days. Patients of hospitals that
     centers.csv does not list, and those without time, are left out and counted in `.attrs["exclusions"]`."""
     table = _table(Path(folder) / "brca.csv", ("pid", "E", "T"), index_col=False).set_index("pid")
-    places = _table(Path(folder) / "centers.csv", ("TSS Code", "Region"), keep_default_na=False).drop_duplicates("TSS Code").set_index("TSS Code").Region
-    found = table.drop(columns=["E", "T"]).assign(time=table["T"] / MONTH, event=table["E"].astype(int), region=table.index.str[5:7].map(places))
+    places = _table(Path(folder) / "centers.csv", ("TSS Code", "Region"), keep_default_na=False).drop_duplicates("TSS Code")
+    region = table.index.str[5:7].map(places.set_index("TSS Code").Region)
+    found = table.drop(columns=["E", "T"]).assign(time=table["T"] / MONTH, event=table["E"].astype(int), region=region)
     reason = np.where(found.region.isna(), "its hospital is not listed", np.where(found.time > 0, "", "it has no time"))
     kept = found[reason == ""]
     kept.attrs["exclusions"] = [(p, r) for p, r in zip(found.index, reason) if r]

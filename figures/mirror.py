@@ -75,7 +75,8 @@ def factors(ax, table, side):
         return nothing(ax, "no trainings")
     for k, (kind, colour) in enumerate(KINDS.items()):
         ax.barh(np.arange(len(rows)) + 0.26 * (k - 1), rows[kind].clip(lower=0), height=0.24, color=colour, label=kind)
-    ax.set(yticks=range(len(rows)), xlim=(0, 1), xlabel="R² of a linear probe", title={"slide": "Slide embedding", "rna": "RNA embedding"}[side])
+    title = {"slide": "Slide embedding", "rna": "RNA embedding"}[side]
+    ax.set(yticks=range(len(rows)), xlim=(0, 1), xlabel="R² of a linear probe", title=title)
     ax.set_yticklabels(rows.method, fontsize=5.5)
     ax.invert_yaxis()
     return ax
@@ -96,25 +97,29 @@ def _figure(name, tables, height, panels, note="", **grid):
 
 def draw_fig3():
     a, b = read("mirror_fig3a"), read("mirror_fig3b")
-    return _figure("mirror_fig3", [a, b], 75, [("a", lambda ax: fig3a(ax, a)), ("b", lambda ax: fig3b(ax, b))], gridspec_kw={"width_ratios": [2.4, 1]})
+    panels = [("a", lambda ax: fig3a(ax, a)), ("b", lambda ax: fig3b(ax, b))]
+    return _figure("mirror_fig3", [a, b], 75, panels, gridspec_kw={"width_ratios": [2.4, 1]})
 
 
 def draw_fig4():
     a, b = read("mirror_fig4a"), read("mirror_fig4b")
     cases = [g for _, g in a.groupby("patient", sort=False)] if len(a) else [a]
     panels = [(k, lambda ax, g=g: fig4(ax, g)) for k, g in zip("ab", cases)] + [("c", lambda ax: fig4_all(ax, b))]
-    return _figure("mirror_fig4", [a, b], 62, panels, "Outlined: patches of the tumour, which training never saw. Each case is the median one of its subtype.")
+    note = "Outlined: patches of the tumour, which training never saw. Each case is the median one of its subtype."
+    return _figure("mirror_fig4", [a, b], 62, panels, note)
 
 
 def draw_fig5():
     table = read("mirror_fig5")
-    return _figure("mirror_fig5", [table], 70, [("a", lambda ax: fig5(ax, table, "TANGLE")), ("b", lambda ax: fig5(ax, table, "MIRROR"))])
+    panels = [(k, lambda ax, m=m: fig5(ax, table, m)) for k, m in zip("ab", ("TANGLE", "MIRROR"))]
+    return _figure("mirror_fig5", [table], 70, panels)
 
 
 def draw_factors():
     table = read("mirror_factors")
-    return _figure("mirror_factors", [table], 80, [("a", lambda ax: factors(ax, table, "slide")), ("b", lambda ax: factors(ax, table, "rna"))],
-                   "Ridge regression of known factors on the embeddings of unseen patients; below 0 is drawn as 0.")
+    panels = [(k, lambda ax, s=s: factors(ax, table, s)) for k, s in zip("ab", ("slide", "rna"))]
+    note = "Ridge regression of known factors on the embeddings of unseen patients; below 0 is drawn as 0."
+    return _figure("mirror_factors", [table], 80, panels, note)
 
 
 def draw():

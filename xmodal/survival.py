@@ -77,7 +77,7 @@ class DiscreteHazard:
 # ---- proportional hazards ----------------------------------------------------------------------------------------
 
 def cox_loss(risk, time, event):
-    """torchsurv's negative log partial likelihood a patient (Efron's ties): log hazards (N,), times and events as tensors. 0 without events."""
+    """torchsurv's negative log partial likelihood a patient, Efron's ties: log hazards, times, events, tensors (N,). No event: 0."""
     from torchsurv.loss.cox import neg_partial_log_likelihood
     if not event.any():
         return risk.sum() * 0

@@ -41,14 +41,15 @@ def select(expression, label, curated=CURATED, seed=42, step=0.1, least=10):
     chosen = RFECV(model, step=step, cv=folds, min_features_to_select=min(least, expression.shape[1])).fit(scaled, label).support_
     lacking = set(curated) - set(expression)
     if lacking:
-        log.warning("%d of %d curated genes are not in the expression matrix: %s.", len(lacking), len(curated), ", ".join(sorted(lacking)[:5]))
+        log.warning("%d of %d curated genes are not in the matrix: %s.", len(lacking), len(curated), ", ".join(sorted(lacking)[:5]))
     return list(expression.columns[chosen | expression.columns.isin(curated)])
 
 
 def check(expression):
     """`expression` if it can be read; raises `Problem` for a gene that is there twice and for a value that is not finite."""
     if expression.columns.has_duplicates:
-        raise Problem(f"The gene {expression.columns[expression.columns.duplicated()][0]} has two columns in the expression matrix; keep one.")
+        twice = expression.columns[expression.columns.duplicated()][0]
+        raise Problem(f"The gene {twice} has two columns in the expression matrix; keep one.")
     bad = ~np.isfinite(expression.to_numpy(float)).all(0)
     if bad.any():
         raise Problem(f"The gene {expression.columns[bad][0]} has values that are not finite; drop it or fill them in.")
@@ -59,6 +60,6 @@ def take(expression, genes):
     """The columns `genes` of a matrix, in this order. Raises `Problem` that names the genes it lacks."""
     lacking = [g for g in genes if g not in expression.columns]
     if lacking:
-        raise Problem(f"The expression matrix lacks {len(lacking)} of the {len(genes)} genes that the model reads, among them {lacking[0]}; "
-                      "add them, or choose genes and train again.")
+        raise Problem(f"The expression matrix lacks {len(lacking)} of the {len(genes)} genes that the model reads, among them "
+                      f"{lacking[0]}; add them, or choose genes and train again.")
     return check(expression[genes])

@@ -45,13 +45,13 @@ class Settings:
 SETTINGS = {
     "lesson": Settings(width=32, heads=2, landmarks=8, patches=25, gene_tokens=8, depth=1, latent=8, centres=32, mask=0.75, tau=0.1,
                        epochs=25, batch=64, lr=3e-3),
-    "paper": Settings(width=512, heads=8, landmarks=256, patches=2048, gene_tokens=64, depth=2, latent=128, centres=3000, mask=0.75, tau=0.07,
-                      epochs=100, batch=16, lr=2e-5),
+    "paper": Settings(width=512, heads=8, landmarks=256, patches=2048, gene_tokens=64, depth=2, latent=128, centres=3000, mask=0.75,
+                      tau=0.07, epochs=100, batch=16, lr=2e-5),
 }
 
 
 class RNAEncoder(nn.Module):
-    """Expression (B, G) -> T (B, D) and gene tokens (B, K, D): a linear embedding read as K tokens, a learnable gene token, a Transformer."""
+    """Expression (B, G) -> T (B, D) and tokens (B, K, D): a linear embedding read as K tokens, a learnable gene token, a Transformer."""
 
     def __init__(self, genes, width, heads, tokens, depth):
         super().__init__()
@@ -192,7 +192,7 @@ def rna_arm(expression, time, event, settings, seed=42, device="cpu"):
 
 
 def _cox_encoder(z, time, event, train, settings, seed, device):
-    z, time, event = (torch.as_tensor(v, dtype=torch.float32, device=device) for v in (z, time, event))
+    z, time, event = (torch.tensor(v, dtype=torch.float32, device=device) for v in (z, time, event))
     model = nn.ModuleList([RNAEncoder(z.shape[1], settings.width, settings.heads, settings.gene_tokens, settings.depth),
                            nn.Linear(settings.width, 1)]).to(device)
     risk = lambda rows: model[1](model[0](z[rows])[0]).squeeze(1)
@@ -204,7 +204,8 @@ def _cox_encoder(z, time, event, train, settings, seed, device):
 
 def c_index(arm, which, n=1000):
     """`stats.Interval` of the concordance of `rna_arm`'s column `which`: of pairs within a fold, patients resampled."""
-    pairs = lambda y, p: np.nanmean([concordance(y[f, 0], y[f, 1], p[f]) for f in (y[:, 2] == k for k in np.unique(arm.fold))])
+    inside = lambda y: (y[:, 2] == k for k in np.unique(arm.fold))
+    pairs = lambda y, p: np.nanmean([concordance(y[f, 0], y[f, 1], p[f]) for f in inside(y)])
     return bootstrap(pairs, arm[["time", "event", "fold"]].to_numpy(float), arm[which].to_numpy(), n=n)
 
 
@@ -213,8 +214,8 @@ def c_index(arm, which, n=1000):
 ABLATIONS = {   # what is trained -> its terms; the first four are the rows of Table III
     "alignment": ("align",), "alignment, retention": ("align", "retention"), "alignment, clustering": ("align", "style", "cluster"),
     "MIRROR": TERMS,
-    "no alignment": TERMS[1:], "no style": ("align", "retention", "cluster"), "no cluster": ("align", "retention", "style"),
-    "retention as printed": TERMS,
+    "retention": ("retention",), "no alignment": TERMS[1:], "no style": ("align", "retention", "cluster"),
+    "no cluster": ("align", "retention", "style"), "retention as printed": TERMS,
 }
 BASELINES = ("ABMIL", "PORPOISE", "linear", "TANGLE")
 FEW = 10               # patients a class, or a time bin, of the few-shot setting
@@ -248,8 +249,8 @@ def one(name, inputs, cohort, train, test, settings, seed):
     z, model = ({}, None) if name in ("ABMIL", "PORPOISE") else embeddings(name, inputs, train, settings, seed)
     tables = {"tasks": tasks(name, z, inputs, cohort, train, test, settings, seed)}
     if z and cohort.factors:
-        tables["factors"] = pd.DataFrame([(side, factor, r2) for side in z for factor, r2 in recovered(z[side], cohort.factors, train, test).items()],
-                                         columns=["side", "factor", "r2"])
+        found = [(side, *pair) for side in z for pair in recovered(z[side], cohort.factors, train, test).items()]
+        tables["factors"] = pd.DataFrame(found, columns=["side", "factor", "r2"])
     if name in ("MIRROR", "TANGLE"):
         tables["rna"] = pd.DataFrame(z["rna"][test]).assign(patient=cohort.patient[test], subtype=cohort.subtype[test])
     if name == "MIRROR":
@@ -267,7 +268,7 @@ def study(cohort, names, settings, seed, folder, which=range(5), device="cpu"):
     for k, (train, test) in enumerate(folds(cohort, seed)):
         inputs = functools.cache(lambda: prepare(cohort, train, settings, seed, device))     # only if something is still to be trained
         for name in names if k in which else ():
-            config = {"method": name, "fold": k, "seed": seed, "patients": len(cohort), "settings": asdict(settings)}
+            config = {"method": name, "fold": k, "seed": seed, "cohort": cohort.digest(), "settings": asdict(settings)}
             tables = kept(folder / name.replace(", ", "_").replace(" ", "_") / f"fold_{k}", config,
                           lambda: one(name, inputs(), cohort, train, test, settings, seed))
             for table, rows in tables.items():

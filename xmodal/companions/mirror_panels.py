@@ -27,15 +27,15 @@ def fig3b(cohort, genes, most=10):
 
 
 def fig4(cohort, attention):
-    """Attention of the median case: of each subtype the patient whose AUC of attention for tumour patches is the median.
-    attention: the study's table. Columns patient, subtype, auc, patch, attention, tumour; patches row by row of a square grid."""
+    """Attention of the median case: of each subtype the patient whose AUC of attention for tumour patches is the median, and the AUC of
+    every patient. attention: the study's table. Columns patient, subtype, auc, patch, tumour, attention; patches row by row of a grid."""
     seen = attention.set_index("patient").drop(columns=["method", "fold"])
     number = {name: i for i, name in enumerate(cohort.patient)}
     found = pd.DataFrame([(p, cohort.subtype[number[p]], auc(cohort.tumour[number[p]], row.to_numpy())) for p, row in seen.iterrows()],
                          columns=["patient", "subtype", "auc"])
     cases = [g.sort_values(["auc", "patient"]).iloc[len(g) // 2] for _, g in found.groupby("subtype")]
-    parts = [pd.DataFrame({"patient": c.patient, "subtype": c.subtype, "auc": c.auc, "patch": range(seen.shape[1]),
-                           "attention": seen.loc[c.patient].to_numpy(float), "tumour": cohort.tumour[number[c.patient]].astype(int)}) for c in cases]
+    parts = [pd.DataFrame({"patient": c.patient, "subtype": c.subtype, "auc": c.auc, "patch": range(seen.shape[1]), "tumour":
+                           cohort.tumour[number[c.patient]].astype(int), "attention": seen.loc[c.patient].to_numpy(float)}) for c in cases]
     return pd.concat(parts, ignore_index=True), found
 
 
@@ -46,13 +46,14 @@ def fig5(rna, fold=0, seed=42):
     for method, rows in rna[rna.fold == fold].groupby("method"):
         z = rows.drop(columns=["patient", "subtype", "method", "fold"]).to_numpy()
         xy = umap.UMAP(n_neighbors=15, metric="cosine", random_state=seed, n_jobs=1).fit_transform(z)
-        parts.append(pd.DataFrame({"method": method, "subtype": rows.subtype.to_numpy(), "silhouette": silhouette(z, rows.subtype), "x": xy[:, 0], "y": xy[:, 1]}))
+        parts.append(pd.DataFrame({"method": method, "subtype": rows.subtype.to_numpy(), "silhouette": silhouette(z, rows.subtype),
+                                   "x": xy[:, 0], "y": xy[:, 1]}))
     return pd.concat(parts, ignore_index=True)
 
 
 def recovery(factors):
     """What each training kept: method, side and the R2 of shared, private, nuisance and other factors, averaged over folds."""
-    r2 = factors.groupby(["method", "side", "factor"]).r2.mean().unstack()
+    r2 = factors.groupby(["method", "side", "factor"], sort=False).r2.mean().unstack()
     rows = [(method, side, row["shared"], row[PRIVATE[side]], row[NUISANCE[side]]) for (method, side), row in r2.iterrows()]
     return pd.DataFrame(rows, columns=["method", "side", "shared", "private", "nuisance"])
 

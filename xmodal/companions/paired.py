@@ -8,6 +8,7 @@ kept has a right answer:
     arrangement      how the two cell kinds of a tumour lie to each other: only the grid shows it, no bag does
     stain, batch     nuisance: large in one modality, and nothing depends on them
 """
+import hashlib
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,6 +42,11 @@ class Cohort:
     def __len__(self):
         return len(self.patient)
 
+    def digest(self):
+        """Hexadecimal sha256 of names, bags, expression and outcomes: says whether two cohorts are one."""
+        parts = [self.expression.to_numpy(float), self.time, self.event, self.subtype, self.pam50, *self.bags]
+        return hashlib.sha256("/".join(self.patient).encode() + b"".join(np.ascontiguousarray(p).tobytes() for p in parts)).hexdigest()
+
     def select(self, rows):
         """The patients `rows` (an index array or a boolean mask) as a Cohort."""
         pick = lambda v: v.iloc[rows] if isinstance(v, pd.DataFrame) else v[rows]
@@ -58,8 +64,9 @@ def draw(n, seed=42, side=7, width=24, genes=96, segments=40):
     factors["stain"] = factors["stain"] + np.array([-1.0, 0.0, 1.0])[site, None]      # a site has its stain
     bags, tumour = _slides(rng, factors, side, width)
     time, event = _survival(rng, factors)
-    return Cohort(np.array([f"P{i:04d}" for i in range(n)]), np.array(SITES)[site], bags, tumour, _expression(rng, factors, genes),
-                  _copies(rng, factors, segments), _clinical(rng, factors), factors, _subtype(rng, factors), _pam50(rng, factors), time, event)
+    names = np.array([f"P{i:04d}" for i in range(n)])
+    tables = _expression(rng, factors, genes), _copies(rng, factors, segments), _clinical(rng, factors)
+    return Cohort(names, np.array(SITES)[site], bags, tumour, *tables, factors, _subtype(rng, factors), _pam50(rng, factors), time, event)
 
 
 def _direction(rng, k, d):
@@ -109,7 +116,7 @@ def _clinical(rng, factors):
     positive = lambda x: np.where(x + 0.7 * rng.normal(size=n) > 0, "positive", "negative")
     stage = np.digitize(0.5 * s[:, 2] + rng.normal(size=n), [-0.8, 0.5, 1.3]) + 1
     table = pd.DataFrame({"age": np.round(58 + 12 * factors["age"][:, 0]), "er": positive(s[:, 0]), "pr": positive(s[:, 0]),
-                          "her2": positive(s[:, 1] - 0.8), "stage": stage.astype(float), "nodes": rng.poisson(np.exp(0.4 * s[:, 2])).astype(float)})
+                          "her2": positive(s[:, 1] - 0.8), "stage": stage.astype(float), "nodes": rng.poisson(np.exp(0.4 * s[:, 2])) + 0.0})
     return table.mask(rng.random(table.shape) < 0.1)
 
 

@@ -30,7 +30,8 @@ def frozen_encoder(name="tf_efficientnet_lite0", device="cpu"):
         try:
             model = timm.create_model(name, pretrained=True)
         except (RuntimeError, OSError, ValueError) as error:
-            raise Problem(f"timm has no weights for {name!r} here ({str(error).splitlines()[0]}); choose tf_efficientnet_lite0, or fill timm's cache.") from None
+            raise Problem(f"timm has no weights for {name!r} here ({str(error).splitlines()[0]}); choose tf_efficientnet_lite0, or fill "
+                          "timm's cache.") from None
     model.reset_classifier(0)
     return model.requires_grad_(False).eval().to(device)
 

@@ -35,7 +35,8 @@ def fit(modules, objective, n, epochs, batch, lr, seed, weight_decay=0.0, optimi
             terms = objective(rows)
             loss = sum(terms.values())
             if not torch.isfinite(loss):
-                raise Problem(f"The loss is not finite in epoch {epoch} ({', '.join(terms)}); lower the learning rate, or look for values without bounds.")
+                raise Problem(f"The loss is not finite in epoch {epoch} ({', '.join(terms)}); lower the learning rate, or look for values "
+                              "without bounds.")
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()
