@@ -226,9 +226,9 @@ def table_of(runs, model_name):
 def fig2a(with_fgw, without, classes, seed=42):
     """Fig. 2 a: t-SNE of the class embeddings of runs with and without L_fgw. Columns run, end, class, name, seed, x, y."""
     from openTSNE import TSNE
-    parts = {(name, s): t["embeddings"] for name, runs in (("with", with_fgw), ("without", without)) for s, t in runs.items()}
-    table = pd.concat(parts, names=["run", "seed"]).reset_index(["run", "seed"]).reset_index(drop=True)
-    z = table.filter(regex=r"^d\d+$").to_numpy()
+    parts = [(t["embeddings"], name, s) for name, runs in (("with", with_fgw), ("without", without)) for s, t in runs.items()]
+    table = pd.concat([t[["end", "class"]].assign(run=name, seed=s) for t, name, s in parts], ignore_index=True)
+    z = np.concatenate([t.filter(regex=r"^d\d+$").to_numpy() for t, *_ in parts])
     xy = np.asarray(TSNE(perplexity=min(10, (len(z) - 1) / 3), initialization="pca", random_state=seed, n_jobs=1).fit(z))
     names = [classes[c] for c in table["class"]]
     return table[["run", "end", "class", "seed"]].assign(name=names, x=xy[:, 0], y=xy[:, 1])
