@@ -22,24 +22,21 @@ rule all:
 rule download:
     input: notebook="notebooks/01_download.ipynb"
     output: executed=EXECUTED.format("01_download")
-    threads: 2  # it draws with two processes
     resources: mem_mb=2000
-    shell: RUN
+    shell: RUN + " WORKERS={threads}"
 
 rule preprocess:
     input: rules.download.output, notebook="notebooks/02_preprocess.ipynb"
     output: DATA / "cohort.parquet", executed=EXECUTED.format("02_preprocess")
-    threads: 2
     resources: mem_mb=2000
-    shell: RUN
+    shell: RUN + " WORKERS={threads}"
 
 rule pretrain:
     input: notebook="notebooks/03a_pretrain.ipynb"
     output: RUNS / "pretrained" / "done", executed=EXECUTED.format("03a_pretrain")
-    priority: 1  # every training waits for it
-    threads: 2
-    resources: mem_mb=4000
-    shell: RUN
+    priority: 1  # every training waits for it; the cohort is drawn beside it
+    resources: mem_mb=2500
+    shell: RUN + " WORKERS={threads}"
 
 rule train:  # all methods of one held-out domain and seed
     input: rules.preprocess.output, rules.pretrain.output, notebook="notebooks/03_train.ipynb"

@@ -7,7 +7,7 @@ from functools import partial
 import numpy as np
 import pandas as pd
 import torch
-from fastai.callback.core import Callback
+from fastai.callback.core import Callback, CancelValidException
 from fastai.callback.fp16 import MixedPrecision
 from fastai.callback.progress import ProgressCallback
 from fastai.callback.schedule import combined_cos  # noqa: F401 (importing it gives Learner fit_one_cycle)
@@ -96,12 +96,15 @@ class Select(Callback):
         self.validation, self.images, self.folder = validation, images, folder
         self.best, self.weights, self.history = -1.0, {}, []
 
+    def before_validate(self):
+        raise CancelValidException                           # the loss there serves nothing; the AUC is read below
+
     def after_epoch(self):
         if not self.learn.schedule.batches:                  # an epoch that a resumed run skips
             return
-        p = predict(self.model, self.validation, self.images)[0]
+        p = predict(self.model, self.validation, self.images, boxes=False)[0]
         score = np.nanmean([auc(malignant(d.allowed), d.p2 + d.p3) for _, d in p.groupby("domain")])
-        self.history.append({**self.learn.schedule.row(), "valid_loss": float(self.recorder.values[-1][-1]), "valid_auc": score})
+        self.history.append({**self.learn.schedule.row(), "valid_auc": score})
         if score > self.best and self.learn.pct_train >= RAMP[1] - 1e-6:
             self.best, self.weights = score, {k: v.clone() for k, v in self.model.state_dict().items()}
         if self.folder:
@@ -198,7 +201,7 @@ def pretrain(profile, folder, seed=7, progress=False):
     table = load(folder / "cohort.parquet")
     held_back = np.random.default_rng(seed).permutation(table.patient.unique())[:table.patient.nunique() // 5]
     fold = table.assign(split=np.where(table.patient.isin(held_back), "validation", "train"))
-    seed_everything(seed, threads=torch.get_num_threads())
+    seed_everything(seed)
     learn = learner(profile, "erm", fold, Images(folder), seed)
     history = fit(learn, profile.pretrain_epochs, progress=progress)
     with atomic(out / "model.safetensors") as path:

@@ -9,10 +9,11 @@ from .loaders import sweep
 from .stats import dice, iou
 
 @torch.no_grad()
-def predict(model, table, images, condition="source"):
+def predict(model, table, images, condition="source", boxes=True):
     """What a model in evaluation mode says of the rows of `table`: (predictions, embeddings), see `record.PREDICTIONS`.
 
-    Patients with both modalities also get a joint prediction (modality "both"), from the means of their features.
+    Patients with both modalities also get a joint prediction (modality "both"), from the means of their features. Without
+    `boxes` the columns of lesion boxes and overlaps stay NaN: model selection does not look at them.
     """
     model.eval()
     device, rows, features = next(model.parameters()).device, [], []
@@ -21,7 +22,7 @@ def predict(model, table, images, condition="source"):
         out = model({modality: x[modality].to(device)})
         features.append(out[modality].z.float().cpu())
         found = describe(part, out[modality], out["cutpoints"])
-        if modality == MAMMOGRAPHY:
+        if modality == MAMMOGRAPHY and boxes:
             found = found.assign(**boxes_and_overlap(out[modality].mask.sigmoid().float().cpu().numpy(), part, images))
         rows.append(found.assign(modality=modality))
     predictions = pd.concat(rows, ignore_index=True)
