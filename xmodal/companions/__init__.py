@@ -18,6 +18,7 @@ Each file imports from the rooms of `xmodal` and from those above it in this lis
     mirror_panels  the tables of its figures
     reporter     a report decoder: vocabulary, greedy and beam search
     rfpmss       RFPMSS: anchors that keep each modality's structure, reports as supervision
+    rfpmss_study  its runs: retrieval, reports, attention, anchors; tables of its panels
     fusion       loosely coupled fusion: modalities come and go without retraining
     fusion_study  every subset of modalities; survival of held-out regions
 
