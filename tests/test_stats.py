@@ -1,10 +1,11 @@
-"""stats and readers: published values, closed forms, and what must not change an answer."""
+"""stats: published values, closed forms, libraries beside ours, and what must not change an answer."""
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-from scipy.stats import t
+from scipy import stats as dist
+from sklearn import metrics
 from sklearn.metrics import roc_auc_score
 
 from xmodal import stats
@@ -43,10 +44,50 @@ def test_undefined_is_nan_and_bad_input_is_a_problem():
     assert np.isnan(stats.average_precision([0, 0], [0.2, 0.3]))
     assert np.isnan(stats.youden([0, 0], [0.1, 0.2]).threshold)
     assert np.isnan(stats.delong([0, 1, 1], [0.1, 0.2, 0.3], [0.1, 0.2, 0.3]).p)
-    assert np.isnan(stats.ece([], [])) and np.isnan(stats.net_benefit([], [], 0.2))
-    for y, p in [([0, 1], [0.1]), ([0, 2], [0.1, 0.2]), ([0, 1], [0.1, NAN]), ([0, NAN], [0.1, 0.2])]:
+    assert np.isnan(stats.delong([], [], []).z)
+
+
+@pytest.mark.parametrize("measure", [stats.auc, stats.average_precision, stats.pr_trapezoid, stats.accuracy, stats.f1, stats.sensitivity,
+                                     stats.specificity, stats.youden, lambda y, p: stats.delong(y, p, p),
+                                     lambda y, p: stats.delong(y, [.1, .2], p)])
+def test_bad_scores_are_a_problem(measure):
+    for y, p in [([0, 1], [0.1]), ([0, 2], [0.1, 0.2]), ([0, 1], [0.1, NAN]), ([0, NAN], [0.1, 0.2]), ([[0, 1]], [[0.1, 0.2]])]:
         with pytest.raises(Problem):
-            stats.auc(y, p)
+            measure(y, p)
+
+
+def test_two_areas_under_the_precision_recall_curve(cohort):
+    y, p, _ = cohort
+    precision, recall, _ = metrics.precision_recall_curve(y, p)
+    assert stats.average_precision(y, p) == pytest.approx(metrics.average_precision_score(y, p))
+    assert stats.pr_trapezoid(y, p) == pytest.approx(metrics.auc(recall, precision))
+    # positive above negative above positive: steps 1/2 * 1 + 1/2 * 2/3; the trapezoid goes over (1/2, 1), (1/2, 1/2), (1, 2/3)
+    assert stats.average_precision([1, 0, 1], [.9, .5, .1]) == pytest.approx(5 / 6)
+    assert stats.pr_trapezoid([1, 0, 1], [.9, .5, .1]) == pytest.approx(1 / 2 + 7 / 24)
+    # all tied: one step at the prevalence; the trapezoid from (0, 1) flatters
+    assert stats.average_precision([1, 0, 0, 0], [.5] * 4) == .25 and stats.pr_trapezoid([1, 0, 0, 0], [.5] * 4) == .625
+    assert np.isnan(stats.pr_trapezoid([0, 0], [.1, .2])) and np.isnan(stats.pr_trapezoid([], []))
+
+
+@pytest.mark.parametrize("threshold", [.3, .5])
+def test_calls_at_a_threshold_are_those_of_scikit_learn(cohort, threshold):
+    y, p, _ = cohort
+    called = p >= threshold
+    assert stats.accuracy(y, p, threshold) == pytest.approx(metrics.accuracy_score(y, called))
+    assert stats.f1(y, p, threshold) == pytest.approx(metrics.f1_score(y, called))
+    assert stats.sensitivity(y, p, threshold) == pytest.approx(metrics.recall_score(y, called))
+    assert stats.specificity(y, p, threshold) == pytest.approx(metrics.recall_score(1 - y, ~called))
+
+
+def test_calls_where_a_class_is_missing():
+    assert np.isnan(stats.accuracy([], [])) and np.isnan(stats.f1([0, 0], [.1, .2])) and stats.f1([0, 0], [.1, .9]) == 0
+    assert np.isnan(stats.sensitivity([0, 0], [.1, .9])) and stats.specificity([0, 0], [.1, .9]) == .5
+    assert np.isnan(stats.specificity([1, 1], [.1, .9])) and stats.sensitivity([1, 1], [.1, .5]) == .5   # the threshold is positive
+
+
+def test_infinite_scores_tie_too():
+    inf = float("inf")
+    assert stats.auc([0, 1, 0, 1], [-inf, -inf, inf, inf]) == .5 and stats.auc([0, 1], [-inf, inf]) == 1
 
 
 @needs_reference
@@ -88,7 +129,10 @@ def test_concordance_sign_censoring_and_ties():
     assert stats.concordance([1, 2, 3], [1, 1, 1], [5, 5, 5]) == .5
     assert stats.concordance([1, 2, 3], [0, 1, 0], [9, 2, 1]) == 1          # the first is censored: one pair left
     assert stats.concordance([2, 2], [1, 0], [2, 1]) == 1                   # censored later than the event of its time
-    assert np.isnan(stats.concordance([2, 2], [1, 1], [2, 1]))
+    assert np.isnan(stats.concordance([2, 2], [1, 1], [2, 1])) and np.isnan(stats.concordance([], [], []))
+    for bad in (([1, NAN], [1, 1], [1, 2]), ([1, 2], [1, NAN], [1, 2]), ([1, 2], [1, 2], [1, 2]), ([1, 2], [1], [1, 2])):
+        with pytest.raises(Problem):
+            stats.concordance(*bad)
 
 
 # ---- intervals and comparisons -----------------------------------------------------------------------------------
@@ -128,8 +172,46 @@ def test_bootstrap_skips_and_counts_degenerate_resamples():
     i = stats.bootstrap(stats.auc, [0, 1], [.2, .8], n=1000)
     assert 400 < i.skipped < 600 and (i.low, i.high) == (1, 1)              # half of the draws hold one class
     assert np.isnan(stats.bootstrap(stats.auc, [1, 1], [.2, .8], n=10).low)
+    for bad in (([], []), ([0, 1], [.1]), ([0, 1], [.1, .2], [1]), ([0, 1], [.1, .2], ["a", None]), ([0, 1], [.1, .2], [0, NAN])):
+        with pytest.raises(Problem):
+            stats.bootstrap(stats.auc, *bad)
     with pytest.raises(Problem):
-        stats.bootstrap(stats.auc, [], [])
+        stats.bootstrap(stats.auc, [0, 1], [.1, .2], method="basic")
+
+
+def test_bca_interval_is_that_of_scipy_on_the_same_resamples(cohort):
+    y, p, patient = cohort
+    names, group = np.unique(patient, return_inverse=True)
+    draws = np.random.default_rng(42).multinomial(len(names), np.full(len(names), 1 / len(names)), size=300)
+    rows = lambda people: np.concatenate([np.flatnonzero(group == g) for g in people])
+    metric = lambda y, p: stats.sensitivity(y, p, .4)
+    of = lambda people: metric(y[rows(people)], p[rows(people)])
+    resampled = np.array([of(np.repeat(np.arange(len(names)), d)) for d in draws])
+    known = type("Known", (), {"bootstrap_distribution": resampled})
+    theirs = dist.bootstrap((np.arange(len(names)),), of, n_resamples=0, method="BCa", vectorized=False, bootstrap_result=known)
+    ours = stats.bootstrap(metric, y, p, patient, n=300, method="bca")
+    assert (ours.low, ours.high) == pytest.approx(tuple(theirs.confidence_interval), rel=1e-12)
+    assert ours[1:3] != stats.bootstrap(metric, y, p, patient, n=300)[1:3]
+
+
+def test_bca_at_once_equals_one_by_one_and_does_not_see_the_order(cohort):
+    y, p, patient = cohort
+    order, bca = np.random.default_rng(1).permutation(len(y)), dict(n=50, method="bca")
+    fast = stats.bootstrap(stats.auc, y, p, patient, **bca)
+    assert fast == pytest.approx(stats.bootstrap(lambda y, p: stats.auc(y, p), y, p, patient, **bca), abs=1e-12)
+    assert fast == pytest.approx(stats.bootstrap(stats.auc, y[order], p[order], patient[order], **bca), abs=1e-12)
+
+
+def test_bca_of_a_skewed_mean_leans_to_its_tail():
+    values = np.random.default_rng(0).exponential(size=60)
+    plain, bca = (stats.bootstrap(lambda y, p: p.mean(), np.zeros(60), values, method=m) for m in ("percentile", "bca"))
+    assert bca.low > plain.low and bca.high > plain.high and bca.value == plain.value
+
+
+def test_bca_without_spread_is_a_point_and_of_one_patient_nothing():
+    assert stats.bootstrap(stats.auc, [0, 0, 1, 1], [.1, .2, .8, .9], method="bca")[:3] == (1, 1, 1)
+    assert np.isnan(stats.bootstrap(stats.auc, [0, 1], [.2, .8], ["a", "a"], method="bca")[1:3]).all()
+    assert stats.bootstrap(stats.auc, [0, 1], [.2, .8], ["a", "a"])[:3] == (1, 1, 1)
 
 
 def table_2x2(both, only_a, only_b, neither):
@@ -151,6 +233,14 @@ def test_mcnemar_of_approval_ratings():
 def test_mcnemar_of_equal_errors_is_nothing(n, exact):
     result = stats.mcnemar(*table_2x2(5, n, n, 5), exact=exact)
     assert result.p == pytest.approx(1) and (exact or result.statistic == 0)
+
+
+def test_mcnemar_and_kappa_refuse_what_is_missing():
+    for call in (lambda: stats.mcnemar([0, 1], [0, 1], [0]), lambda: stats.mcnemar([0, NAN], [0, 1], [0, 1]),
+                 lambda: stats.kappa([0, 1], [0]), lambda: stats.kappa([0, NAN], [0, 1]), lambda: stats.kappa([0, 1], [1, 0], "cubic"),
+                 lambda: stats.kappa([0., .5], [.5, 0.], "quadratic")):
+        with pytest.raises(Problem):
+            call()
 
 
 def test_weighted_kappa():
@@ -180,104 +270,33 @@ def test_mean_sd():
     assert str(stats.mean_sd([.5])) == "0.500" and str(stats.mean_sd([])) == "–" and str(stats.mean_sd([0, 1])) == "0.500 ± 0.707"
 
 
-# ---- calibration, usefulness, embeddings, overlap ----------------------------------------------------------------
-
-def test_calibration_error():
-    p, y = [.25, .25, .55, .75, .75], [0, 0, 1, 1, 1]
-    assert stats.ece(y, p, bins=2) == pytest.approx(.29)
-    r = stats.reliability(y, p, bins=2)
-    assert np.abs(r.observed - r.predicted).max() == pytest.approx(.3167, abs=1e-4)
-    assert list(r.count) == [2, 3] and np.isnan(stats.reliability([1], [.9], bins=2).observed[0])
-    assert stats.ece([0, 1], [0., 1.]) == 0                                 # 1 belongs to the last bin
-    with pytest.raises(Problem):
-        stats.ece([0, 1], [-2., 3.])
+def test_domain_gap():
+    assert stats.domain_gap(.9, .8) == pytest.approx(.1) and stats.domain_gap(.7, .8) < 0 and np.isnan(stats.domain_gap(NAN, .8))
 
 
-def test_net_benefit_of_treating_all_and_none():
-    y = np.repeat([1, 0], [14, 86])
-    assert stats.net_benefit(y, np.ones(100), .25) == pytest.approx(-.1466667, abs=1e-7)
-    assert stats.net_benefit(y, np.zeros(100), [.1, .25]) == pytest.approx([0, 0])
-    assert stats.net_benefit(y, y, [.1, .5]) == pytest.approx([.14, .14])
-    with pytest.raises(Problem):
-        stats.net_benefit(y, y, 1)
+# ---- what must not change an answer ------------------------------------------------------------------------------
+
+ON_SCORES = {"auc": stats.auc, "average precision": stats.average_precision, "trapezoid": stats.pr_trapezoid, "accuracy": stats.accuracy,
+             "f1": stats.f1, "sensitivity": stats.sensitivity, "specificity": stats.specificity, "youden": stats.youden,
+             "delong": lambda y, p: stats.delong(y, p, p ** 2 - p), "mcnemar": lambda y, p: stats.mcnemar(y, p > .3, p > .6),
+             "kappa": lambda y, p: stats.kappa((3 * p).astype(int), 2 * y, "quadratic"),
+             "concordance": lambda y, p: stats.concordance(p, y, -p ** 2),
+             "silhouette": lambda y, p: stats.silhouette(np.column_stack([p, p ** 2]), y),
+             "davies_bouldin": lambda y, p: stats.davies_bouldin(np.column_stack([p, p ** 2]), y),
+             "pairs": lambda y, p: stats.intra_pair_similarity(np.column_stack([p, y]), np.column_stack([y, p])),
+             "gap": lambda y, p: stats.modality_gap(np.column_stack([p, y]), np.column_stack([y, 2 * p]))}
 
 
-def test_embedding_measures():
-    rng = np.random.default_rng(0)
-    z = rng.normal(size=(20, 5))
-    assert stats.intra_pair_similarity(z, 3 * z) == pytest.approx(1) and stats.intra_pair_similarity(z, -z) == pytest.approx(-1)
-    assert stats.modality_gap(z, 2 * z) == pytest.approx(0)
-    assert stats.modality_gap([[1, 0]], [[-3, 0]]) == pytest.approx(2)
-    tight = np.repeat([[0, 0], [10, 0]], 5, axis=0) + rng.normal(size=(10, 2)) * .01
-    labels = np.repeat([0, 1], 5)
-    assert stats.silhouette(tight, labels) > .99 and stats.davies_bouldin(tight, labels) < .01
-    assert np.isnan(stats.silhouette(tight, np.zeros(10))) and np.isnan(stats.davies_bouldin(tight, np.arange(10)))
+@pytest.mark.parametrize("name", ON_SCORES)
+@pytest.mark.parametrize("seed", range(3))
+def test_order_of_the_cases_does_not_matter(name, seed, cohort):
+    y, p, _ = cohort
+    order = np.random.default_rng(seed).permutation(len(y))
+    assert ON_SCORES[name](y[order], p[order]) == pytest.approx(ON_SCORES[name](y, p), rel=1e-9, abs=1e-9)
 
 
-def test_overlap():
-    assert stats.iou([0, 0, 2, 2], [1, 0, 3, 2]) == pytest.approx(1 / 3)
-    assert stats.iou([0, 0, 1, 1], [2, 2, 3, 3]) == 0 and np.isnan(stats.iou([NAN] * 4, [0, 0, 1, 1]))
-    assert stats.iou(np.zeros((3, 4)), np.ones((3, 4))).shape == (3,)
-    assert stats.dice([1, 1, 0], [0, 1, 1]) == .5 and np.isnan(stats.dice([0, 0], [0, 0]))
-    assert stats.domain_gap(.9, .8) == pytest.approx(.1)
-
-
-# ---- reader studies ----------------------------------------------------------------------------------------------
-
-@needs_reference
-def test_obuchowski_rockette_on_van_dyke():
-    r = stats.obuchowski_rockette(pd.read_csv(REFERENCE / "VanDyke.csv").rename(columns={"treatment": "modality"}))
-    assert (r.var, r.cov1, r.cov2, r.cov3) == pytest.approx((.00080229, .00034661, .00034407, .00023903), abs=5e-9)
-    assert (r.f, r.df, r.p) == pytest.approx((4.4563, 15.26, .05167), rel=1e-3)
-    assert r.difference == pytest.approx(-.04380032, abs=1e-8)
-    assert (r.low, r.high) == pytest.approx((-.08796, .00036), abs=1e-5)
-
-
-def reader_study(noise=1., seed=0, cases=30):
-    rng = np.random.default_rng(seed)
-    grid = pd.MultiIndex.from_product([range(3), list("AB"), range(cases)], names=["reader", "modality", "case"]).to_frame(index=False)
-    grid["truth"] = grid.case % 2
-    return grid.assign(rating=grid.truth + noise * rng.normal(size=len(grid)).round(1))
-
-
-def test_obuchowski_rockette_in_small():
-    frame = reader_study()
-    auc = frame.groupby(["modality", "reader"])[["truth", "rating"]].apply(lambda g: stats.auc(g.truth, g.rating)).unstack()
-    r = stats.obuchowski_rockette(frame)
-    assert r.difference == pytest.approx(auc.loc["A"].mean() - auc.loc["B"].mean())
-    # covariances from the definition: (n - 1)^2 / n times the covariance of the leave-one-case-out AUCs
-    left = np.array([[[stats.auc(g.truth, g.rating) for c in range(30) for g in [frame[(frame.modality == m) & (frame.reader == k)
-                     & (frame.case != c)]]] for k in range(3)] for m in "AB"]).reshape(6, 30)
-    assert r.var == pytest.approx(np.diag(np.cov(left)).mean() * 29 ** 2 / 30)
-    assert r.p == pytest.approx(stats.obuchowski_rockette(frame.sample(frac=1, random_state=1)).p)
-
-
-def test_obuchowski_rockette_never_subtracts_error():
-    """F by its definition, from mean squares by hand; Cov2 - Cov3 counts only where it is positive."""
-    signs = set()
-    for seed in range(6):
-        frame = reader_study(seed=seed)
-        cells = frame.groupby(["modality", "reader"])[["truth", "rating"]].apply(lambda g: stats.auc(g.truth, g.rating)).unstack().to_numpy()
-        gap, r = cells[0] - cells[1], stats.obuchowski_rockette(frame)
-        ms_t, ms_tr = 3 * gap.mean() ** 2 / 2, gap.var(ddof=1) / 2
-        error = ms_tr + 3 * max(r.cov2 - r.cov3, 0)
-        assert r.f == pytest.approx(ms_t / error) and r.df == pytest.approx(2 * (error / ms_tr) ** 2)
-        assert r.high - r.difference == pytest.approx(t.ppf(.975, r.df) * np.sqrt(2 * error / 3))
-        signs.add(r.cov2 > r.cov3)
-    assert signs == {True, False}
-
-
-def test_obuchowski_rockette_refuses_holes():
-    frame = reader_study()
-    for bad in (frame.iloc[1:], frame.drop(columns="case"), frame.assign(truth=0), pd.concat([frame, frame.iloc[:1]])):
-        with pytest.raises(Problem):
-            stats.obuchowski_rockette(bad)
-    same = frame.assign(rating=frame.truth)                                 # everyone perfect: no error to test against
-    assert np.isnan(stats.obuchowski_rockette(same).p)
-
-
-def test_froc_score():
-    fp, tp = [.8, .6], [1, 1, 0, 0, .8, .8, 0]
-    assert stats.froc_score(fp, tp, 4, 2) == pytest.approx(.95833333, abs=1e-8)
-    assert stats.froc_score(fp, tp, 4, 2, at=.25) == .75
-    assert stats.froc_score([], [.9, 0], 2, 5) == .5 and np.isnan(stats.froc_score([], [], 0, 1))
+@pytest.mark.parametrize("name", ["auc", "average precision", "trapezoid"])
+def test_only_the_order_of_the_scores_matters(name, cohort):
+    y, p, _ = cohort
+    assert ON_SCORES[name](y, np.exp(5 * p) - 3) == pytest.approx(ON_SCORES[name](y, p))
+    assert stats.auc(y, -p) == pytest.approx(1 - stats.auc(y, p)) and stats.auc(1 - y, p) == pytest.approx(1 - stats.auc(y, p))

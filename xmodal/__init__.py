@@ -7,8 +7,12 @@ Each file imports only from those above it in this list:
     notebook     the papermill wrapper: parameters checked, failures in one sentence
     doctor       says in words what is wrong with the environment
     cohort       the cohort table: schema, label sets, patient-level splits, leave-one-domain-out
-    readers      several readers reading the same cases; marks on images
+    calibration  probabilities that mean what they say: reliability, decision curves, temperature, conformal sets
+    detection    where the lesion is: overlap, average precision, free-response curves
+    embeddings   how modalities and classes lie in the shared space
+    readers      several readers reading the same cases
     stats        numpy in, small named results out; resampling by patient
+    selection    which run and step counts, without a look at the target
     survival     discrete-time hazards; concordance and Brier score weighted for censoring
     dicom        mammograms as files: grey levels, view, side, pixel spacing
     images       mammograms: pixels in, pixels out; lesion masks

@@ -1,28 +1,23 @@
 """Statistics: numpy in, small named results out; intervals by resampling patients. Scores are higher for class 1.
 
-Undefined results (one class only, nothing to compare) are nan; NaN or ill-shaped input raises `Problem`.
+Undefined results (one class only, nothing to compare) are nan; NaN or ill-shaped input raises `Problem`. The names of
+`calibration`, `detection`, `embeddings` and `readers` are here too.
 """
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
+from scipy import special
 from scipy import stats as dist
 
+from .calibration import (binary, brier, brier_parts, conformal_sets, conformal_threshold, decision_curve, ece, ece_shift,  # noqa: F401
+                          integrated_net_benefit, net_benefit, reliability, temperature)
 from .config import Problem
-from .readers import froc_score, obuchowski_rockette  # noqa: F401  (part of this module's names)
+from .detection import box_average_precision, dice, free_response, froc, froc_score, iou  # noqa: F401
+from .embeddings import davies_bouldin, intra_pair_similarity, modality_gap, silhouette, unit  # noqa: F401
+from .readers import compare_readers, obuchowski_rockette, wafroc_wins  # noqa: F401
 
 NAN = float("nan")
-
-
-def _binary(y, p):
-    """(N,) labels 0/1 as booleans and (N, ...) finite scores, or `Problem`."""
-    y, p = np.asarray(y), np.asarray(p, dtype=float)
-    if y.ndim != 1 or len(y) != len(p):
-        raise Problem(f"Labels {y.shape} and scores {p.shape} do not go together; give one score a label.")
-    if not np.isin(y, (0, 1)).all():
-        raise Problem("Labels must be 0 or 1; drop the rows whose label is open or NaN.")
-    if np.isnan(p).any():
-        raise Problem("Scores hold NaN; drop those rows or find out where they come from.")
-    return y.astype(bool), p
 
 
 # ---- discrimination ----------------------------------------------------------------------------------------------
@@ -30,7 +25,7 @@ def _binary(y, p):
 def _auc_of(y, p, weights):
     """(N,) booleans, (N,) scores, (B, N) row weights -> (B,) AUCs, nan where a class has no weight. Ties count 1/2."""
     order = np.argsort(p, kind="stable")
-    starts = np.flatnonzero(np.diff(p[order], prepend=-np.inf))             # where a new score begins; ties in one step
+    starts = np.flatnonzero(np.append(True, p[order][1:] != p[order][:-1]))  # where a new score begins; ties in one step
     weights = weights[:, order]
     pos = np.add.reduceat(weights * y[order], starts, axis=1)
     neg = np.add.reduceat(weights * ~y[order], starts, axis=1)
@@ -44,7 +39,7 @@ def auc(y, p):
 
     y: (N,) 0/1. p: (N,) scores, or (N, S) the scores of S runs, whose AUCs are averaged.
     """
-    y, p = _binary(y, p)
+    y, p = binary(y, p, runs=True)
     if y.all() or not y.any():
         return NAN
     weights = np.ones((1, len(y)), dtype=np.int64)
@@ -52,10 +47,49 @@ def auc(y, p):
 
 
 def average_precision(y, p):
-    """Area under the precision-recall curve as a sum of steps. Without positives: nan."""
+    """Area under the precision-recall curve as a sum of steps, which ties do not flatter. Without positives: nan."""
     from sklearn.metrics import average_precision_score
-    y, p = _binary(y, p)
+    y, p = binary(y, p)
     return float(average_precision_score(y, p)) if y.any() else NAN
+
+
+def pr_trapezoid(y, p):
+    """Area under the precision-recall curve by the trapezoid rule, which is too high between few scores. Without positives: nan."""
+    from sklearn.metrics import precision_recall_curve
+    y, p = binary(y, p)
+    if not y.any():
+        return NAN
+    precision, recall, _ = precision_recall_curve(y, p)
+    return float(-np.trapezoid(precision, recall))
+
+
+def _called(y, p, threshold):
+    y, p = binary(y, p)
+    return y, p >= threshold
+
+
+def accuracy(y, p, threshold=0.5):
+    """Share of the cases on the right side of the threshold; positive means p >= threshold. No cases: nan."""
+    y, called = _called(y, p, threshold)
+    return float((y == called).mean()) if len(y) else NAN
+
+
+def f1(y, p, threshold=0.5):
+    """Harmonic mean of precision and sensitivity, 2 TP / (2 TP + FP + FN). No positives, neither true nor called: nan."""
+    y, called = _called(y, p, threshold)
+    return float(2 * (y & called).sum() / (y.sum() + called.sum())) if y.any() or called.any() else NAN
+
+
+def sensitivity(y, p, threshold=0.5):
+    """Share of the positives with p >= threshold. Without positives: nan."""
+    y, called = _called(y, p, threshold)
+    return float(called[y].mean()) if y.any() else NAN
+
+
+def specificity(y, p, threshold=0.5):
+    """Share of the negatives with p < threshold. Without negatives: nan."""
+    y, called = _called(y, p, threshold)
+    return float((~called[~y]).mean()) if not y.all() else NAN
 
 
 class DeLong(NamedTuple):
@@ -69,7 +103,8 @@ class DeLong(NamedTuple):
 
 def delong(y, p, q):
     """Compares the AUCs of two scores on the same cases (DeLong 1988). Equal scores: z 0, p 1. Under two of a class: nan."""
-    y, scores = _binary(y, np.column_stack([p, q]))
+    (y, p), (_, q) = binary(y, p), binary(y, q)
+    scores = np.column_stack([p, q])
     m, n = y.sum(), (~y).sum()
     if min(m, n) < 2:
         return DeLong(*[NAN] * 6)
@@ -92,7 +127,7 @@ class Youden(NamedTuple):
 
 def youden(y, p):
     """The threshold with the largest sensitivity + specificity - 1; of equals the highest threshold. One class only: nan."""
-    y, p = _binary(y, p)
+    y, p = binary(y, p)
     if y.all() or not y.any():
         return Youden(NAN, NAN, NAN)
     thresholds = np.unique(p)[::-1]
@@ -108,9 +143,12 @@ def concordance(time, event, risk):
     time: (N,) any unit; event: (N,) 1 seen, 0 censored; risk: (N,) higher means an earlier event. Equal risks count 1/2.
     A censoring at the time of an event is later than it; two events at one time are no pair. No pair: nan.
     """
-    time, event, risk = np.asarray(time, float), np.asarray(event).astype(bool), np.asarray(risk, float)
-    if not (time.shape == event.shape == risk.shape) or np.isnan(time).any() or np.isnan(risk).any():
+    time, event, risk = np.asarray(time, float), np.asarray(event), np.asarray(risk, float)
+    if not (time.shape == event.shape == risk.shape and time.ndim == 1) or np.isnan(time).any() or np.isnan(risk).any():
         raise Problem("time, event and risk must have one shape and no NaN; drop the incomplete rows.")
+    if not np.isin(event, (0, 1)).all():
+        raise Problem("An event is 1 (seen) or 0 (censored); drop the rows where that is open or NaN.")
+    event = event.astype(bool)
     first = event[:, None] & ((time[:, None] < time) | ((time[:, None] == time) & ~event))
     score = (risk[:, None] > risk) + 0.5 * (risk[:, None] == risk)
     return float(score[first].mean()) if first.any() else NAN
@@ -120,31 +158,51 @@ def concordance(time, event, risk):
 
 class Interval(NamedTuple):
     value: float        # on the data as they are
-    low: float          # 2.5th percentile over the resamples
-    high: float         # 97.5th
+    low: float          # 95 % interval
+    high: float
     skipped: int        # resamples on which the metric is not defined (say, one class only); left out of the percentiles
 
 
-def bootstrap(metric, y, p, groups=None, n=1000, seed=42):
-    """95 % percentile interval of metric(y, p) from n resamples, with replacement, of whole groups.
+def _over(metric, y, p, group, counts):
+    """metric(y, p) with group g taken counts[b, g] times: (B, G) -> (B,)."""
+    if metric is auc:                                                       # the same numbers, many resamples at once
+        truth, scores = binary(y, p, runs=True)
+        columns, parts = scores.reshape(len(y), -1).T, np.array_split(counts, 1 + len(counts) * len(y) // 5_000_000)
+        return np.concatenate([np.mean([_auc_of(truth, column, part[:, group]) for column in columns], axis=0) for part in parts])
+    return np.array([metric(y[rows], p[rows]) for rows in (np.repeat(np.arange(len(y)), c[group]) for c in counts)], float)
+
+
+def _bca(value, resampled, left_out):
+    """(2,) percentiles of the resamples that correct for bias and for a spread that changes with the value (Efron 1987)."""
+    bias = special.ndtri(((resampled < value) + 0.5 * (resampled == value)).mean())
+    gaps = np.nanmean(left_out) - left_out[~np.isnan(left_out)]             # one group left out; undefined: not counted
+    skew = (gaps ** 3).sum() / (6 * (gaps ** 2).sum() ** 1.5) if gaps.any() else 0.0
+    shifted = bias + special.ndtri([0.025, 0.975])
+    return 100 * special.ndtr(bias + shifted / (1 - skew * shifted))
+
+
+def bootstrap(metric, y, p, groups=None, n=1000, seed=42, method="percentile"):
+    """95 % interval of metric(y, p) from n resamples, with replacement, of whole groups.
 
     y: (N,), p: (N, ...); groups: (N,) patient of each row (None: every row by itself). The draw follows the sorted
-    group names, so the order of the rows does not matter. Undefined on every resample: nan. No rows: `Problem`.
+    group names, so the order of the rows does not matter. method: "percentile" (2.5th and 97.5th), or "bca",
+    bias-corrected and accelerated by leaving out one group at a time. Undefined on every resample, or with "bca" as
+    given, for one group or beyond all resamples: nan. No rows, a row without a patient: `Problem`.
     """
     y, p = np.asarray(y), np.asarray(p)
     if len(y) == 0 or len(y) != len(p):
         raise Problem(f"Cannot resample {len(y)} labels and {len(p)} scores; give one score a label, and at least one.")
-    names, group = np.unique(np.arange(len(y)) if groups is None else np.asarray(groups), return_inverse=True)
+    groups = np.arange(len(y)) if groups is None else np.asarray(groups)
+    if groups.shape != y.shape[:1] or pd.isna(groups).any() or n < 1 or method not in ("percentile", "bca"):
+        raise Problem('Give every row the patient it is of, at least one resample, and the method "percentile" or "bca".')
+    names, group = np.unique(groups, return_inverse=True)
     draws = np.random.default_rng(seed).multinomial(len(names), np.full(len(names), 1 / len(names)), size=n)
-    if metric is auc:                                                       # the same numbers, many resamples at once
-        truth, scores = _binary(y, p)
-        columns, parts = scores.reshape(len(y), -1).T, np.array_split(draws, 1 + draws.shape[0] * len(y) // 5_000_000)
-        values = np.concatenate([np.mean([_auc_of(truth, column, part[:, group]) for column in columns], axis=0) for part in parts])
-    else:
-        values = np.array([metric(y[rows], p[rows]) for rows in (np.repeat(np.arange(len(y)), d[group]) for d in draws)], float)
+    value, values, at = float(metric(y, p)), _over(metric, y, p, group, draws), np.array([2.5, 97.5])
     good = values[~np.isnan(values)]
-    low, high = np.percentile(good, [2.5, 97.5]) if len(good) else (NAN, NAN)
-    return Interval(float(metric(y, p)), float(low), float(high), int(n - len(good)))
+    if method == "bca" and len(good):
+        at = _bca(value, good, _over(metric, y, p, group, 1 - np.eye(len(names), dtype=int))) if len(names) > 1 else at * NAN
+    low, high = np.percentile(good, at) if len(good) and np.isfinite(at).all() else (NAN, NAN)
+    return Interval(value, float(low), float(high), int(n - len(good)))
 
 
 class McNemar(NamedTuple):
@@ -155,8 +213,8 @@ class McNemar(NamedTuple):
 def mcnemar(y, a, b, exact=False, correction=True):
     """Do two classifiers err equally often? y, a, b: (N,) true labels and two predictions. No disagreement: 0, p 1."""
     y, a, b = map(np.asarray, (y, a, b))
-    if not (y.shape == a.shape == b.shape):
-        raise Problem("y, a and b must have one shape: a true label and two predictions a case.")
+    if not (y.shape == a.shape == b.shape) or pd.isna([y, a, b]).any():
+        raise Problem("y, a and b must have one shape and no NaN: a true label and two predictions a case.")
     only_a, only_b = int(((a == y) & (b != y)).sum()), int(((a != y) & (b == y)).sum())
     total = only_a + only_b
     if exact:
@@ -169,14 +227,18 @@ def mcnemar(y, a, b, exact=False, correction=True):
 def kappa(a, b, weights=None):
     """Cohen's kappa of two readings; weights None, "linear" or "quadratic" (integer grades, also those nobody used).
 
-    Both constant and equal, or no readings: nan.
+    Both constant and equal, or no readings: nan. NaN, or weights of what are no integers: `Problem`.
     """
     from sklearn.metrics import cohen_kappa_score
     a, b = np.asarray(a), np.asarray(b)
+    if a.shape != b.shape or pd.isna([a, b]).any() or weights not in (None, "linear", "quadratic"):
+        raise Problem('Give two readings of every case, without NaN, and the weights None, "linear" or "quadratic".')
     labels = np.unique(np.concatenate([a, b])) if len(a) else []
     if len(labels) < 2:
         return NAN
     if weights:                                                             # distances are between grades, not ranks
+        if not np.issubdtype(labels.dtype, np.integer):
+            raise Problem(f"Weighted kappa needs grades that are integers, not {labels.dtype}.")
         labels = np.arange(labels.min(), labels.max() + 1)
     return float(cohen_kappa_score(a, b, labels=labels, weights=weights))
 
@@ -212,90 +274,6 @@ def mean_sd(values):
     return MeanSD(float(values.mean()) if len(values) else NAN, float(values.std(ddof=1)) if len(values) > 1 else NAN, len(values))
 
 
-# ---- calibration and usefulness ----------------------------------------------------------------------------------
-
-class Reliability(NamedTuple):
-    predicted: np.ndarray   # (bins,) mean probability in each bin, nan where it is empty
-    observed: np.ndarray    # (bins,) share of positives
-    count: np.ndarray       # (bins,) cases
-
-
-def reliability(y, p, bins=10):
-    """Observed frequency against predicted probability in equal-width bins [lower, upper), the last closed."""
-    y, p = _binary(y, p)
-    if len(p) and (p.min() < 0 or p.max() > 1):
-        raise Problem("Calibration needs probabilities between 0 and 1; pass scores through a sigmoid first.")
-    which = np.digitize(p, np.linspace(0, 1, bins + 1)[1:-1])
-    count = np.bincount(which, minlength=bins)
-    with np.errstate(invalid="ignore"):
-        return Reliability(np.bincount(which, p, bins) / count, np.bincount(which, y, bins) / count, count)
-
-
-def ece(y, p, bins=15):
-    """Expected calibration error of binary probabilities: mean gap |observed - predicted| over the bins, weighted by cases."""
-    r = reliability(y, p, bins)
-    return float(np.nansum(np.abs(r.observed - r.predicted) * r.count) / r.count.sum()) if r.count.sum() else NAN
-
-
-def net_benefit(y, p, thresholds):
-    """Net benefit of treating where p >= t: TP/N - FP/N * t/(1 - t) (Vickers 2006). Same shape as `thresholds`, in [0, 1)."""
-    y, p = _binary(y, p)
-    t = np.asarray(thresholds, dtype=float)
-    if ((t < 0) | (t >= 1)).any():
-        raise Problem("Decision thresholds lie in [0, 1).")
-    if not len(y):
-        return np.full(t.shape, NAN)
-    treated = p >= t[..., None]
-    benefit = (treated & y).mean(-1) - (treated & ~y).mean(-1) * t / (1 - t)
-    return benefit if t.ndim else float(benefit)
-
-
-# ---- embeddings and overlap --------------------------------------------------------------------------------------
-
-def unit(z):
-    """(N, D) rows scaled to length 1; a row of zeros stays zero."""
-    z = np.asarray(z, dtype=float)
-    return z / np.maximum(np.linalg.norm(z, axis=-1, keepdims=True), 1e-12)
-
-
-def intra_pair_similarity(z_m, z_p):
-    """Mean cosine between the two embeddings of a patient. z_m, z_p: (N, D), row i of both is patient i. No pairs: nan."""
-    return float((unit(z_m) * unit(z_p)).sum(1).mean()) if len(z_m) else NAN
-
-
-def modality_gap(z_m, z_p):
-    """Distance between the modalities' mean directions on the unit sphere, 0 to 2 (Liang et al. 2022). (N, D), (M, D)."""
-    return float(np.linalg.norm(unit(z_m).mean(0) - unit(z_p).mean(0))) if len(z_m) and len(z_p) else NAN
-
-
-def silhouette(z, labels):
-    """Mean silhouette coefficient, -1 to 1, Euclidean. Needs 2 to N - 1 labels, else nan."""
-    from sklearn.metrics import silhouette_score
-    return float(silhouette_score(z, labels)) if 2 <= len(np.unique(labels)) < len(labels) else NAN
-
-
-def davies_bouldin(z, labels):
-    """Davies-Bouldin index, lower is better separated. Needs 2 to N - 1 labels, else nan."""
-    from sklearn.metrics import davies_bouldin_score
-    return float(davies_bouldin_score(z, labels)) if 2 <= len(np.unique(labels)) < len(labels) else NAN
-
-
 def domain_gap(source_auc, target_auc):
-    """How much AUC is lost on the way to the target; negative where the target is the easier one."""
+    """How much AUC is lost on the way to the target; negative where the target is the easier one. NaN where either is."""
     return np.asarray(source_auc, dtype=float) - np.asarray(target_auc, dtype=float)
-
-
-def iou(a, b):
-    """Intersection over union of boxes (..., 4) as x0, y0, x1, y1. A missing (NaN) box or two empty ones: nan."""
-    a, b = np.asarray(a, dtype=float), np.asarray(b, dtype=float)
-    area = lambda box: np.clip(box[..., 2:] - box[..., :2], 0, None).prod(-1)
-    both = area(np.concatenate([np.maximum(a[..., :2], b[..., :2]), np.minimum(a[..., 2:], b[..., 2:])], axis=-1))
-    with np.errstate(invalid="ignore", divide="ignore"):
-        overlap = both / (area(a) + area(b) - both)
-    return overlap if overlap.ndim else float(overlap)
-
-
-def dice(a, b):
-    """Dice overlap of two boolean masks of one shape. Both empty: nan, as there is nothing to find."""
-    a, b = np.asarray(a, dtype=bool), np.asarray(b, dtype=bool)
-    return float(2 * (a & b).sum() / (a.sum() + b.sum())) if a.any() or b.any() else NAN
