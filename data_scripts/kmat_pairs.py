@@ -67,7 +67,8 @@ def dmid(root):
     for name, label in zip(names, labels):
         stem, label = Path(name).stem.lower(), named.get(label.lower(), label)
         worst[stem] = max(worst.get(stem, label), label, key=lambda c: BREAST.index(c) if c in BREAST else -1)
-    return _kept([{"sample": f"dmid/{s}", "patient": f"dmid/{s}", "label": c, "path": pictures.get(s)} for s, c in worst.items()], BREAST, "DMID")
+    rows = [{"sample": f"dmid/{s}", "patient": f"dmid/{s}", "label": c, "path": pictures.get(s)} for s, c in worst.items()]
+    return _kept(rows, BREAST, "DMID")
 
 
 def busi(root):
@@ -79,8 +80,8 @@ def busi(root):
 
 
 def derm7pt(root, column):
-    """Derm7pt (Kawahara et al. 2019): meta/meta.csv with columns case_num, diagnosis, derm, clinic; images/; meta/{train,valid,test}_indexes.csv.
-    column: "derm" or "clinic"."""
+    """Derm7pt (Kawahara et al. 2019): meta/meta.csv with columns case_num, diagnosis, derm, clinic; images/;
+    meta/{train,valid,test}_indexes.csv. column: "derm" or "clinic"."""
     root, table = Path(root), _table(root, "meta.csv")
     split = {int(i): name for name, file in (("train", "train"), ("validation", "valid"), ("test", "test"))
              for i in _table(root, f"{file}_indexes.csv")["indexes"]}
@@ -96,7 +97,8 @@ def derm7pt(root, column):
     return _kept(rows, SKIN_2, f"Derm7pt {column}")
 
 
-MIDAS = {"bcc": SKIN_1[0], "nevus": SKIN_1[1], "melanoma": SKIN_1[2], "scc": SKIN_1[3], "seborrheic": SKIN_1[4], "sk": SKIN_1[4], "ak": SKIN_1[5]}
+MIDAS = {"bcc": SKIN_1[0], "nevus": SKIN_1[1], "melanoma": SKIN_1[2], "scc": SKIN_1[3], "seborrheic": SKIN_1[4], "sk": SKIN_1[4],
+         "ak": SKIN_1[5]}
 
 
 def midas(root, distance):

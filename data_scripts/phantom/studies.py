@@ -74,7 +74,8 @@ COMPOSITION = {"A": "the breasts are almost entirely fatty", "B": "there are sca
                "C": "the breasts are heterogeneously dense", "D": "the breasts are extremely dense"}
 MARGIN = {"circumscribed": ("oval", "circumscribed"), "lobulated": ("lobulated", "circumscribed"), "irregular": ("irregular", "indistinct"),
           "spiculated": ("irregular", "spiculated")}
-ASSESSMENT = {1: "negative", 2: "benign finding", 3: "probably benign finding", 4: "suspicious abnormality", 5: "highly suggestive of malignancy"}
+ASSESSMENT = {1: "negative", 2: "benign finding", 3: "probably benign finding", 4: "suspicious abnormality",
+              5: "highly suggestive of malignancy"}
 
 
 def report(row, rng):

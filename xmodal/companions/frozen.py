@@ -4,6 +4,7 @@ The image-text model is BiomedCLIP (Zhang et al. 2023) where its weights are on 
 (Zhai et al. 2022): both encoders stay frozen, and two linear projections are trained on phantom pictures and their reports. `name` says
 which; it goes into every record and onto every figure. N pictures or texts, D dimensions of the common space, W width of a token.
 """
+import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -111,6 +112,11 @@ class ImageText(nn.Module):
             raise Problem("A description is empty; every line of a description file must say something.")
         parts = [self.tokens(sentences[i:i + batch]) for i in range(0, len(sentences), batch)]
         return torch.cat([self.encode(self.embed(ids), mask) for ids, mask in parts])
+
+    def digest(self):
+        """A sha256 of both projections, so that a result knows its model."""
+        tensors = [*self.see_images.state_dict().values(), *self.see_text.state_dict().values()]
+        return hashlib.sha256(b"".join(t.cpu().numpy().tobytes() for t in tensors)).hexdigest()
 
     def tokens(self, sentences):
         """Sentences -> token numbers and mask, both (N, T)."""

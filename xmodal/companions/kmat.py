@@ -8,6 +8,7 @@ cross-entropy on 16 high-end pictures a class; anchors, which hold every w near 
 Gromov-Wasserstein, which lets the low-end classes lie to each other as the high-end ones do. A method is a row of switches. C classes,
 M context tokens of width W, D dimensions; modality 0 is high-end, 1 low-end.
 """
+import hashlib
 from dataclasses import asdict, dataclass, field, replace
 
 import numpy as np
@@ -21,7 +22,8 @@ from ..config import Problem
 from . import study
 from .prompts import Method, Settings, learn
 
-SETTINGS = {"lesson": Settings(shots=16, epochs=12, batch=16, lr=0.02), "paper": Settings(shots=16, epochs=50, batch=4, lr=0.0025, starts=3)}
+SETTINGS = {"lesson": Settings(shots=16, epochs=12, batch=16, lr=0.02),
+            "paper": Settings(shots=16, epochs=50, batch=4, lr=0.0025, starts=3)}
 METHODS = {                      # K-MaT's anchor weight is chosen by `choose`
     "zero-shot": Method(learned=False),
     "coop": Method(),
@@ -31,7 +33,7 @@ METHODS = {                      # K-MaT's anchor weight is chosen by `choose`
     "kmat": Method(csc=True, msc=True, anchor=1.0, fgw=1.0),
 }
 OURS = METHODS["kmat"]
-ABLATION = {                     # Table 3. Its check marks are read from the text: rows 3 and 5, 4 and 8 share their high end, 6 lacks CSC, 7 MSC
+ABLATION = {                     # Table 3; its check marks are read from its discussion and from which rows share their high end
     "1": Method(), "2": Method(csc=True), "3": Method(csc=True, msc=True), "4": replace(OURS, anchor=0.0), "5": replace(OURS, fgw=0.0),
     "6": replace(OURS, csc=False), "7": replace(OURS, msc=False), "8": OURS,
 }
@@ -59,6 +61,10 @@ class Modality:
                 raise Problem(f"There are no {split} pictures of {self.name}; look at the split column of its table.")
             self._features[model.name, split] = model.images(self.pictures(rows)), rows
         return self._features[model.name, split]
+
+    def digest(self):
+        """A sha256 of name and table, so that a result knows its pictures."""
+        return hashlib.sha256((self.name + self.table.to_csv(index=False)).encode()).hexdigest()
 
 
 @dataclass
@@ -128,9 +134,9 @@ def run(profile, pair, model, texts, name, method, seed, settings=None):
     """
     settings = settings or SETTINGS[getattr(profile, "name", profile)]
     folder = config.RUNS / getattr(profile, "name", profile) / "companions" / "kmat" / name / f"seed_{seed}"
-    about = {"profile": getattr(profile, "name", profile), "companion": "kmat", "method": asdict(method), "settings": asdict(settings), "seed": seed,
-             "model": model.name, "classes": list(pair.classes), "high": [pair.high.name, len(pair.high.table)],
-             "low": [pair.low.name, len(pair.low.table)]}
+    about = {"profile": getattr(profile, "name", profile), "companion": "kmat", "method": asdict(method), "settings": asdict(settings),
+             "seed": seed, "model": model.name, "weights": model.digest(), "classes": list(pair.classes), "high": pair.high.digest(),
+             "low": pair.low.digest()}
 
     def make():
         prompts, history = trained(pair, model, texts, method, settings, seed)

@@ -69,7 +69,8 @@ class Prompts(nn.Module):
         width = model.transformer.config.hidden_size
         shape = (2 if method.msc else 1, len(classes) if method.csc else 1, tokens, width)
         self.context = nn.Parameter(0.02 * torch.randn(shape, generator=torch.Generator().manual_seed(seed)))
-        self.meta = nn.Sequential(nn.Linear(model.dim, model.dim // 16), nn.ReLU(), nn.Linear(model.dim // 16, width)) if method.conditional else None
+        squeeze = nn.Sequential(nn.Linear(model.dim, model.dim // 16), nn.ReLU(), nn.Linear(model.dim // 16, width))
+        self.meta = squeeze if method.conditional else None
         self.to(model.device)
         object.__setattr__(self, "model", model)              # frozen, and no part of what is learned
         self.classes, self.method = list(classes), method

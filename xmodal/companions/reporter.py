@@ -53,6 +53,8 @@ class Decoder(nn.Module):
     def __init__(self, vocabulary, width, heads, depth, length):
         super().__init__()
         self.words, self.places = nn.Embedding(vocabulary, width, padding_idx=PAD), nn.Embedding(length, width)
+        for table in (self.words, self.places):                # words are also the output layer: begin near equal probabilities
+            nn.init.normal_(table.weight, std=width ** -0.5)
         layer = nn.TransformerDecoderLayer(width, heads, 2 * width, dropout=0.0, activation="gelu", batch_first=True, norm_first=True)
         self.layers, self.norm, self.length = nn.TransformerDecoder(layer, depth), nn.LayerNorm(width), length
 

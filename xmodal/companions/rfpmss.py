@@ -6,6 +6,7 @@
 
 N studies, three views, P tokens a view, D width, K anchors of which a sample takes K'. The variants of Tables 3 to 5 are rows of switches.
 """
+import hashlib
 from dataclasses import dataclass
 from functools import partial
 
@@ -44,8 +45,10 @@ class Settings:
     bank: int = 0          # past samples that take part in the assignment of anchors
 
 
-SETTINGS = {"lesson": Settings(width=64, depth=2, heads=4, anchors=16, chosen=8, length=128, epochs=16, batch=48, lr=2e-3, patches="frozen", bank=96),
-            "paper": Settings(width=768, depth=12, heads=12, anchors=64, chosen=32, length=256, epochs=15, batch=32, lr=5e-5, patches="pixels", bank=5500)}
+SETTINGS = {
+    "lesson": Settings(width=64, depth=2, heads=4, anchors=16, chosen=8, length=128, epochs=16, batch=48, lr=2e-3, patches="frozen", bank=96),
+    "paper": Settings(width=768, depth=12, heads=12, anchors=64, chosen=32, length=256, epochs=15, batch=32, lr=5e-5, patches="pixels",
+                      bank=5500)}
 
 
 @dataclass(frozen=True)
@@ -67,7 +70,8 @@ OURS = Variant()
 NO_ALIGNMENT = Variant(study=False, pairs=False, across=False)
 TABLE4A = {"reconstruction": Variant(within="reconstruction", across=False), "without cross-modal": Variant(across=False),
            "without consistency": Variant(within="self"), "modified Sinkhorn": Variant(assign="modified"), "RFPMSS": OURS}
-TABLE5 = {"0 RFPMSS": OURS, "1 CNN": Variant(encoder="cnn"), "2 no re-concatenation": Variant(reconcat=False), "3 no view fusion": Variant(fusion=False),
+TABLE5 = {"0 RFPMSS": OURS, "1 CNN": Variant(encoder="cnn"), "2 no re-concatenation": Variant(reconcat=False),
+          "3 no view fusion": Variant(fusion=False),
           "4 labels": Variant(language=False, study=False, pairs=False, within="", across=False, labels=True),
           "5 generation only": Variant(study=False, pairs=False, within="", across=False), "6 consistency only": Variant(language=False)}
 
@@ -84,6 +88,11 @@ class Studies:
 
     def __len__(self):
         return len(self.table)
+
+    def digest(self):
+        """A sha256 of table and tokens, so that a result knows its studies."""
+        tokens = b"".join(t.numpy().tobytes() for t in self.tokens.values())
+        return hashlib.sha256(self.table.to_csv(index=False).encode() + tokens).hexdigest()
 
 
 def tokens_of(pictures, patches, encoder=None):
@@ -107,6 +116,24 @@ def read(table, pictures, settings, device="cpu"):
 
 
 # ---- the model ---------------------------------------------------------------------------------------------------
+
+class Project(nn.Module):
+    """Tokens (B, P, F) standardised by what the training studies showed, then a linear layer -> (B, P, D)."""
+
+    def __init__(self, features, width):
+        super().__init__()
+        self.linear = nn.Linear(features, width)
+        self.register_buffer("mean", torch.zeros(features))
+        self.register_buffer("std", torch.ones(features))
+
+    def fit(self, tokens):
+        """tokens (M, F) of the training studies."""
+        self.mean.copy_(tokens.mean(0))
+        self.std.copy_(tokens.std(0) + 1e-3)
+
+    def forward(self, x):
+        return self.linear((x - self.mean) / self.std)
+
 
 class Block(nn.Module):
     """Self-attention and perceptron with Mish, layer norm before each, and afterwards the aggregation token joined to every patch again."""
@@ -136,7 +163,8 @@ class Encoder(nn.Module):
     def __init__(self, width, heads, depth, reconcat=True, kind="transformer"):
         super().__init__()
         self.blocks = nn.ModuleList(Block(width, heads, reconcat) for _ in range(depth)) if kind == "transformer" else None
-        self.convs = nn.Sequential(*(layer for _ in range(depth) for layer in (nn.Conv2d(width, width, 3, padding=1), nn.Mish()))) if kind == "cnn" else None
+        layers = (layer for _ in range(depth) for layer in (nn.Conv2d(width, width, 3, padding=1), nn.Mish()))
+        self.convs = nn.Sequential(*layers) if kind == "cnn" else None
         self.aggregation, self.norm = nn.Parameter(0.02 * torch.randn(1, 1, width)), nn.LayerNorm(width)
         self.gate, self.out = nn.Linear(width, width), nn.Linear(width, width)
 
@@ -162,7 +190,7 @@ class RFPMSS(nn.Module):
         super().__init__()
         d, s = settings.width, settings
         self.variant, self.settings = variant, settings
-        self.project = nn.ModuleDict({**{v: nn.Linear(features, d) for v in VIEWS}, "report": nn.Linear(384, d)})
+        self.project = nn.ModuleDict({**{v: Project(features, d) for v in VIEWS}, "report": Project(384, d)})
         self.places = nn.Parameter(0.02 * torch.randn(1, places, d))
         self.encode = nn.ModuleDict({v: Encoder(d, s.heads, s.depth, variant.reconcat, variant.encoder) for v in VIEWS})
         self.encode["report"] = Encoder(d, s.heads, 1, reconcat=False)
@@ -171,7 +199,8 @@ class RFPMSS(nn.Module):
         self.decoder = Decoder(vocabulary, d, s.heads, 2, s.length)
         self.classify = nn.Linear(d, labels)
         self.rebuild = nn.ModuleDict({m: nn.Linear(d, d) for m in MODALITIES})
-        self.anchors = nn.ParameterDict({f"{m}_{k}": nn.Parameter(torch.randn(s.anchors, d)) for m in MODALITIES for k in ("input", "joint")})
+        self.anchors = nn.ParameterDict({f"{m}_{k}": nn.Parameter(torch.randn(s.anchors, d))
+                                         for m in MODALITIES for k in ("input", "joint")})
 
     def forward(self, tokens, words, mask):
         inputs, joint, attention = {}, {}, {}
@@ -246,7 +275,8 @@ def objective(model, consistency, studies, numbers, labels, device, rows):
     if variant.study:
         terms["study"] = sum(info_nce(v, t, ids, ids, TAU, symmetric=True) for v in meets) / len(meets)
     if variant.pairs:
-        terms["pairs"] = sum(weight(m, n) * info_nce(out["joint"][m], out["joint"][n], ids, ids, TAU, symmetric=True) for m, n in PAIRS) / len(PAIRS)
+        terms["pairs"] = sum(weight(m, n) * info_nce(out["joint"][m], out["joint"][n], ids, ids, TAU, symmetric=True)
+                             for m, n in PAIRS) / len(PAIRS)
     if variant.across or variant.within in ("anchors", "self"):
         terms["consistency"] = consistency(model, out)
     if variant.within == "reconstruction":
@@ -267,6 +297,9 @@ def train(studies, rows, settings, variant, seed, vocabulary, labels=("normal", 
     seed_everything(seed, threads=torch.get_num_threads())
     first = studies.tokens[VIEWS[0]]
     model = RFPMSS(settings, variant, first.shape[2], len(vocabulary), first.shape[1], len(labels)).to(device)
+    for view in VIEWS:
+        model.project[view].fit(studies.tokens[view][rows].flatten(0, 1))
+    model.project["report"].fit(studies.words[rows][studies.mask[rows] > 0])
     numbers = vocabulary.encode(studies.table.report, settings.length)
     truth = torch.tensor([labels.index(x) for x in studies.table.label])
     terms = partial(objective, model, Consistency(settings, variant), studies, numbers, truth, device)

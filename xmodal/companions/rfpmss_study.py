@@ -1,4 +1,4 @@
-"""RFPMSS on studies: trainings computed once, zero-shot retrieval, reports, attention against lesions, anchors; the tables of its panels."""
+"""RFPMSS on studies: trainings computed once, zero-shot retrieval, reports, attention against lesions, anchors; tables of its panels."""
 import json
 from dataclasses import asdict
 from pathlib import Path
@@ -81,9 +81,9 @@ def probe(before, after, truth_before, truth_after):
 def run(profile, studies, name, variant, seed, settings, train_rows, test_rows, report=False, device="cpu"):
     """One training, and what it does on unseen patients: {"history", "retrieval", "scores"}. Done runs are read back. report: also write
     reports, by greedy and by beam search, for BLEU and ROUGE."""
-    folder, about = place(profile, name, seed), {
-        "profile": getattr(profile, "name", profile), "companion": "rfpmss", "variant": asdict(variant), "settings": asdict(settings), "seed": seed,
-        "train": [len(train_rows), int(np.sum(train_rows))], "test": [len(test_rows), int(np.sum(test_rows))], "report": report}
+    about = {"profile": getattr(profile, "name", profile), "companion": "rfpmss", "variant": asdict(variant), "settings": asdict(settings),
+             "seed": seed, "studies": studies.digest(), "train": np.asarray(train_rows).tolist(), "test": np.asarray(test_rows).tolist(),
+             "report": report}
     table = studies.table
 
     def make():
@@ -95,7 +95,7 @@ def run(profile, studies, name, variant, seed, settings, train_rows, test_rows, 
         if report:
             scores |= written(model, vocabulary, out["v"].to(device), list(table.report[test_rows]))
         return {"history": history, "retrieval": retrieval_table(out), "scores": pd.DataFrame([scores])}, model.state_dict()
-    return study.kept(folder, about, make)
+    return study.kept(place(profile, name, seed), about, make)
 
 
 def place(profile, name, seed):
@@ -117,7 +117,8 @@ def written(model, vocabulary, v, reports, beams=8):
     meant = [words(r) for r in reports]
     said = [vocabulary.decode(row) for row in greedy(model.decoder, v)]
     searched = [vocabulary.decode(beam(model.decoder, x)) for x in v[:beams]]
-    scores = lambda a, b, end: {f"bleu1{end}": measures.bleu(a, b, 1), f"bleu4{end}": measures.bleu(a, b), f"rouge_l{end}": measures.rouge_l(a, b)}
+    scores = lambda a, b, end: {f"bleu1{end}": measures.bleu(a, b, 1), f"bleu4{end}": measures.bleu(a, b),
+                                f"rouge_l{end}": measures.rouge_l(a, b)}
     return {**scores(said, meant, ""), **scores(said[:beams], meant[:beams], "_greedy_few"), **scores(searched, meant[:beams], "_beam_few")}
 
 
@@ -174,7 +175,7 @@ def fig5(studies, out, rows, seed=42):
         z = F.normalize(z, dim=1).numpy()
         xy = np.asarray(TSNE(perplexity=min(20, (len(z) - 1) / 3), initialization="pca", random_state=seed, n_jobs=1).fit(z))
         table = studies.table.iloc[rows]
-        parts.append(pd.DataFrame({"part": part, "patient": table.patient.to_numpy(), "label": table.label.to_numpy(), "x": xy[:, 0], "y": xy[:, 1]}))
+        parts.append(table[["patient", "label"]].assign(part=part, x=xy[:, 0], y=xy[:, 1]))
     return pd.concat(parts, ignore_index=True)
 
 
