@@ -22,12 +22,14 @@ Each file imports only from those above it in this list:
     preprocess   native files to the cohort table and its image arrays
     datasheet    the data sheet of a cohort: what came in, what was left out, who is where
     loaders      paired batches for fastai
+    radiomics    102 radiomic features of each stored image, computed once
     model        shared encoder, adapters, MixStyle, necks, heads
+    backbones    Swin, DenseNet and a feature pyramid in the frame of the model
     losses       one function an objective of Table 1
     predict      a trained model over a cohort: predictions and embeddings
     learner      the fastai Learner, its callbacks, the table of methods
     adapt        test-time adaptation: configure, step, reset
-    baselines    what a trivial reader gets from the same images
+    baselines    the systems that the paper compares with; what a trivial reader gets from the same images
     cases        a case with its small pictures as text, so that one CSV redraws the figure
     explain      attention, retrieval, conclusion card
     panels       the tables that the figures are drawn from
