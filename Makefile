@@ -14,11 +14,15 @@ PORT ?= 8888
 # In the order in which each reads what another wrote; 00_start_here looks at the trained model, so it is run last.
 NOTEBOOKS := $(patsubst %,notebooks/%.ipynb,01_download 02_preprocess 03a_pretrain 03_train 04_tta 05_evaluate 06_interpret 00_start_here)
 
+COMPANIONS := $(sort $(wildcard notebooks/1*.ipynb))
+SNAKEMAKE = OMP_NUM_THREADS=1 .venv/bin/snakemake $@ --cores $(CORES) --resources mem_mb=5500 --rerun-incomplete --rerun-triggers mtime \
+  --keep-going --quiet rules --config profile=$(PROFILE)
+
 export JUPYTER_PREFER_ENV_PATH := 1
 export PYTHONPATH := $(CURDIR)
 export PYTHONNOUSERSITE := 1
 
-.PHONY: help env doctor lab reproduce notebooks figures test bench lock image clean
+.PHONY: help env doctor lab reproduce companions notebooks figures test bench lock image clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -47,11 +51,13 @@ lab: env  ## open the notebooks in JupyterLab, on this machine only and with a t
 	@unset JUPYTER_TOKEN_FILE; JUPYTER_NO_CONFIG=1 .venv/bin/jupyter lab --ip=$(IP) --port=$(PORT) --ServerApp.root_dir="$(CURDIR)" notebooks/00_start_here.ipynb
 
 reproduce: doctor  ## the whole paper, from native files to figures, on CORES=2 cores (lesson: under 30 minutes)
-	OMP_NUM_THREADS=1 .venv/bin/snakemake --cores $(CORES) --resources mem_mb=5500 --rerun-incomplete --rerun-triggers mtime \
-	  --keep-going --quiet rules --config profile=$(PROFILE)
+	$(SNAKEMAKE)
+
+companions: doctor  ## the four companion systems: K-MaT, MIRROR, RFPMSS, loosely coupled fusion (lesson)
+	$(SNAKEMAKE)
 
 notebooks: env  ## execute the notebooks in place in the lesson profile, without timing and papermill metadata
-	@for n in $(NOTEBOOKS); do echo $$n; OMP_NUM_THREADS=1 $(PY) -m xmodal.notebook $$n $$n || exit 1; done
+	@for n in $(NOTEBOOKS) $(COMPANIONS); do echo $$n; OMP_NUM_THREADS=1 $(PY) -m xmodal.notebook $$n $$n || exit 1; done
 
 figures: env  ## redraw every figure from its tables, without model or images
 	$(PY) -m figures

@@ -12,11 +12,13 @@ EXECUTED = str(RUNS / "notebooks" / "{}.ipynb")  # executed copies
 RUN = "OMP_NUM_THREADS={threads} " + f"{sys.executable} -m xmodal.notebook {{input.notebook}} {{output.executed}} PROFILE={PROFILE}"
 TRAIN, TTA = EXECUTED.format("03_train_{held_out}_{seed}"), EXECUTED.format("04_tta_{seed}")
 
+COMPANIONS = "11_kmat 12_mirror 13_rfpmss 14_fusion".split()
+
 workdir: house.HOME
 
-wildcard_constraints: held_out="|".join(house.DOMAINS), seed=r"\d+"
+wildcard_constraints: held_out="|".join(house.DOMAINS), seed=r"\d+", companion="|".join(COMPANIONS)
 
-rule all:
+rule reproduce:
     input: [EXECUTED.format(name) for name in ("05_evaluate", "06_interpret", "00_start_here")]
 
 rule download:
@@ -66,5 +68,14 @@ rule interpret:
 rule start:
     input: expand(TRAIN, held_out=house.DOMAINS, seed=house.SEEDS), notebook="notebooks/00_start_here.ipynb"
     output: executed=EXECUTED.format("00_start_here")
+    resources: mem_mb=2500
+    shell: RUN
+
+rule companions:  # no part of the main job: `make companions`
+    input: expand(EXECUTED.format("{companion}"), companion=COMPANIONS)
+
+rule companion:
+    input: notebook="notebooks/{companion}.ipynb"
+    output: executed=EXECUTED.format("{companion}")
     resources: mem_mb=2500
     shell: RUN
