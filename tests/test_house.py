@@ -133,7 +133,8 @@ PROMISED = {
     "xmodal.model": {"build": "profile", "adapter_share": "model"},
     "xmodal.adapt": {"adapt": "model, batches, how='causal'", "reset": "model"},
     "xmodal.cohort": {"load": "path", "leave_one_out": "table, held_out, seed"},
-    **{f"data_scripts.{name}": {"index": "root"} for name in ("cbis_ddsm", "inbreast", "bach", "camelyon")}}
+    **{f"data_scripts.{name}": {"index": "root", "fetch": "root, limit=None, dry_run=False"}
+       for name in ("cbis_ddsm", "inbreast", "bach", "camelyon", "tcga", "busi")}}
 
 
 @pytest.mark.parametrize("module, name", [(m, n) for m, names in PROMISED.items() for n in names])
