@@ -27,6 +27,7 @@ def bars(ax, table, title, measure="R@10"):
     if "n" in table and measure.startswith("R@"):
         ax.axvline(100 * int(measure[2:]) / table.n.iloc[0], color="#D55E00", ls=":", lw=0.8)
     ax.set(yticks=y, title=title, xlabel={"auc": "AUC"}.get(measure, f"{measure} (%)"))
+    ax.margins(x=0.18)
     names = table.name if "name" in table else [f"K {k}, K' {c}" for k, c in zip(table.anchors, table.chosen)]
     ax.set_yticklabels(names, fontsize=6)
     return ax
