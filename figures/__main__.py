@@ -3,15 +3,15 @@ import sys
 
 from xmodal.config import FIGURES, Problem
 
-from . import fig2, fig3, fig4, fig5, fig6, table1
+from . import fig2, fig3, fig4, fig5, fig6, fusion, kmat, mirror, rfpmss, table1
 
 try:
-    for module in (fig2, fig3, fig4, fig5, fig6, table1):
+    for module in (fig2, fig3, fig4, fig5, fig6, table1, kmat, mirror, rfpmss, fusion):
         name = module.__name__.rpartition(".")[2]
         if any((FIGURES / name).glob("*.csv")):
             module.draw()
-            print(FIGURES / name / f"{name}.png")
+            print(*sorted((FIGURES / name).glob("*.png")))
         else:
-            print(f"{name}: no tables in {FIGURES / name}; run 05_evaluate or 06_interpret first (or `make reproduce`)")
+            print(f"{name}: no tables in {FIGURES / name}; run its notebook first (or `make reproduce`, `make companions`)")
 except Problem as problem:
     sys.exit(str(problem))
