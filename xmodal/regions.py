@@ -158,7 +158,7 @@ class Regions:
 
 def on_glass(image):
     """uint8 RGB array of an RGBA image; where a scanner stored nothing there is white."""
-    if image.mode == "RGBA" and image.getextrema()[3] != (255, 255):
+    if image.mode == "RGBA" and image.getchannel("A").getextrema() != (255, 255):
         glass = Image.new("RGB", image.size, (255, 255, 255))
         glass.paste(image, mask=image.getchannel("A"))
         return np.asarray(glass)
