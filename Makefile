@@ -68,7 +68,7 @@ test: env  ## every test, then every notebook compared with what is stored in it
 	OMP_NUM_THREADS=2 XMODAL_HOME="$(CURDIR)/build/test-home" $(PY) -m pytest -q -x --nbval-lax --nbval-current-env \
 	  --nbval-cell-timeout=1200 $(NOTEBOOKS)
 
-bench: env  ## the speed of a training step, as ratios to a bare loop
+bench: env  ## speed as ratios to named peers: training step, DICOM, tiles, stain
 	@for b in tests/bench/*.py; do $(PY) $$b || exit 1; done
 
 lock: .uv/.stamp-$(UV_VERSION)  ## write requirements.lock anew from pyproject.toml
