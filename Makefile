@@ -69,7 +69,7 @@ test: env  ## every test, then every notebook compared with what is stored in it
 	  --nbval-cell-timeout=1200 $(NOTEBOOKS)
 
 bench: env  ## speed as ratios to named peers: training step, DICOM, tiles, stain
-	@for b in tests/bench/*.py; do $(PY) $$b || exit 1; done
+	@for b in tests/bench/bench_*.py; do $(PY) $$b || exit 1; done
 
 lock: .uv/.stamp-$(UV_VERSION)  ## write requirements.lock anew from pyproject.toml
 	$(UV) pip compile pyproject.toml --extra test --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links \

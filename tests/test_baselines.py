@@ -7,7 +7,7 @@ import pytest
 import torch
 from test_learner import TINY as FOUR_EPOCHS, same, write_cohort
 
-from xmodal import backbones, baselines, cohort, config, radiomics, record
+from xmodal import backbones, baselines, cohort, config, learner, radiomics, record
 from xmodal.cohort import malignant
 from xmodal.config import HISTOPATHOLOGY, MAMMOGRAPHY, PROFILES, Problem
 from xmodal.loaders import Images
@@ -193,6 +193,6 @@ def test_features_are_concatenated_only_where_there_are_two():
 
 
 def test_a_baseline_that_there_is_not_is_named(table):
-    with pytest.raises(Problem, match="no baseline 'radiomics_knn'; choose from radiomics_lr"):
-        baselines.methods("radiomics_lr,radiomics_knn")
-    assert baselines.methods("all") == list(baselines.METHODS)
+    with pytest.raises(Problem, match="no method 'radiomics_knn'; choose from radiomics_lr"):
+        learner.methods("radiomics_lr,radiomics_knn", baselines.METHODS)
+    assert learner.methods("all", baselines.METHODS) == list(baselines.METHODS)

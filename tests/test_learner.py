@@ -99,6 +99,40 @@ def test_an_interrupted_run_goes_on_to_the_same_bits(table, method, monkeypatch)
     pd.testing.assert_frame_equal(history, resumed.history)
 
 
+def test_a_checkpoint_of_other_settings_is_not_gone_on_with(table, monkeypatch):
+    slower = dataclasses.replace(TINY, lr=TINY.lr / 10)
+    whole = learner.train(slower, "erm", "inbreast", 42, table)
+    state = whole.state
+    (whole.folder / "done").unlink()
+    write = learner.save_checkpoint
+
+    def stop(path, learn, select):
+        write(path, learn, select)
+        raise KeyboardInterrupt
+    monkeypatch.setattr(learner, "save_checkpoint", stop)
+    with pytest.raises(KeyboardInterrupt):
+        learner.train(TINY, "erm", "inbreast", 42, table)
+    monkeypatch.setattr(learner, "save_checkpoint", write)
+    assert same(state, learner.train(slower, "erm", "inbreast", 42, table).state)
+    assert not {"checkpoint.safetensors", "begun.json"} & {p.name for p in whole.folder.iterdir()}
+
+
+def test_an_epoch_counts_once_every_term_has_full_weight(table, monkeypatch):
+    """The AUC falls from epoch to epoch: of four, the first ends at a quarter of the training, before RAMP's end."""
+    scores = iter(np.repeat([0.9, 0.8, 0.7, 0.6], 3))              # three source domains an epoch
+    monkeypatch.setattr(learner, "auc", lambda y, p: next(scores))
+    fold = cohort.leave_one_out(table, "bach", 42)
+    learn = learner.learner(TINY, "erm", fold, Images(config.DATA / "lesson"), 42)
+    history = learner.fit(learn, 4)
+    assert list(history.valid_auc.round(6)) == [0.9, 0.8, 0.7, 0.6] and round(learn.select.best, 6) == 0.8
+
+
+def test_a_validation_set_that_cannot_judge_is_named(table, monkeypatch):
+    monkeypatch.setattr(learner, "auc", lambda y, p: np.nan)
+    with pytest.raises(Problem, match="no epoch can be chosen"):
+        learner.train(TINY, "erm", "bach", 42, table)
+
+
 def test_target_labels_and_reference_diagnoses_are_never_read(table):
     """Poison: every label of the target, and every reference diagnosis anywhere, is replaced. No weight and no target probability moves."""
     clean = learner.train(TINY, "ours", "bach", 42, table)

