@@ -157,3 +157,14 @@ def test_counts_add_up():
     fold = cohort.leave_one_out(table(5, 1), "bach", 42)
     found = cohort.counts(fold)
     assert found.images.sum() == len(fold) and set(found.domain) == set(DOMAINS)
+
+
+def test_a_share_of_the_training_patients_is_nested_and_touches_nothing_else():
+    rows, whole = table(people=80), cohort.leave_one_out(table(people=80), "bach", 42)
+    folds = {share: cohort.leave_one_out(rows, "bach", 42, train_share=share) for share in (0.25, 0.5, 0.75, 1.0)}
+    trained = [set(fold.patient[fold.split == "train"]) for fold in folds.values()]
+    assert trained[0] < trained[1] < trained[2] < trained[3] == set(whole.patient[whole.split == "train"])
+    assert 0.25 <= len(trained[0]) / len(trained[3]) < 0.4 and 0.5 <= len(trained[1]) / len(trained[3]) < 0.65     # each stratum rounds up
+    for fold in folds.values():
+        pd.testing.assert_frame_equal(fold[fold.split != "train"].reset_index(drop=True), whole[whole.split != "train"].reset_index(drop=True))
+        assert fold.attrs == whole.attrs

@@ -1,5 +1,6 @@
 """The cohort table: its schema, label sets, patient-level splits, leave-one-domain-out, pairing. A row is an image."""
 import logging
+import math
 
 import numpy as np
 import pandas as pd
@@ -95,12 +96,13 @@ def check_splits(table):
     return table
 
 
-def leave_one_out(table, held_out, seed, shares=(0.6, 0.2, 0.2)):
+def leave_one_out(table, held_out, seed, shares=(0.6, 0.2, 0.2), train_share=1.0):
     """The rows of a leave-one-domain-out fold, with a column `split`.
 
     Every row of `held_out` is "target". The other domains' patients go to "train", "validation" and "source test" by
     `shares`, stratified by the domains they come from and by malignancy. Rows that a target patient has in other
-    domains are left out, so that no patient is on both sides; `.attrs["left_out"]` counts them.
+    domains are left out, so that no patient is on both sides; `.attrs["left_out"]` counts them. With a `train_share` below 1
+    only that share of each stratum's training patients is kept, always the same ones first (Fig. 3 l).
     """
     domain(held_out)
     if held_out not in set(table.domain):
@@ -114,12 +116,13 @@ def leave_one_out(table, held_out, seed, shares=(0.6, 0.2, 0.2)):
         names = rng.permutation(np.array(sorted(stratum.index)))
         cuts = np.floor(np.cumsum(shares)[:-1] * len(names) + rng.random()).astype(int)
         for part, members in zip(("train", "validation", "source test"), np.split(names, cuts)):
-            split.update(dict.fromkeys(members, part))
+            kept = math.ceil(train_share * len(members)) if part == "train" else len(members)
+            split.update(dict.fromkeys(members[:kept], part))
     fold = table[target | source].copy()
     fold["split"] = np.where(target[fold.index], "target", fold.patient.map(split))
     fold.attrs["left_out"] = int((~target & ~source).sum())
     log.info("%d rows that patients of %s have in other domains are left out.", fold.attrs["left_out"], held_out)
-    return check_splits(fold.reset_index(drop=True))
+    return check_splits(fold[fold.split.notna()].reset_index(drop=True))
 
 
 def pairing(table):

@@ -38,6 +38,7 @@ class Method:
     dann: float = 0.0
     align: float = 0.0
     concat: bool = False
+    train_share: float = 1.0     # of the training patients
 
 
 METHODS = {
@@ -50,6 +51,7 @@ METHODS = {
     "dann": Method(dann=0.1),
     "ours": Method(mixstyle=True, irm=1.0, align=0.1),
     "concat": Method(mixstyle=True, irm=1.0, concat=True),   # simple concatenation, for Fig. 2f
+    **{f"ours_{n}": Method(mixstyle=True, irm=1.0, align=0.1, train_share=n / 100) for n in (25, 50, 75)},     # for Fig. 3l
 }
 RAMP = (0.2, 0.5)    # the invariance terms rise from 0 to full weight between these shares of the training
 
@@ -242,7 +244,7 @@ def train(profile, method, held_out, seed, table, progress=False):
     """
     folder = run_dir(profile, method, held_out, seed)
     start, words = pretrained(profile)
-    fold = leave_one_out(table, held_out, seed)
+    fold = leave_one_out(table, held_out, seed, train_share=METHODS[method].train_share)
     about = {"profile": asdict(profile), "method": method, "switches": asdict(METHODS[method]), "held_out": held_out, "seed": seed,
              "encoder": words, "left_out_rows": fold.attrs["left_out"], "pairing": pairing(fold[fold.split == "train"])}
     if is_done(folder, about):
