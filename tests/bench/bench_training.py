@@ -1,7 +1,6 @@
 """The cost of a training step, as ratios in one process: the Learner against a bare PyTorch loop of the same model and losses, and
 IRM with two half-batches against ERM. Prints a table and writes build/bench_training.json. `make bench` runs it."""
 import os
-import statistics
 import tempfile
 import time
 
@@ -82,20 +81,14 @@ def bare(method, fold, images):
     return time.perf_counter() - start
 
 
-def main():
+def rows():
     folder = config.DATA / "bench"
     fold, images = noise_cohort(folder), Images(folder)
     cases = {"Learner / bare loop, ours": (lambda: with_learner("ours", fold, images), lambda: bare("ours", fold, images), 1.10),
              "Learner / bare loop, erm": (lambda: with_learner("erm", fold, images), lambda: bare("erm", fold, images), 1.10),
              "irm / erm, bare loops": (lambda: bare("irm", fold, images), lambda: bare("erm", fold, images), 1.25)}
-    rows = []
-    for what, (ours, peer, limit) in cases.items():
-        ours(), peer()                                            # once each to warm up, then in turn
-        times = [(ours(), peer()) for _ in range(REPEATS)]
-        a, b = (statistics.median(t) for t in zip(*times))
-        rows.append({"what": what, "ours_s": round(a, 3), "peer_s": round(b, 3), "ratio": round(statistics.median(x / y for x, y in times), 3), "at_most": limit})
-    told.tell(rows, "bench_training")
+    return [told.compare(what, ours, peer, REPEATS, at_most=limit) for what, (ours, peer, limit) in cases.items()]
 
 
 if __name__ == "__main__":
-    main()
+    told.tell(rows(), "bench_training")
