@@ -24,7 +24,7 @@ BASELINES = {                   # what Fig. 1, 4 and 5 compare ours with
     "radiomics_xgboost": ("XGBoost", "#E69F00"), "radiomics_lightgbm": ("LightGBM", "#D55E00"), "radiomics_mlp": ("MLP", "#CC79A7"),
     "late_fusion": ("late fusion", "#999999"), "early_fusion": ("early fusion", "#56B4E9"), "vit_pathology": ("ViT, pathology", "#009E73"),
     "swin_mammography": ("Swin, mammography", "#E69F00"), "densenet_mammography": ("DenseNet-121, mammography", "#D55E00"),
-    "cnn_localiser": ("CNN", "#CC79A7"), "fusion_localiser": ("fusion", "#B8AB00"), "ours": METHODS["ours"],
+    "fusion_localiser": ("fusion", "#B8AB00"), "ours": METHODS["ours"],
 }
 DOMAINS = {"cbis_ddsm": ("CBIS-DDSM", "#56B4E9"), "camelyon": ("CAMELYON", "#E69F00"),
            "inbreast": ("INbreast", "#0072B2"), "bach": ("BACH", "#D55E00")}      # in the order of Fig. 3 a-d

@@ -24,7 +24,7 @@ Each file imports only from those above it in this list:
     loaders      paired batches for fastai
     radiomics    102 radiomic features of each stored image, computed once
     model        shared encoder, adapters, MixStyle, necks, heads
-    backbones    Swin, DenseNet and a feature pyramid in the frame of the model
+    backbones    Swin and DenseNet (a feature pyramid) in the frame of the model
     losses       one function an objective of Table 1
     predict      a trained model over a cohort: predictions and embeddings
     learner      the fastai Learner, its callbacks, the table of methods

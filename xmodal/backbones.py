@@ -12,11 +12,9 @@ from .model import CrossModal, to_input
 # family -> (timm name, levels of feature maps that become tokens, sizes): whole in `paper`, a few thin layers in `lesson`
 ENCODERS = {
     "paper": {"swin": ("swin_base_patch4_window7_224", (3,), {}),
-              "densenet": ("densenet121", (4,), {}),
-              "pyramid": ("resnet50", (2, 3, 4), {})},
+              "densenet": ("densenet121", (2, 3, 4), {})},
     "lesson": {"swin": ("swin_tiny_patch4_window7_224", (1,), dict(patch_size=6, embed_dim=48, depths=(2, 2), num_heads=(3, 6), window_size=8)),
-               "densenet": ("densenet121", (3,), dict(growth_rate=12, block_config=(3, 3, 3))),
-               "pyramid": ("resnet18", (2, 3, 4), dict(layers=(1, 1, 1, 1), channels=(24, 48, 72, 96)))},
+               "densenet": ("densenet121", (2, 3), dict(growth_rate=12, block_config=(3, 3, 3)))},
 }
 
 
@@ -45,8 +43,8 @@ class Grid(nn.Module):
 
 
 class Mixed(CrossModal):
-    """`CrossModal` in which some modalities are read by a network of another family. families: modality -> "vit", "swin", "densenet"
-    or "pyramid"; with both modalities their features are concatenated before the heads (early fusion). pretrained: timm's weights."""
+    """`CrossModal` in which some modalities are read by a network of another family. families: modality -> "vit", "swin" or
+    "densenet"; with both modalities their features are concatenated before the heads (early fusion). pretrained: timm's weights."""
 
     def __init__(self, profile, families, pretrained=False):
         super().__init__(profile, concat=len(families) == len(MODALITIES))

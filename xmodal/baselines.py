@@ -43,13 +43,12 @@ CLASSIC = {   # method -> the setting that source validation chooses, and its va
     "radiomics_lightgbm": {"num_leaves": (2, 4, 16)},
     "radiomics_mlp": {"alpha": (0.01, 1.0, 10.0)},
 }
-NETWORKS = {  # method -> the encoder of each modality that it reads
+NETWORKS = {  # method -> the encoder of each modality that it reads; DenseNet's feature pyramid is also the CNN localiser
     "vit_pathology": {HISTOPATHOLOGY: "vit"},
     "swin_mammography": {MAMMOGRAPHY: "swin"},
     "densenet_mammography": {MAMMOGRAPHY: "densenet"},
-    "cnn_localiser": {MAMMOGRAPHY: "pyramid"},
     "early_fusion": {MAMMOGRAPHY: "swin", HISTOPATHOLOGY: "vit"},
-    "fusion_localiser": {MAMMOGRAPHY: "pyramid", HISTOPATHOLOGY: "vit"},
+    "fusion_localiser": {MAMMOGRAPHY: "densenet", HISTOPATHOLOGY: "vit"},
 }
 LATE = {"late_fusion": ("swin_mammography", "vit_pathology")}
 METHODS = (*CLASSIC, *NETWORKS, *LATE)
@@ -59,8 +58,7 @@ def train(profile, method, held_out, seed, table):
     """One run of a baseline: fit on the sources' training patients, choose on their validation patients, predict all, record it.
 
     A run that is done with the same configuration is loaded. Raises `Problem` for a method that there is not. A method of one
-    modality predicts the rows of that modality only:
-    where the other modality is held out its run has no target rows. Returns `record.Run`.
+    modality predicts the rows of that modality only: where the other one is held out its run has no target rows. Returns `record.Run`.
     """
     methods(method, METHODS)
     run = train_classic if method in CLASSIC else train_network if method in NETWORKS else train_late
