@@ -121,8 +121,8 @@ def decision_curve(y, p, thresholds=np.linspace(0, 0.99, 100)):
     return DecisionCurve(np.asarray(thresholds, float), net_benefit(y, p, thresholds), net_benefit(y, np.ones(len(y)), thresholds))
 
 
-def integrated_net_benefit(y, p, low=0.1, high=0.3):
-    """Mean net benefit over the thresholds from low to high, exact: the integral of `net_benefit` / (high - low). No cases: nan.
+def case_benefit(y, p, low=0.1, high=0.3):
+    """(N,) what each case adds to the net benefit, averaged over the thresholds from low to high, exactly.
 
     A case is treated up to the threshold p; a positive then gains 1 and a negative loses t / (1 - t), whose integral is
     -t - ln(1 - t).
@@ -132,7 +132,13 @@ def integrated_net_benefit(y, p, low=0.1, high=0.3):
         raise Problem(f"Decision thresholds go up and lie in [0, 1); {low} to {high} do not.")
     treated = np.clip(p, low, high)
     loss = lambda t: -t - np.log1p(-t)
-    return float(np.where(y, treated - low, loss(low) - loss(treated)).mean() / (high - low)) if len(y) else NAN
+    return np.where(y, treated - low, loss(low) - loss(treated)) / (high - low)
+
+
+def integrated_net_benefit(y, p, low=0.1, high=0.3):
+    """Mean net benefit over the thresholds from low to high, exact: the integral of `net_benefit` / (high - low). No cases: nan."""
+    gain = case_benefit(y, p, low, high)
+    return float(gain.mean()) if len(gain) else NAN
 
 
 # ---- after training ----------------------------------------------------------------------------------------------

@@ -10,8 +10,8 @@ import pandas as pd
 from scipy import special
 from scipy import stats as dist
 
-from .calibration import (binary, brier, brier_parts, conformal_sets, conformal_threshold, decision_curve, ece, ece_shift,  # noqa: F401
-                          integrated_net_benefit, net_benefit, reliability, temperature)
+from .calibration import (binary, brier, brier_parts, case_benefit, conformal_sets, conformal_threshold, decision_curve, ece,  # noqa: F401
+                          ece_shift, integrated_net_benefit, net_benefit, reliability, temperature)
 from .config import Problem
 from .detection import box_average_precision, dice, free_response, froc, froc_score, iou  # noqa: F401
 from .embeddings import davies_bouldin, intra_pair_similarity, modality_gap, silhouette, unit  # noqa: F401
