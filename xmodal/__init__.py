@@ -33,6 +33,8 @@ Each file imports only from those above it in this list:
     cases        a case with its small pictures as text, so that one CSV redraws the figure
     explain      attention, retrieval, conclusion card
     panels       the tables that the figures are drawn from
+    diagnosis    those of Fig. 1: malignant or not, against radiomics
+    grading      those of Fig. 5 m-r: the class of a patient; simulated readers
     companions   four companion systems, a package with a map of its own
 
 Data flows one way: native files -> cohort -> runs -> predictions -> panel tables -> figures. `data_scripts` reads native
