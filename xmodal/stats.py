@@ -22,16 +22,19 @@ NAN = float("nan")
 
 # ---- discrimination ----------------------------------------------------------------------------------------------
 
-def _auc_of(y, p, weights):
-    """(N,) booleans, (N,) scores, (B, N) row weights -> (B,) AUCs, nan where a class has no weight. Ties count 1/2."""
-    order = np.argsort(p, kind="stable")
-    starts = np.flatnonzero(np.append(True, p[order][1:] != p[order][:-1]))  # where a new score begins; ties in one step
-    weights = weights[:, order]
-    pos = np.add.reduceat(weights * y[order], starts, axis=1)
-    neg = np.add.reduceat(weights * ~y[order], starts, axis=1)
-    below = np.cumsum(neg, axis=1) - neg
-    with np.errstate(invalid="ignore"):
-        return (pos * (below + neg / 2)).sum(1) / (pos.sum(1) * neg.sum(1))
+def _auc_of(y, p, group, counts):
+    """(N,) booleans, scores and groups, (B, G) -> (B,) AUCs where the rows of group g are taken counts[b, g] times. Ties count 1/2; nan
+    where a class is not taken. Counts are whole numbers, so their sums are exact in any order."""
+    negative = np.flatnonzero(~y)[np.argsort(p[~y], kind="stable")]
+    lower, upper = (np.searchsorted(p[negative], p[y], side) for side in ("left", "right"))  # negatives below, without and with ties
+    found = []
+    for part in np.array_split(counts, 1 + len(counts) * len(y) // 200_000):   # what stays in the processor's cache
+        taken = np.ascontiguousarray(part.T, dtype=float)
+        below, positive = np.zeros((len(negative) + 1, len(part))), taken[group[y]]
+        np.cumsum(taken[group[negative]], axis=0, out=below[1:])
+        with np.errstate(invalid="ignore"):
+            found.append(np.einsum("ib,ib->b", positive, below[lower] + below[upper]) / 2 / (positive.sum(0) * below[-1]))
+    return np.concatenate(found)
 
 
 def auc(y, p):
@@ -42,8 +45,8 @@ def auc(y, p):
     y, p = binary(y, p, runs=True)
     if y.all() or not y.any():
         return NAN
-    weights = np.ones((1, len(y)), dtype=np.int64)
-    return float(np.mean([_auc_of(y, column, weights)[0] for column in p.reshape(len(y), -1).T]))
+    once = np.zeros(len(y), int), np.ones((1, 1))
+    return float(np.mean([_auc_of(y, column, *once)[0] for column in p.reshape(len(y), -1).T]))
 
 
 def average_precision(y, p):
@@ -167,8 +170,7 @@ def _over(metric, y, p, group, counts):
     """metric(y, p) with group g taken counts[b, g] times: (B, G) -> (B,)."""
     if metric is auc:                                                       # the same numbers, many resamples at once
         truth, scores = binary(y, p, runs=True)
-        columns, parts = scores.reshape(len(y), -1).T, np.array_split(counts, 1 + len(counts) * len(y) // 5_000_000)
-        return np.concatenate([np.mean([_auc_of(truth, column, part[:, group]) for column in columns], axis=0) for part in parts])
+        return np.mean([_auc_of(truth, column, group, counts) for column in scores.reshape(len(y), -1).T], axis=0)
     return np.array([metric(y[rows], p[rows]) for rows in (np.repeat(np.arange(len(y)), c[group]) for c in counts)], float)
 
 
