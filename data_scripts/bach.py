@@ -4,9 +4,11 @@
     root/ICIAR2018_BACH_Challenge/WSI/A01.svs and A01.xml (Aperio ImageScope), further slides without outlines
     root/ICIAR2018_BACH_Challenge_TestDataset/: photos and slides whose labels are not published
 The table has no header: file name, class. The set names no patients: each photo and each slide counts as its own. Which
-photos may share a patient was worked out only as far as two sides (`side`), and only for the 400 photos of the release.
+photos may share a patient was worked out only as far as two sides (`side`), and only for the 400 photos of the release, so
+that it says nothing of who is who within a side: two patients would be too few to split or to resample by. Held out, the
+whole set is the target and nothing can leak; as a source, photos of one patient may lie in training and in source
+validation or test, whose results on BACH are then a little too good. Who needs more keeps the sides apart (column `study`).
 """
-import csv
 import json
 import logging
 from collections import Counter
@@ -15,7 +17,7 @@ from pathlib import Path
 import pandas as pd
 from skimage.measure import points_in_poly
 
-from data_scripts import annotations
+from data_scripts import annotations, tables
 from data_scripts.download import File, ask, obtain
 from xmodal.cohort import INDEX, label_set, validate
 from xmodal.config import HISTOPATHOLOGY, Problem
@@ -33,14 +35,15 @@ def index(root):
     A slide gives a row for each class that is outlined on it: "bach/A01-invasive". What lies in a hole, or in an outline of
     another class inside it, is excluded from the class around it. In the whole release, `study` is the photo's `side`; else
     it is the photo. `.attrs["exclusions"]` lists (file, reason) of what is left out, `.attrs["traps"]` counts what was met,
-    name -> number. Raises `Problem` if the table is missing or not of the form `n001.tif,Normal`, or if nothing it lists is
-    there.
+    name -> number; a line that is not of the form `n001.tif,Normal` is among both. Raises `Problem` if the table is missing,
+    or if nothing it lists is there.
     """
     root, left_out, traps = Path(root).absolute(), [], Counter()
     home = next(iter(sorted(root.rglob("microscopy_ground_truth.csv"))), root / "ICIAR2018_BACH_Challenge" / "Photos" / "_").parents[1]
     rows = _photos(home / "Photos", left_out, traps)
     if not rows:
-        raise Problem(f"None of the images that microscopy_ground_truth.csv lists lies in {home / 'Photos'}; unpack the archive again.")
+        raise Problem(f"None of the images that microscopy_ground_truth.csv lists lies in {home / 'Photos'}; unpack the archive again"
+                      f"{f' ({left_out[0][1]})' if left_out else ''}.")
     for path in sorted((home / "WSI").glob("*.svs")):
         try:
             rows += _slide(path, traps)
@@ -58,16 +61,21 @@ def index(root):
 
 def _photos(folder, left_out, traps):
     """The rows of the photos that the table in `folder` lists."""
-    rows, seen = [], set()
-    for name, label in _table(folder / "microscopy_ground_truth.csv"):
-        path = folder / label / name
-        if path in seen or not path.is_file():
-            traps["listed_twice" if path in seen else "missing_image"] += 1
-            left_out.append((str(path), f"{path} is listed {'twice' if path in seen else 'in the table, but there is no such file'}."))
+    rows, seen, table = [], set(), folder / "microscopy_ground_truth.csv"
+    for number, (name, *labels) in enumerate(tables.lines(table), 1):
+        label = next(filter(None, labels), "")
+        if label not in CLASSES or Path(name).name != name or not name:
+            traps["faulty_row"] += 1
+            left_out.append((str(table), tables.reason(table, number, f"gives {name!r} the class {label!r}, which is unknown")))
             continue
-        seen.add(path)
+        path = folder / label / name
+        if path.stem in seen or not path.is_file():
+            traps["listed_twice" if path.stem in seen else "missing_image"] += 1
+            left_out.append((str(path), f"{path} is listed {'twice' if path.stem in seen else 'in the table, but there is no such file'}."))
+            continue
+        seen.add(path.stem)
         rows.append(_row(path, path.stem, path.stem, CLASSES[label]))
-    unlisted = [path for path in sorted(folder.glob("*/*.tif")) if path not in seen]
+    unlisted = [path for path in sorted(folder.glob("*/*.tif")) if path.stem not in seen]
     traps["unlisted_image"] += len(unlisted)
     left_out += [(str(path), f"{path} is not listed in the table, so that its class is not sure.") for path in unlisted]
     if sorted(row["patient"] for row in rows) == sorted(f"bach/{stem}" for stem in RELEASE):
@@ -117,21 +125,6 @@ def _slide(path, traps):
         name = next(name for name, number in CLASSES.items() if number == label).lower()
         rows.append(_row(path, f"{path.stem}-{name}", path.stem, label, json.dumps({"polygons": polygons, "exclude": holes + inner})))
     return rows
-
-
-def _table(path):
-    """[(file name, class)] of the ground truth."""
-    try:
-        lines = [line for line in csv.reader(path.read_text(encoding="utf-8-sig").splitlines()) if line]
-    except FileNotFoundError:
-        raise Problem(f"There is no {path}; unpack ICIAR2018_BACH_Challenge.zip so that its Photos folder lies there.") from None
-    except UnicodeDecodeError as error:
-        raise Problem(f"{path} is not a text file ({error}); unpack the archive again.") from None
-    for number, line in enumerate(lines, 1):
-        if len(line) != 2 or line[1].strip() not in CLASSES:
-            raise Problem(f"Line {number} of {path} is {','.join(line)!r}, not a file name and one of {', '.join(CLASSES)}; "
-                          "unpack the archive again.")
-    return [(name.strip(), label.strip()) for name, label in lines]
 
 
 # ---- fetch --------------------------------------------------------------------------------------------------------

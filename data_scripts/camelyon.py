@@ -6,7 +6,6 @@ Names say what a file is, {normal,tumor,test}_001 or patient_000_node_0, in any 
 tables are stages.csv or stage_labels.csv (patient,stage[,center]) and reference.csv (no header: slide, Normal or Tumor, ...).
 The labels speak only of malignancy: tumour allows in situ and invasive, normal the other two.
 """
-import csv
 import logging
 import re
 import zipfile
@@ -17,7 +16,7 @@ from urllib.parse import quote
 
 import pandas as pd
 
-from data_scripts import annotations
+from data_scripts import annotations, tables
 from data_scripts.download import File, ask, listing, obtain
 from xmodal.cohort import INDEX, label_set, validate
 from xmodal.config import HISTOPATHOLOGY, Problem
@@ -38,13 +37,13 @@ def index(root):
     outlines, and without any is left out: what lies outside them has no label, since not every slide is outlined in full.
 
     `.attrs["exclusions"]` lists (file, reason) of what is left out, `.attrs["traps"]` counts what was met, name -> number.
-    The patient of a CAMELYON16 slide is the slide. Raises `Problem` if there is no slide, if CAMELYON17 has no stage table,
-    if a table is damaged, or if no slide is left.
+    Rows of tables that cannot be used are among both. The patient of a CAMELYON16 slide is the slide. Raises `Problem` if there
+    is no slide, if CAMELYON17 has no stage table, if a table cannot be read or lacks a column, or if no slide is left.
     """
     root, rows, left_out, traps = Path(root).absolute(), [], [], Counter()
     files = sorted(path for path in root.rglob("*") if path.is_file())
     slides, outlines = _slides(files, root, left_out, traps), _outlines(files)
-    positive = _labels(files, slides, traps)
+    positive = _labels(files, slides, left_out, traps)
     if not slides:
         raise Problem(f"There is no slide of CAMELYON16 or CAMELYON17 in {root}; run 01_download, or correct the path.")
     if any(stem.startswith("patient") for stem in slides) and not any(stem.startswith("patient") for stem in positive):
@@ -107,44 +106,55 @@ def _slides(files, root, left_out, traps):
     return {stem: slides[stem] for stem in sorted(slides, key=lambda stem: (stem.startswith("patient"), stem))}
 
 
-def _labels(files, slides, traps):
-    """{slide: whether it has tumour, None if the table's word is unknown}, from names of slides and from tables."""
+def _labels(files, slides, left_out, traps):
+    """{slide: whether it has tumour}, from names of slides and from tables, whose rows that cannot be used go to `left_out`."""
     named = {name: [path for path in files if path.name.lower() == name] for name in ("stages.csv", "stage_labels.csv", "reference.csv")}
-    stages = {stem: line for name in ("stage_labels.csv", "stages.csv") for path in named[name] for stem, line in read_stages(path).items()}
+    before = len(left_out)
+    stages = {stem: line for name in ("stage_labels.csv", "stages.csv") for path in named[name] for stem, line in read_stages(path, left_out).items()}
+    key = {stem: label for path in named["reference.csv"] for stem, label in read_reference(path, left_out).items()}
+    traps["faulty_row"] += len(left_out) - before
     traps["itc"] += sum(stage == "itc" for stage, _ in stages.values())
     traps["odd_center"] += sum(center not in ("", str(int(stem[8:11]) // 20 % 5)) for stem, (_, center) in stages.items())
     return {**{stem: stem.startswith("tumor") for stem in slides if stem.startswith(("normal", "tumor"))},
-            **{stem: STAGES.get(stage) for stem, (stage, _) in stages.items()},
-            **{stem: label for path in named["reference.csv"] for stem, label in read_reference(path).items()}}
+            **{stem: STAGES[stage] for stem, (stage, _) in stages.items()}, **key}
 
 
-def read_stages(path):
+def read_stages(path, left_out=None):
     """{slide: (stage, centre or "")} of stages.csv (patient,stage,center) or stage_labels.csv (patient,stage), in lower case.
 
-    The lines of patients, whose names end in .zip, are not returned. Raises `Problem` if the table is damaged.
+    The rows of patients, whose names end in .zip, are not returned; rows of other names or stages go to the list `left_out` as
+    (table, reason). Raises `Problem` if the table cannot be read or lacks a column.
     """
-    try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        raise Problem(f"{path} cannot be read ({error}); fetch it again.") from None
-    table.columns = table.columns.str.strip().str.lower()
-    if not {"patient", "stage"} <= set(table):
-        raise Problem(f"{path} has the columns {', '.join(table)} and lacks patient or stage; fetch it again.")
-    center = table.center if "center" in table else [""] * len(table)
-    lines = zip(table.patient.str.strip().str.lower(), table.stage.str.strip().str.lower(), center)
-    return {Path(name).stem: (stage, said.strip()) for name, stage, said in lines if re.fullmatch(r"patient_\d{3}_node_\d\.tiff?", name)}
+    table, found = tables.read(path, {"patient", "stage"}), {}
+    for line in table.to_dict("records"):
+        name, stage = line["patient"].lower(), line["stage"].lower()
+        if not line["fault"] and re.fullmatch(r"patient_\d{3}_node_\d\.tiff?", name) and stage in STAGES:
+            found[Path(name).stem] = stage, line.get("center", "")
+        elif line["fault"] or not re.fullmatch(r"patient_\d{3}\.zip", name):
+            why = line["fault"] or f"gives {name!r} the stage {stage!r}, and one of the two is unknown"
+            _skip(path, line["row"], why, left_out)
+    return found
 
 
-def read_reference(path):
-    """{slide: whether it has tumour} of reference.csv, whose lines are test_001,Tumor,... or test_003,Normal,..."""
-    try:
-        lines = [line for line in csv.reader(path.read_text(encoding="utf-8-sig").splitlines()) if line]
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise Problem(f"{path} cannot be read ({error}); fetch it again.") from None
-    odd = [line for line in lines if len(line) < 2 or line[1].strip().lower() not in ("normal", "tumor")]
-    if odd:
-        raise Problem(f"{path} has the line {','.join(odd[0])!r}, which is not a slide and Normal or Tumor; fetch it again.")
-    return {Path(line[0].strip().lower()).name.removesuffix(".tif"): line[1].strip().lower() == "tumor" for line in lines}
+def read_reference(path, left_out=None):
+    """{slide: whether it has tumour} of reference.csv, whose lines are test_001,Tumor,... or test_003,Normal,...
+
+    Other lines go to the list `left_out` as (table, reason). Raises `Problem` if the table cannot be read.
+    """
+    found = {}
+    for number, (name, *said) in enumerate(tables.lines(path), 1):
+        name, label = name.lower().removesuffix(".tif"), said[0].lower() if said else ""
+        if label in ("normal", "tumor") and SLIDE.fullmatch(name):
+            found[name] = label == "tumor"
+        else:
+            _skip(path, number, f"gives {name!r} the label {label!r}, and one of the two is unknown", left_out)
+    return found
+
+
+def _skip(path, row, why, left_out):
+    """Notes in `left_out`, where it is a list, that a row of a table cannot be used."""
+    if left_out is not None:
+        left_out.append((str(path), tables.reason(path, row, why)))
 
 
 def _outlines(files):

@@ -12,6 +12,7 @@ import pandas as pd
 import pydicom
 from tqdm import tqdm
 
+from data_scripts import tables
 from data_scripts.archive import Damaged
 from data_scripts.download import File, ask, digest, listing, obtain
 from xmodal.cohort import INDEX, label_set, validate
@@ -23,7 +24,7 @@ TABLES = [f"{kind}_case_description_{part}_set.csv" for kind in ("mass", "calc")
 # The two kinds of table name their columns differently.
 RENAME = {"breast density": "breast_density", "calc type": "first", "mass shape": "first", "calc distribution": "second",
           "mass margins": "second", "left or right breast": "side", "image view": "view", "abnormality type": "type",
-          "image file path": "image", "cropped image file path": "crop", "ROI mask file path": "mask"}
+          "image file path": "image", "cropped image file path": "crop", "roi mask file path": "mask"}
 NEEDED = {"patient_id", "breast_density", "side", "view", "type", "first", "second", "pathology", "image", "crop", "mask"}
 PATHOLOGY = {"BENIGN": label_set("benign"), "BENIGN_WITHOUT_CALLBACK": label_set("benign"),
              "MALIGNANT": label_set("in situ", "invasive")}
@@ -40,14 +41,15 @@ def index(root):
     those of its twin; the masks are the image's own. A patient is P_xxxxx in all tables, so that the 31 who are in training
     of one kind and test of the other stay one. There is no pixel spacing: the diameter is NaN.
 
-    Images that are listed but not there, and files that cannot be read, are logged and listed in `.attrs["exclusions"]` as
-    (source, reason); lost masks leave an empty annotation. `.attrs["traps"]` says how often each trap was met. Raises
-    `Problem` if no table or no image is found, a column is missing, or a pathology or view is unknown.
+    Images that are listed but not there, files that cannot be read, and rows of the tables that cannot be used are logged and
+    listed in `.attrs["exclusions"]` as (source, reason); lost masks leave an empty annotation. `.attrs["traps"]` says how often
+    each trap was met. Raises `Problem` if no table or no image is found, or a column is missing.
     """
-    root = Path(root)
-    table = read_tables(root)
+    root, faulty = Path(root), []
+    table = read_tables(root, faulty)
     series, traps, left_out = find_series(root)
-    traps.update(table_traps(table))
+    traps.update(table_traps(table), faulty_row=len(faulty))
+    left_out += faulty
     films, images, rows = defaultdict(list), defaultdict(list), []
     for finding in table.to_dict("records"):
         films[finding["film"]].append(finding)
@@ -72,37 +74,44 @@ def index(root):
     return rows
 
 
-def read_tables(root):
-    """The four case descriptions as one table, a row an abnormality, with common column names; "NA" stays a string."""
-    tables = []
-    for name in TABLES:
-        path = next(iter(sorted(root.rglob(name))), None)
-        if path is None:
-            raise Problem(f"There is no {name} under {root}; run 01_download again, or put the table there.")
-        try:
-            table = pd.read_csv(path, dtype=str, keep_default_na=False).rename(columns=RENAME)
-        except (ValueError, OSError) as error:            # what pandas raises on damaged text
-            raise Problem(f"{path} cannot be read ({error}); fetch it again.") from None
-        if NEEDED - set(table):
-            raise Problem(f"{path} lacks the columns {sorted(NEEDED - set(table))}; fetch it again.")
-        tables.append(table.assign(file=str(path)))
-    table = pd.concat(tables, ignore_index=True)
+def read_tables(root, left_out=None):
+    """The four case descriptions as one table, a row an abnormality, with common column names; "NA" stays a string.
+
+    A row whose pathology, side, view, patient or image cannot be told takes its film with it, since the label of a film
+    follows from all its abnormalities: they go to the list `left_out` as (table or image, reason), and are logged. Raises
+    `Problem` if a table is missing, cannot be read, lacks a column, or has rows of which none can be used.
+    """
+    table = pd.concat([_read_table(root, name) for name in TABLES], ignore_index=True)
+    parts = {column: table[column].str.strip().str.split("/") for column in ("image", "crop", "mask")}
+    for column, path in parts.items():                    # folder / StudyInstanceUID / SeriesInstanceUID / file, with stray line feeds
+        table[f"{column}_series"] = path.str[2].where(path.str.len() == 4, "")
+    table["folder"], table["study"] = parts["image"].str[0], parts["image"].str[1].fillna("")
     for column, known in (("pathology", PATHOLOGY), ("view", ("CC", "MLO")), ("side", ("LEFT", "RIGHT"))):
-        odd = table[~table[column].isin(known)]
-        if len(odd):
-            raise Problem(f"{odd.file.iloc[0]} has the {column} {odd[column].iloc[0]!r}, which is unknown; fetch it again.")
-    for column in ("image", "crop", "mask"):              # folder / StudyInstanceUID / SeriesInstanceUID / file, with stray line feeds
-        parts = table[column].str.strip().str.split("/")
-        bad = table[parts.str.len() != 4]
-        if len(bad):
-            raise Problem(f"{bad.file.iloc[0]} has the path {bad[column].iloc[0]!r}, which has not four parts; fetch it again.")
-        table[f"{column}_series"] = parts.str[2]
-        if column == "image":
-            table["folder"], table["study"] = parts.str[0], parts.str[1]
-    odd = table[~table.folder.str.contains(r"P_[0-9]+")]
-    if len(odd):
-        raise Problem(f"{odd.file.iloc[0]} has the image {odd.folder.iloc[0]!r}, which names no patient; fetch it again.")
-    return table.assign(film=table.patient_id + "_" + table.side + "_" + table["view"])
+        table[column] = table[column].str.upper()
+        tables.mark(table, column, table[column].isin(known))
+    tables.mark(table, "image", table.image_series.str.fullmatch(r"[0-9.]+") & table.folder.str.contains(r"P_[0-9]+"))
+    tables.mark(table, "patient_id", table.patient_id.str.fullmatch(r"P_[0-9]+"))
+    table["film"] = table.patient_id + "_" + table.side + "_" + table["view"]
+    odd = table[table.fault != ""]
+    torn = table[(table.fault == "") & (table.film.isin(odd.film) | table.folder.isin(odd.folder))]
+    found = [(line.file, tables.reason(line.file, line.row, line.fault)) for line in odd.itertuples()]
+    found += [(line.image, f"A finding of the film {line.film} cannot be used, so that its label is not known.") for line in torn.itertuples()]
+    for _, reason in found:
+        log.warning("%s Left out.", reason)
+    if left_out is not None:
+        left_out += found
+    kept = table.drop(index=odd.index.union(torn.index))
+    if unused := set(table.file) - set(kept.file):
+        first = next(reason for file, reason in found if file in unused)
+        raise Problem(f"No row of {min(unused)} can be used: {first}")
+    return kept.drop(columns=["row", "fault"]).reset_index(drop=True)
+
+
+def _read_table(root, name):
+    path = next(iter(sorted(path for path in root.rglob("*.csv") if path.name.lower() == name)), None)
+    if path is None:
+        raise Problem(f"There is no {name} under {root}; run 01_download again, or put the table there.")
+    return tables.read(path, NEEDED, RENAME).assign(file=str(path))
 
 
 def table_traps(table):
@@ -123,16 +132,16 @@ def find_series(root):
     Their names and folders do not matter. A file that is there twice counts once; one that cannot be read gives a reason.
     """
     series, traps, left_out, seen = {}, Counter(), [], set()
-    for path in sorted(p for p in root.rglob("*.dcm") if p.is_file()):  # there are folders, too, that end in .dcm
+    for path in sorted(p for p in root.rglob("*") if p.suffix.lower() == ".dcm" and p.is_file()):  # there are folders, too, that end in .dcm
         try:
             data = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=TAGS)
             found = {"path": str(path.resolve()), "bits": int(data.BitsAllocated), "shape": (int(data.Rows), int(data.Columns)),
                      "pixels": int(data.Rows) * int(data.Columns), "number": str(data.get("InstanceNumber", ""))}
             met = {"malformed_patient_id": str(data.get("PatientID", "")).endswith(".dcm"),
                    "no_series_description": not data.get("SeriesDescription")}
-            if not found["pixels"]:
-                raise ValueError("it has no pixels")
-            uid = str(data.SeriesInstanceUID)
+            uid = str(data.SeriesInstanceUID or "")
+            if not found["pixels"] or not uid:
+                raise ValueError("it has no pixels, or no SeriesInstanceUID")
             instance = uid, str(data.get("SOPInstanceUID") or path), found["shape"], found["bits"]
         except UNREADABLE as error:
             left_out.append((str(path), f"{path} cannot be read ({error})."))

@@ -14,15 +14,17 @@ import numpy as np
 import pandas as pd
 from scipy.spatial.distance import pdist
 
+from data_scripts import tables
 from xmodal.cohort import INDEX, label_set, validate
 from xmodal.config import MAMMOGRAPHY, Problem
 from xmodal.dicom import dicom_header
 
 log = logging.getLogger(__name__)
-NEEDED = {"Laterality", "View", "File Name", "ACR", "Bi-Rads"}
+NEEDED = {"laterality", "view", "file name", "acr", "bi-rads"}
 # BI-RADS 3, "probably benign", counts as benign here: the dataset has no pathology for each image.
 BIRADS = {"1": label_set("normal"), "2": label_set("benign"), "3": label_set("benign"),
           **dict.fromkeys(("4a", "4b", "4c", "5", "6"), label_set("in situ", "invasive"))}
+VIEWS = ("", "CC", "ML", "MLO", "FB")                      # where the table says nothing the name of the file does
 NAME = re.compile(r"^(\d+)_([0-9a-f]{16})_MG_([LR])_(CC|ML|MLO|FB)_ANON\.dcm$", re.IGNORECASE)
 POINT = re.compile(r"[({]\s*([-+.\deE]+)\s*,\s*([-+.\deE]+)")
 FINDINGS = (("mass", re.compile("mass|spiculated", re.I)), ("distortion", re.compile("distort", re.I)),
@@ -35,71 +37,82 @@ def index(root):
 
     There is no pathology: BI-RADS 1 is normal, 2 and 3 benign, 4a to 6 malignant (in situ or invasive). The patient is the
     token in the DICOM name, since the table's ids are removed. ML in a name means MLO. The diameter is the largest extent of
-    a finding's polygon; an outline of one or two points sets those pixels. Images that are listed but not there, or
-    unreadable, are logged and listed in `.attrs["exclusions"]` as (source, reason); an unreadable outline leaves an empty
-    annotation. `.attrs["traps"]` says how often each trap was met. Raises `Problem` if the table or all images are missing,
-    a column is missing, or a BI-RADS is unknown.
+    a finding's polygon; an outline of one or two points sets those pixels. Images that are listed but not there, not listed, or
+    unreadable, and rows of the table that cannot be used are logged and listed in `.attrs["exclusions"]` as (source, reason); an
+    unreadable outline leaves an empty annotation. `.attrs["traps"]` says how often each trap was met. Raises `Problem` if the
+    table or all images are missing, a column is missing, or no row can be used.
     """
     table, folder = read_table(Path(root))
-    images = {match[1]: (path, match) for path in sorted((folder / "AllDICOMs").glob("*.dcm")) if (match := NAME.match(path.name))}
-    rows, traps, left_out = [], Counter(), []
+    images, left_out = _images(folder)
+    rows, traps, listed = [], Counter(unlisted_image=len(set(images) - set(table["file name"])), odd_name=len(left_out)), set()
     for line in table.to_dict("records"):
-        number = line["File Name"]
+        number = line["file name"]
         try:
+            if line["fault"] or number in listed:
+                traps["faulty_row"] += 1
+                raise Problem(tables.reason(folder / "INbreast.csv", line["row"], line["fault"] or f"lists {number} again"))
+            listed.add(number)
             if number not in images:
                 traps["missing_image"] += 1
                 raise Problem(f"INbreast lists {number}, but its image is not there.")
             rows.append(_row(line, *images[number], folder, traps))
         except Problem as problem:
             left_out.append((str(images[number][0]) if number in images else number, str(problem)))
-            log.warning("%s Left out.", problem)
-    if left_out:
-        log.warning("INbreast: %d of %d images left out.", len(left_out), len(table))
+    left_out += [(str(path), f"{path} is not listed in INbreast.csv.") for number, (path, _) in images.items() if number not in set(table["file name"])]
+    for _, reason in left_out:
+        log.warning("%s Left out.", reason)
+    if len(rows) < len(table):
+        log.warning("INbreast: %d of %d images left out.", len(table) - len(rows), len(table))
     if not rows:
-        raise Problem(f"None of the {len(table)} images that {folder / 'INbreast.csv'} lists is in AllDICOMs beside it; copy them there.")
+        raise Problem(f"None of the {len(table)} images that {folder / 'INbreast.csv'} lists can be used; {left_out[0][1] if left_out else 'it is empty.'}")
     rows = validate(pd.DataFrame(rows), INDEX, "index of INbreast")
     rows.attrs.update(exclusions=left_out, traps={trap: int(n) for trap, n in sorted(traps.items()) if n})
     return rows
 
 
 def read_table(root):
-    """(table, folder that it lies in); every value a string without spaces around it."""
+    """(table, folder that it lies in); every value a string, column names in lower case, and in `fault` what is wrong with a row."""
     path = next(iter(sorted([*root.glob("INbreast.csv"), *root.glob("*/INbreast.csv")])), None)
     if path is None:
         if any((*root.glob("INbreast.xls*"), *root.glob("*/INbreast.xls*"))):
             raise Problem(f"There is an INbreast.xls in {root}, but what is read is INbreast.csv; copy that of the release beside it.")
         raise Problem(f"There is no INbreast.csv in {root}; copy your INbreast release there (there is no open download).")
-    try:
-        table = pd.read_csv(path, sep=";", dtype=str, keep_default_na=False, encoding="utf-8-sig")
-    except (ValueError, OSError) as error:                # what pandas raises on damaged text
-        raise Problem(f"{path} cannot be read ({error}); copy the original table again.") from None
-    table.columns = table.columns.str.strip()
-    if NEEDED - set(table):
-        raise Problem(f"{path} lacks the columns {sorted(NEEDED - set(table))}; copy the original table again.")
-    table = table.apply(lambda column: column.str.strip())
-    odd = table[~table["Bi-Rads"].isin(BIRADS)]
-    if len(odd):
-        raise Problem(f"{path} gives {odd['File Name'].iloc[0]} the BI-RADS {odd['Bi-Rads'].iloc[0]!r}, which is unknown; "
-                      "correct the table.")
+    table = tables.read(path, NEEDED)
+    for column, known in (("bi-rads", BIRADS), ("view", VIEWS), ("laterality", ("", "L", "R"))):
+        table[column] = table[column].str.lower() if column == "bi-rads" else table[column].str.upper()
+        tables.mark(table, column, table[column].isin(known))
     return table, path.parent
+
+
+def _images(folder):
+    """({number: (path, match of its name)} of AllDICOMs, [(path, reason), ...] of files with other names or copies)."""
+    found, odd = {}, []
+    for path in sorted(p for p in (folder / "AllDICOMs").glob("*") if p.suffix.lower() == ".dcm" and p.is_file()):
+        match = NAME.match(path.name)
+        if not match or match[1] in found:
+            why = f"is a second image of {match[1]}" if match else "has not a name such as 20586908_6c613a14b80a8591_MG_R_CC_ANON.dcm"
+            odd.append((str(path), f"{path} {why}."))
+        else:
+            found[match[1]] = path, match
+    return found, odd
 
 
 def _row(line, path, name, folder, traps):
     """The row of one image; counts in `traps` what is unusual about it."""
     header = dicom_header(path)
-    outline = folder / "AllXML" / f"{line['File Name']}.xml"
+    outline = folder / "AllXML" / f"{line['file name']}.xml"
     rois = read_rois(outline, traps)
-    view = line["View"].upper() or name[4].upper()
-    allowed = BIRADS[line["Bi-Rads"]]
+    view = line["view"] or name[4].upper()
+    allowed = BIRADS[line["bi-rads"]]
     known = {label_set("normal"): 0, label_set("benign"): 1}.get(allowed, -1)
     kind, shape = lesion([name for name, _ in rois])
     extents = [pdist(points).max() for _, points in rois if len(points) > 2]
-    density = "ABCD"[int(line["ACR"]) - 1] if line["ACR"] in ("1", "2", "3", "4") else ""
-    traps.update(blank_acr=not density, view_fb=view == "FB", mlo_names=name[4].upper() == "MLO", birads_3=line["Bi-Rads"] == "3",
+    density = "ABCD"[int(line["acr"]) - 1] if line["acr"] in ("1", "2", "3", "4") else ""
+    traps.update(blank_acr=not density, view_fb=view == "FB", mlo_names=name[4].upper() == "MLO", birads_3=line["bi-rads"] == "3",
                  missing_xml=known != 0 and not outline.exists(), point_findings=sum(len(points) < 3 for _, points in rois))
-    return {"sample": f"inbreast/{line['File Name']}", "patient": f"inbreast/{name[2].lower()}", "study": f"inbreast/{name[2].lower()}",
+    return {"sample": f"inbreast/{line['file name']}", "patient": f"inbreast/{name[2].lower()}", "study": f"inbreast/{name[2].lower()}",
             "domain": "inbreast", "modality": MAMMOGRAPHY, "view": "MLO" if view == "ML" else view,
-            "laterality": line["Laterality"].upper() or name[3].upper(), "allowed": allowed, "truth": known, "grade": known,
+            "laterality": line["laterality"] or name[3].upper(), "allowed": allowed, "truth": known, "grade": known,
             "density": density, "lesion_type": kind, "lesion_shape": shape,
             "diameter_mm": header.spacing * max(extents) if header.spacing and extents else float("nan"),
             "annotation": json.dumps({"polygons": [points.tolist() for _, points in rois]}) if rois else "",
@@ -156,7 +169,7 @@ def fetch(root, limit=None, dry_run=False):
     columns = ["path", "bytes", "state", "outlined"]
     try:
         table, folder = read_table(Path(root))
-        plan = pd.DataFrame(_copies(table["File Name"][:limit], folder, Path(root)), columns=columns).astype({"bytes": "Int64"})
+        plan = pd.DataFrame(_copies(table["file name"][:limit], folder, Path(root)), columns=columns).astype({"bytes": "Int64"})
         if not plan.state.eq("complete").any():
             raise Problem(f"None of the {len(plan)} images that {folder / 'INbreast.csv'} lists is in AllDICOMs beside it; copy them there.")
     except Problem as problem:
@@ -177,8 +190,8 @@ def fetch(root, limit=None, dry_run=False):
 
 def _copies(names, folder, root):
     """(path below `root`, bytes, state, has an outline file) of each image that is listed."""
-    images = {match[1]: path for path in sorted((folder / "AllDICOMs").glob("*.dcm")) if (match := NAME.match(path.name))}
+    images = _images(folder)[0]
     for name in names:
-        path = images.get(name, folder / "AllDICOMs" / f"{name}_*.dcm")
+        path = images[name][0] if name in images else folder / "AllDICOMs" / f"{name}_*.dcm"
         size = path.stat().st_size if path.is_file() else 0
         yield str(path.relative_to(root)), size or None, "complete" if size else "missing", (folder / "AllXML" / f"{name}.xml").is_file()

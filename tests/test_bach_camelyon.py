@@ -53,13 +53,42 @@ def test_bach_leaves_out_and_counts_missing_images(photos, tmp_path, caplog):
     assert len(rows) == 3 and [p.endswith("b001.tif") for p, _ in rows.attrs["exclusions"]] == [True] and "b001.tif" in caplog.text
 
 
-@pytest.mark.parametrize("text, word", ((None, "There is no"), ("file,label\n", "Line 1"), ("n001.tif,Normal\nb001.tif\n", "Line 2"),
-                                        ("zz.tif,Normal\n", "None of the images")))
+@pytest.mark.parametrize("text, word", ((None, "cannot be read"), ("file,label\n", "None of the images.*Row 1.*'label'"),
+                                        ("zz.tif,Normal\n", "None of the images"), ("", "None of the images"), ("\0" * 9, "None of the images")))
 def test_bach_says_what_is_wrong_with_the_table(photos, tmp_path, text, word):
     table = photos / "microscopy_ground_truth.csv"
     table.unlink() if text is None else table.write_text(text)
     with pytest.raises(Problem, match=word):
         bach.index(tmp_path)
+
+
+@pytest.mark.parametrize("line", ("b001.tif", "b001.tif,Malignant", ",Benign", "../Benign/b001.tif,Benign", "b001.tif,", ";"))
+def test_bach_line_that_cannot_be_used_is_left_out_and_counted(photos, tmp_path, line):
+    table = photos / "microscopy_ground_truth.csv"
+    table.write_text(table.read_text().replace("b001.tif,Benign", line))
+    rows = bach.index(tmp_path)
+    assert rows["sample"].tolist() == ["bach/n001", "bach/is001", "bach/iv001"]
+    (source, reason), (image, unlisted) = rows.attrs["exclusions"]
+    assert source == str(table) and reason.startswith(f"Row 2 of {table} gives") and image.endswith("b001.tif") and "class is not sure" in unlisted
+    assert rows.attrs["traps"] == {"faulty_row": 1, "unlisted_image": 1}
+
+
+def test_bach_table_from_a_spreadsheet_and_a_photo_listed_twice(photos, tmp_path):
+    rows, table = bach.index(tmp_path), photos / "microscopy_ground_truth.csv"
+    put(photos / "Normal" / "b001.tif")
+    table.write_text("\ufeff" + table.read_text().replace(",", " ; ").replace("\n", ";;\n\n") + "b001.tif;Normal\n", encoding="utf-8")
+    again = bach.index(tmp_path)
+    assert again.equals(rows) and again.attrs["traps"] == {"listed_twice": 1} and len(again.attrs["exclusions"]) == 1
+
+
+def test_bach_held_out_is_the_target_as_a_whole_and_as_a_source_no_photo_is_in_two_splits(photos, tmp_path):
+    """What is not known of the patients cannot leak into a target; `study` keeps the sides for who divides BACH itself."""
+    rows = bach.index(tmp_path)
+    other = rows.assign(domain="inbreast", modality="mammography", sample="inbreast/" + rows.study, patient="inbreast/" + rows.study)
+    both = pd.concat([rows, other], ignore_index=True)
+    held = cohort.leave_one_out(both, "bach", 42)
+    assert (held.split[held.domain == "bach"] == "target").all() and not (held.split[held.domain != "bach"] == "target").any()
+    assert cohort.leave_one_out(both, "inbreast", 42).groupby("patient").split.nunique().eq(1).all() and rows.patient.is_unique
 
 
 @pytest.fixture
@@ -109,7 +138,7 @@ def test_camelyon_with_one_part_only(slides, part, other, count):
     assert len(camelyon.index(slides)) == count
 
 
-@pytest.mark.parametrize("text, word", ((None, "stages.csv"), ("a,b\n1,2\n", "lacks patient or stage"), ("", "cannot be read")))
+@pytest.mark.parametrize("text, word", ((None, "stages.csv"), ("a,b\n1,2\n", "lacks the columns patient, stage"), ("", "lacks the columns")))
 def test_camelyon_says_what_is_wrong_with_the_stages(slides, text, word):
     table = slides / "CAMELYON17" / "stages.csv"
     table.unlink() if text is None else table.write_text(text)
@@ -238,9 +267,21 @@ def test_camelyon_key_of_the_test_slides(slides):
     assert camelyon.index(slides).set_index("sample").allowed["camelyon/test_002"] == label_set(0, 1)
     put(key, "test_001,Normal,IDC,Macro\ntest_002,Normal,DCIS,None\n")               # contradicted by its outlines
     assert camelyon.index(slides).attrs["traps"]["contradicted_label"] == 1
-    put(key, "slide;label\n")
-    with pytest.raises(Problem, match="slide;label"):
-        camelyon.index(slides)
+    put(key, "\ufeffslide;label\r\nTest_001.tif ; Tumor;IDC\r\ntest_002\r\n\r\n")
+    rows = camelyon.index(slides)
+    assert rows.attrs["traps"]["faulty_row"] == 2 and rows.set_index("sample").allowed["camelyon/test_001"] == label_set(2, 3)
+    assert [reason.split(" of ")[0] for path, reason in rows.attrs["exclusions"] if path == str(key)] == ["Row 1", "Row 3"]
+
+
+@pytest.mark.parametrize("line, said", (("patient_000_node_0.tif,unsure,0", "'unsure'"), ("patient_000_node_0.tif,,0", "''"), ("patient_0,negative,0", "'patient_0'"),
+                                        ("patient_000_node_0.tif", "has 1 fields instead of 3"), ("patient_000_node_0.tif,negative,0,0,0", "has 5 fields")))
+def test_camelyon_row_that_cannot_be_used_is_left_out_and_counted(slides, line, said):
+    rows, table = camelyon.index(slides), slides / "CAMELYON17" / "stages.csv"
+    put(table, table.read_text().replace("patient_000_node_0.tif,negative,0", line))
+    fewer = camelyon.index(slides)
+    assert fewer.equals(rows[rows["sample"] != "camelyon/patient_000_node_0"].reset_index(drop=True))
+    assert fewer.attrs["traps"]["faulty_row"] == 1 and fewer.attrs["traps"]["unlabelled_slide"] == rows.attrs["traps"]["unlabelled_slide"] + 1
+    assert any(path == str(table) and reason.startswith("Row 2 of") and said in reason for path, reason in fewer.attrs["exclusions"])
 
 
 def test_camelyon_counts_odd_centres_and_outlines_that_are_no_polygon(slides):
