@@ -1,4 +1,4 @@
-# xmodal. `make` alone lists what can be made. Only Python 3.11, a C compiler, git and make are needed beforehand.
+# xmodal. `make` alone lists what can be made. Only Python 3.11, a C and C++ compiler, git and make are needed beforehand.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
@@ -10,9 +10,10 @@ CORES ?= 2
 PROFILE ?= lesson
 IP ?= 127.0.0.1
 PORT ?= 8888
+ENGINE ?= $(shell command -v docker || command -v podman || command -v buildah)
 
 # In the order in which each reads what another wrote; 00_start_here looks at the trained model, so it is run last.
-NOTEBOOKS := $(patsubst %,notebooks/%.ipynb,01_download 02_preprocess 03a_pretrain 03_train 04_tta 05_evaluate 06_interpret 00_start_here)
+NOTEBOOKS := $(patsubst %,notebooks/%.ipynb,01_download 02_preprocess 03a_pretrain 03_train 03b_baselines 04_tta 05_evaluate 06_interpret 00_start_here)
 
 COMPANIONS := $(sort $(wildcard notebooks/1*.ipynb))
 SNAKEMAKE = OMP_NUM_THREADS=1 .venv/bin/snakemake $@ --cores $(CORES) --resources mem_mb=5500 --rerun-incomplete --rerun-triggers mtime \
@@ -22,7 +23,7 @@ export JUPYTER_PREFER_ENV_PATH := 1
 export PYTHONPATH := $(CURDIR)
 export PYTHONNOUSERSITE := 1
 
-.PHONY: help env doctor lab reproduce companions notebooks figures test bench lock image clean
+.PHONY: help env doctor lab reproduce companions notebooks figures test bench lock image container clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -76,9 +77,11 @@ lock: .uv/.stamp-$(UV_VERSION)  ## write requirements.lock anew from pyproject.t
 	  --quiet --upgrade -o requirements.lock
 
 image:  ## build the container image with docker, podman or buildah
-	@engine=$$(command -v docker || command -v podman || command -v buildah) || \
-	  { echo "docker, podman or buildah is needed to build the image; install one of them."; exit 1; }; \
-	$$engine build --tag xmodal --file Dockerfile $(IMAGE_OPTIONS) .
+	@test -n "$(ENGINE)" || { echo "docker, podman or buildah is needed to build the image; install one of them."; exit 1; }
+	BUILDAH_FORMAT=docker $(ENGINE) build --tag xmodal --file Dockerfile $(IMAGE_OPTIONS) .
+
+container:  ## build it on a base made by debootstrap and use it in a browser (as root, with buildah)
+	tests/container/build.sh
 
 clean:  ## remove what tests leave; data/, runs/ and .venv/ stay
 	rm -rf build .pytest_cache .snakemake *.egg-info
