@@ -2,6 +2,7 @@
 import importlib
 import importlib.metadata
 import os
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -10,6 +11,8 @@ from . import config
 
 REMEDY = "delete .venv/ and run `make env`, which installs requirements.lock"
 NEED_DISK, NEED_MEMORY = 4.0, 6.0  # GiB that `make reproduce` takes
+SHOWN = 20                         # differences that are named, the rest is counted
+TOOLS = {"pip", "setuptools", "wheel"}  # an environment may bring them; nothing is computed with them
 
 
 def python():
@@ -17,19 +20,28 @@ def python():
         return f"this is Python {sys.version.split()[0]}, the lock file is for 3.11; {REMEDY}"
 
 
+def pins():
+    """The versions of requirements.lock: name -> version."""
+    return dict(re.findall(r"^([\w.-]+)==(\S+)", (config.HOME / "requirements.lock").read_text(), re.M))
+
+
+def installed(name):
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return "missing"
+
+
+def listed(differences):
+    more = f"; and {len(differences) - SHOWN} more" if len(differences) > SHOWN else ""
+    return "; ".join(differences[:SHOWN]) + more
+
+
 def packages():
-    lock = config.HOME / "requirements.lock"
-    pins = dict(line.split(" ")[0].split("==") for line in lock.read_text().splitlines() if "==" in line and not line.startswith((" ", "#")))
-    wrong = []
-    for name, pin in pins.items():
-        try:
-            found = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            found = "missing"
-        if found != pin:  # a local build such as 2.15.0+cpu is another build
-            wrong.append(f"{name} is {found}, not {pin}")
+    wrong = [f"{name} is {installed(name)}, not {pin}" for name, pin in pins().items()
+             if installed(name) != pin]  # a local build such as 2.15.0+cpu is another build
     if wrong:
-        return f"{len(wrong)} packages differ from requirements.lock ({'; '.join(wrong[:3])}); {REMEDY}"
+        return f"{len(wrong)} packages differ from requirements.lock ({listed(wrong)}); {REMEDY}"
 
 
 def torch():
@@ -81,8 +93,16 @@ def cores():
         return "one core: `make reproduce` works, and takes twice as long"
 
 
+def others():
+    normal = lambda name: re.sub(r"[-_.]+", "-", name).lower()
+    there = {normal(d.name): d.version for d in importlib.metadata.distributions() if d.name}
+    more = sorted(set(there) - set(map(normal, pins())) - TOOLS)
+    if more:
+        return f"requirements.lock has no {listed([f'{name} {there[name]}' for name in more])}; {REMEDY}, if results differ"
+
+
 CHECKS = (python, packages, torch, openslide, mammography, disk, memory)  # each returns what is wrong, or None
-HINTS = (cores,)
+HINTS = (cores, others)
 
 
 def main():
