@@ -1,5 +1,7 @@
 # make image && docker run --rm --publish 127.0.0.1:8888:8888 xmodal          JupyterLab; the address it prints holds the token
 # docker run --rm --volume xmodal-results:/home/jovyan/results xmodal make reproduce
+# docker run --gpus all ... xmodal      The same image serves a GPU: torch in requirements.lock is built for CUDA 13 and brings its libraries; the
+# machine brings the driver and the NVIDIA container toolkit.
 ARG BASE=debian:12.11-slim
 FROM ${BASE}
 SHELL ["/bin/bash", "-o", "pipefail", "-c"]
@@ -7,7 +9,7 @@ LABEL org.opencontainers.image.title="xmodal" org.opencontainers.image.licenses=
 
 RUN apt-get update --yes \
  && DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends \
-      ca-certificates fonts-liberation gcc git libc6-dev make python3 python3-dev python3-venv tini \
+      ca-certificates fonts-liberation g++ git make python3 python3-dev python3-venv tini \
  && apt-get clean && rm -rf /var/lib/apt/lists/* \
  && useradd --no-log-init --create-home --shell /bin/bash --uid 1000 --gid 100 --no-user-group jovyan \
  && install --directory --owner 1000 --group 100 /home/jovyan/xmodal /home/jovyan/results
