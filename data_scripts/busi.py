@@ -32,47 +32,51 @@ def index(root):
     duplicate_of is the sample of the first image that shows the same, up to small shifts and other markings, or "": those
     whose perceptual hashes differ in at most ALIKE of 64 bits, directly or through others, are one. Keep the first of each,
     before any split; where the labels of such images differ none of them can be trusted, which `.attrs["contradicting"]`
-    lists by sample. Images that cannot be read are logged and listed in `.attrs["exclusions"]` as (path, reason). Raises
-    `Problem` if no image is there.
+    lists by sample. Images that cannot be read, further copies, masks without an image and files of other names are logged and
+    listed in `.attrs["exclusions"]` as (path, reason); `.attrs["traps"]` counts what was met. Raises `Problem` if no image is there.
     """
-    images, masks = _files(root)
-    rows, hashes, left_out = [], [], []
+    images, masks, left_out = _files(root)
+    rows, hashes = [], []
     for (label, number), path in sorted(images.items()):
         try:
             hashes.append(perceptual_hash(path))
         except UNREADABLE as error:
             left_out.append((str(path), f"{path} cannot be read ({error})."))
-            log.warning("%s Left out.", left_out[-1][1])
             continue
         own = tuple(str(p) for p in masks.get((label, number), ()))
-        if not own:
-            log.warning("%s has no mask.", path)
         rows.append({"sample": f"busi/{label}_{number}", "path": str(path), "masks": own, "label": label})
     if not rows:
         raise Problem(f"There is no image like 'benign (1).png' under {root} that can be read; give the folder of the unpacked dataset.")
+    for _, reason in left_out:
+        log.warning("%s Left out.", reason)
     table = pd.DataFrame(rows)
     group = duplicates(np.array(hashes))
     first = table["sample"].groupby(group).transform("first")
     table["duplicate_of"] = first.where(first != table["sample"], "")
     mixed = table.label.groupby(group).transform("nunique") > 1
-    table.attrs.update(exclusions=left_out, contradicting=table["sample"][mixed].tolist())
-    log.info("BUSI: %d images, %d with several masks, %d duplicates, %d under two labels, %d masks without an image.", len(table),
-             (table.masks.map(len) > 1).sum(), (first != table["sample"]).sum(), mixed.sum(), len(set(masks) - set(images)))
+    traps = {"several_masks": (table.masks.map(len) > 1).sum(), "no_mask": (table.masks.map(len) == 0).sum(),
+             "duplicate": (first != table["sample"]).sum(), "contradicting": mixed.sum()}
+    table.attrs.update(exclusions=left_out, contradicting=table["sample"][mixed].tolist(), traps={trap: int(n) for trap, n in traps.items() if n})
+    log.info("BUSI: %d images; %s.", len(table), table.attrs["traps"])
     return table
 
 
 def _files(root):
-    """({(label, number): image}, {(label, number): [masks]}) under `root`; of a name that is there twice the first counts."""
-    images, masks, seen = {}, {}, set()
-    for path in sorted(p for p in Path(root).rglob("*.png") if p.is_file()):
-        if (match := NAME.match(path.name)) and path.name.lower() not in seen:
-            seen.add(path.name.lower())
-            key = match[1].lower(), int(match[2])
-            if match[3]:
-                masks.setdefault(key, []).append(path)
-            else:
-                images[key] = path
-    return images, masks
+    """({(label, number): image}, {(label, number): [masks]}, [(path, reason)]) under `root`; of a name that is there twice the first counts."""
+    images, masks, seen, odd = {}, {}, set(), []
+    for path in sorted(p for p in Path(root).rglob("*") if p.suffix.lower() == ".png" and p.is_file()):
+        match, name = NAME.match(path.name), path.name.lower()
+        if not match or name in seen:
+            odd.append((str(path), f"{path} {'is a second copy' if match else 'has not a name of the release'}."))
+            continue
+        seen.add(name)
+        key = match[1].lower(), int(match[2])
+        if match[3]:
+            masks.setdefault(key, []).append(path)
+        else:
+            images[key] = path
+    alone = [path for key in sorted(set(masks) - set(images)) for path in masks[key]]
+    return images, masks, odd + [(str(path), f"{path} is a mask without an image.") for path in alone]
 
 
 def read_mask(masks, shape):
@@ -130,7 +134,7 @@ def fetch(root, limit=None, dry_run=False, source=None):
         if not Path(source).is_file():
             raise Problem(f"There is no archive {source}; give the path or URL of a zip archive, or the dataset's folder as root.")
         unpack(source, root / FOLDER, 2_000_000_000)
-    images, masks = _files(root)
+    images, masks, _ = _files(root)
     rows = [(str(path.relative_to(root)), path.stat().st_size, "complete" if path.stat().st_size else "missing", key[0], len(masks.get(key, ())))
             for key, path in sorted(images.items())[:limit]]
     plan = pd.DataFrame(rows, columns=["path", "bytes", "state", "label", "masks"])

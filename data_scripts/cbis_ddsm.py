@@ -236,8 +236,8 @@ TCIA = "https://www.cancerimagingarchive.net/wp-content/uploads"    # the four t
 def fetch(root, limit=None, dry_run=False):
     """The four tables and `limit` series (all 6,775: 163.5 GB), film by film, in the tree of IDC; returns the plan as a table.
 
-    They come from the public bucket of the Imaging Data Commons, checked by size and, where the bucket has one, md5, or, if
-    that does not answer, from NBIA, as archives with md5 sums. Both become
+    They come from the public bucket of the Imaging Data Commons, checked by size and, where the bucket has one, md5, else by
+    their identifiers and the length of their pixels; or, if that does not answer, from NBIA, as archives with md5 sums. Both become
     cbis_ddsm/<PatientID>/<StudyInstanceUID>/MG_<SeriesInstanceUID>/ below `root`. With `dry_run` nothing is fetched. Raises
     `Problem` if neither answers, the disk is too small, or files did not come.
     """
@@ -273,16 +273,21 @@ def _objects(root, series):
     objects = listing(IDC, series.series_aws_url.split("/")[3] + "/")
     if len(objects) != series.instanceCount:
         raise Problem(f"IDC has {len(objects)} files of the series {series.SeriesInstanceUID} and lists {series.instanceCount}.")
-    return [File(f"{IDC}/{key}", f"{folder}/{key.split('/')[-1]}", size, md5) for key, size, md5 in objects]
+    check = partial(_check_instance, series=series.SeriesInstanceUID)
+    return [File(f"{IDC}/{key}", f"{folder}/{key.split('/')[-1]}", size, md5, check=None if md5 else check) for key, size, md5 in objects]
 
 
 def _from_nbia(limit):
-    by_film = lambda answer: sorted(answer.json(), key=lambda one: (_film(one["PatientID"]), one["PatientID"]))
-    series = ask(f"{NBIA}/getSeries?Collection=CBIS-DDSM", by_film)
-    return [File(f"{NBIA}/getImageWithMD5Hash?SeriesInstanceUID={one['SeriesInstanceUID']}",
-                 f"cbis_ddsm/{one['PatientID']}/{one['StudyInstanceUID']}/MG_{one['SeriesInstanceUID']}",
-                 unpacked=int(one.get("FileSize") or 2e8 * int(one["ImageCount"])) + 1_000_000,   # and the list of checksums
-                 check=partial(_check_series, count=int(one["ImageCount"]))) for one in series[:limit]]
+    by_film = lambda one: (_film(one["PatientID"]), one["PatientID"])
+    return ask(f"{NBIA}/getSeries?Collection=CBIS-DDSM", lambda answer: [_archive(one) for one in sorted(answer.json(), key=by_film)])[:limit]
+
+
+def _archive(series):
+    """The `File` of one series as NBIA lists it."""
+    uid, count = series["SeriesInstanceUID"], int(series["ImageCount"])
+    return File(f"{NBIA}/getImageWithMD5Hash?SeriesInstanceUID={uid}", f"cbis_ddsm/{series['PatientID']}/{series['StudyInstanceUID']}/MG_{uid}",
+                unpacked=int(series.get("FileSize") or 2e8 * count) + 1_000_000,          # and the list of checksums
+                check=partial(_check_series, count=count))
 
 
 def _film(patient_id):
@@ -293,6 +298,18 @@ def _film(patient_id):
 def _check_table(path):
     if not path.read_bytes().startswith(b"patient_id,"):
         raise Damaged(f"{path.name} is no case description")
+
+
+def _check_instance(path, series):
+    """Raises `Damaged` unless the file is DICOM of this SeriesInstanceUID with all of its pixels: what came in several parts has no md5."""
+    try:
+        data = pydicom.dcmread(path)
+        found, whole = str(data.get("SeriesInstanceUID", "")), data.file_meta.TransferSyntaxUID.is_compressed
+        wanted = data.Rows * data.Columns * data.BitsAllocated // 8
+        if found != series or not whole and len(data.PixelData) < wanted:
+            raise ValueError(f"its series is {found or 'not said'}, and {len(data.PixelData)} of {wanted} bytes of pixels are there")
+    except UNREADABLE as error:
+        raise Damaged(f"{path.name} is not the image of the series {series} ({error})") from None
 
 
 def _check_series(folder, count):

@@ -100,7 +100,7 @@ def ask(url, read=requests.Response.json, body=None):
             answer = requests.request("POST" if body else "GET", url, json=body, timeout=TIMEOUT)
             answer.raise_for_status()
             return read(answer)
-        except (requests.RequestException, ElementTree.ParseError, ValueError, KeyError, TypeError) as error:
+        except (requests.RequestException, ElementTree.ParseError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError) as error:
             reason = error
             if _final(error):
                 break
@@ -122,8 +122,8 @@ def _page(answer):
     """A page of a listing as ([(key, bytes, checksum), ...], token of the next page or None)."""
     page, found = ElementTree.fromstring(answer.content), []
     for item in page.iterfind("{*}Contents"):
-        etag = item.findtext("{*}ETag", "").strip('"')
-        found.append((item.findtext("{*}Key"), int(item.findtext("{*}Size")), f"md5:{etag}" if re.fullmatch("[0-9a-f]{32}", etag) else ""))
+        key, etag = item.findtext("{*}Key").strip(), item.findtext("{*}ETag", "").strip('"')
+        found.append((key, int(item.findtext("{*}Size")), f"md5:{etag}" if re.fullmatch("[0-9a-f]{32}", etag) else ""))
     return found, page.findtext("{*}NextContinuationToken")
 
 

@@ -6,6 +6,7 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 
 from data_scripts import busi, tcga
+from xmodal import config, preprocess
 from xmodal.config import HOME, Problem
 
 SHARED = HOME.parent / "shared" / "data"
@@ -61,8 +62,21 @@ def test_busi_is_read_with_its_masks_and_its_duplicates(folder):
     assert dict(zip(table["sample"], table.duplicate_of)) == {
         **dict.fromkeys(table["sample"], ""), "busi/malignant_10": "busi/benign_2", "busi/normal_2": "busi/normal_1"}
     assert table.attrs["contradicting"] == ["busi/benign_2", "busi/malignant_10"]
-    (path, reason), = table.attrs["exclusions"]
-    assert "benign (4).png" in path and "cannot be read" in reason
+    alone, (path, reason) = table.attrs["exclusions"]
+    assert "benign (4).png" in path and "cannot be read" in reason and "normal (9)_mask.png is a mask without an image" in alone[1]
+    assert table.attrs["traps"] == {"several_masks": 1, "no_mask": 2, "duplicate": 2, "contradicting": 2}
+
+
+def test_busi_copies_and_other_names_are_told(folder):
+    rows, home = busi.index(folder), folder / "Dataset_BUSI_with_GT"
+    for name in ("again/benign (1).png", "benign/benign (1) copy.png", "benign/._benign (1).png"):
+        (home / name).parent.mkdir(exist_ok=True)
+        (home / name).write_bytes((home / "benign" / "benign (1).png").read_bytes())
+    (home / "normal" / "normal (1).png").rename(home / "normal" / "Normal (1).PNG")
+    (home / "benign" / "benign (7).png").mkdir()
+    again = busi.index(folder)
+    assert len(again) == len(rows) and len(again.attrs["exclusions"]) == len(rows.attrs["exclusions"]) + 3
+    assert sum("second copy" in reason for _, reason in again.attrs["exclusions"]) == 1
 
 
 def test_masks_of_an_image_are_united_whatever_their_colours(folder, caplog):
@@ -123,11 +137,14 @@ def test_names_of_tcga_tell_patient_sample_and_section(tmp_path):
             f"TCGA-A8-A06U-10A-01-DX1.{UUID}.svs": "kind 10", "CMU-1.svs": "name"}
     slides(tmp_path, *kept, *lost)
     (tmp_path / f"TCGA-A8-A06V-01Z-00-DX1.{UUID}.svs").touch()
+    (tmp_path / kept[0]).write_bytes(b"II*\0")             # by GDC's own tool each file lies in a folder of its own, and may be there twice
     table = tcga.index(tmp_path).set_index("sample").loc[[f"tcga_brca/{name.removesuffix('.svs')}" for name in kept]]
     assert table.patient.tolist() == ["tcga_brca/TCGA-A8-A06U"] * 2 + ["tcga_brca/TCGA-BH-A18V"] * 2
     assert table.study.tolist() == ["TCGA-A8-A06U"] * 2 + ["TCGA-BH-A18V"] * 2
     assert table.allowed.tolist() == [0b1000] * 3 + [0b0011] and table.truth.tolist() == [3, 3, 3, -1]
     reasons = {path.rsplit("/", 1)[1]: reason for path, reason in tcga.index(tmp_path).attrs["exclusions"]}
+    assert reasons.pop(kept[0]).endswith("it is there twice.") and tcga.index(tmp_path).attrs["traps"] == {
+        "empty_file": 1, "frozen_section": 2, "odd_name": 1, "other_sample": 1, "second_copy": 1}
     assert len(reasons) == 5 and all(why in reasons[name] for name, why in lost.items()) and sum("empty" in r for r in reasons.values()) == 1
 
 
@@ -138,8 +155,27 @@ def test_without_slides_or_table_tcga_says_what_to_do(tmp_path):
     with pytest.raises(Problem, match="tcga.fetch"):
         tcga.clinical(tmp_path)
     (tmp_path / "clinical.csv").write_text("patient\n1\n")
-    with pytest.raises(Problem, match="tcga.fetch"):
+    with pytest.raises(Problem, match="lacks the columns case, days"):
         tcga.clinical(tmp_path)
+
+
+def test_rows_of_tcga_are_of_no_use_to_the_main_job_and_told_so(tmp_path):
+    slides(tmp_path, f"TCGA-A8-A06U-01Z-00-DX1.{UUID}.svs")
+    with pytest.raises(Problem, match="tcga_brca is no domain of the cohort.*companions"):
+        preprocess.build(tcga.index(tmp_path), config.PROFILES["lesson"], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_patients_of_tcga_that_cannot_be_used_are_left_out(tmp_path, caplog):
+    good = ["TCGA-A8-A06U,100.0,True,\"Lobular carcinoma, NOS\",Stage IIA", "TCGA-A8-A06V,,False,,"]
+    bad = ["TCGA-A8-A06W,soon,True,,", "TCGA-A8-A06X,7,maybe,,", "A06Y,7,True,,", "TCGA-A8-A06Z,-3,True,,", "TCGA-A8-A06U,5,False,,", "TCGA-A8-A070,5"]
+    (tmp_path / "clinical.csv").write_text("\n".join(["case,days,dead,diagnosis,stage", *good, *bad]))
+    people = tcga.clinical(tmp_path)
+    assert people.index.tolist() == ["TCGA-A8-A06U", "TCGA-A8-A06V"] and people.dead.tolist() == [True, False]
+    assert people.days.iloc[0] == 100 and np.isnan(people.days.iloc[1]) and people.diagnosis.iloc[0] == "Lobular carcinoma, NOS"
+    reasons = [reason for _, reason in people.attrs["exclusions"]]
+    assert len(reasons) == 6 and all(word in reason and reason in caplog.text for word, reason in
+                                     zip(("'soon'", "'maybe'", "'A06Y'", "'-3'", "again", "2 fields"), reasons))
 
 
 @REAL

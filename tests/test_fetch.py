@@ -3,24 +3,28 @@ import json
 import os
 
 import nbformat
+import numpy as np
 import pandas as pd
+import pydicom
 import pytest
 from IPython.display import display
 from loopback import DATA, md5, server, zipped  # noqa: F401
+from pydicom.uid import ImplicitVRLittleEndian
 
 from data_scripts import bach, busi, camelyon, cbis_ddsm, inbreast, tcga
+from data_scripts.phantom.mammogram_files import SECONDARY_CAPTURE, write_dicom
 from xmodal import config
 from xmodal.config import Problem
 
 
-def bucket(server, name, objects):
-    """An open S3 bucket of {key: bytes} at /name, whose listing has three keys a page."""
+def bucket(server, name, objects, parts=""):
+    """An open S3 bucket of {key: bytes} at /name, whose listing has three keys a page. The ETag of what came in `parts` ("-2") is no md5."""
     server.files |= {f"/{name}/{key}": data for key, data in objects.items()}
 
     def page(query, body):
         keys = sorted(k for k in objects if k.startswith(query["prefix"]))
         begin = int(query.get("continuation-token", 0))
-        items = "".join(f"<Contents><Key>{k}</Key><ETag>&quot;{md5(objects[k])[4:]}&quot;</ETag><Size>{len(objects[k])}</Size></Contents>"
+        items = "".join(f"<Contents><Key>{k}</Key><ETag>&quot;{md5(objects[k])[4:]}{parts}&quot;</ETag><Size>{len(objects[k])}</Size></Contents>"
                         for k in keys[begin:begin + 3])
         more = f"<NextContinuationToken>{begin + 3}</NextContinuationToken>" if begin + 3 < len(keys) else ""
         return f'<ListBucketResult xmlns="http://s3.amazonaws.com/doc/2006-03-01/">{items}{more}</ListBucketResult>'.encode()
@@ -58,6 +62,31 @@ def test_cbis_ddsm_comes_from_idc(cbis):
     assert len(plan) == 4 + 6 and plan.state.eq("complete").all() and plan.bytes[4:].tolist() == [5] * 6
     assert (root / "cbis_ddsm/P_00038_LEFT_CC.dcm/9.2.1/MG_2.1/0.dcm").read_bytes() == b"2.1 0"
     assert not any("NBIA" in path for path, _ in server.seen)
+
+
+def image(folder, series, short=0):
+    """Bytes of a DICOM image of a series, `short` bytes of its pixels lost."""
+    write_dicom(folder / "image.dcm", np.zeros((20, 30), np.uint16), ImplicitVRLittleEndian, SECONDARY_CAPTURE, 16, SOPInstanceUID="2.25.1",
+                SeriesInstanceUID=series)
+    data = pydicom.dcmread(folder / "image.dcm")
+    data.PixelData = data.PixelData[:1200 - short]
+    data.save_as(folder / "image.dcm")
+    return (folder / "image.dcm").read_bytes()
+
+
+def test_a_file_without_md5_is_held_against_its_identifiers_and_pixels(cbis, tmp_path, monkeypatch):
+    server, root = cbis
+    objects = {f"uuid-{s}/{i}.dcm": image(tmp_path, s) for s, n in (("1.1", 1), ("1.2", 2), ("2.1", 1), ("2.2", 2)) for i in range(n)}
+    objects["uuid-1.1/0.dcm"], objects["uuid-2.1/0.dcm"], objects["uuid-2.2/1.dcm"] = image(tmp_path, "1.2"), image(tmp_path, "2.1", 400), b"no DICOM"
+    monkeypatch.setattr(cbis_ddsm, "IDC", bucket(server, "idc", objects, "-2"))
+    assert cbis_ddsm.fetch(root, dry_run=True).checksum.eq("").all()
+    with pytest.raises(Problem, match="3 of 10 files did not come") as told:
+        cbis_ddsm.fetch(root)
+    assert "is not the image of the series" in str(told.value)
+    assert sorted(p.parent.name for p in root.rglob("*.dcm")) == ["MG_1.2", "MG_1.2", "MG_2.2"]
+    objects |= {"uuid-1.1/0.dcm": image(tmp_path, "1.1"), "uuid-2.1/0.dcm": image(tmp_path, "2.1"), "uuid-2.2/1.dcm": image(tmp_path, "2.2")}
+    bucket(server, "idc", objects, "-2")
+    assert cbis_ddsm.fetch(root).state.eq("complete").all()
 
 
 def test_a_limit_takes_films_with_their_masks(cbis):
@@ -145,6 +174,15 @@ def test_camelyon_comes_from_its_bucket(server, tmp_path, monkeypatch):
     server.files["/c/CAMELYON16/checksums.md5"] = objects["CAMELYON16/checksums.md5"].replace(md5(slides[0].encode())[4:].encode(), b"0" * 32)
     with pytest.raises(Problem, match="normal_001.tif"):
         camelyon.fetch(tmp_path)
+
+
+@pytest.mark.parametrize("answer", [[{}], [{"PatientID": "P_00001_LEFT_CC", "StudyInstanceUID": "1"}], [{"PatientID": 1}], [1], {"a": 1}, None])
+def test_an_answer_of_another_form_is_a_problem(cbis, answer):
+    server, root = cbis
+    server.faults["/idc/"] = ["503"] * 99
+    server.files["/NBIA/getSeries"] = json.dumps(answer).encode()
+    with pytest.raises(Problem, match="no good answer"):
+        cbis_ddsm.fetch(root)
 
 
 def test_tcga_comes_from_gdc(server, tmp_path, monkeypatch):

@@ -14,12 +14,22 @@ def reasons(folder):
 
     Paths and numbers are left out of the reasons, so that equal ones count together.
     """
-    listed = pd.read_csv(Path(folder) / "exclusions.csv", dtype=str, keep_default_na=False)
-    bare = [re.sub(r"\d+(?:[.,]\d+)*", "N", re.sub(r"\S*[/\\]\S*", "the file", reason.replace(source, "the file")))
-            for source, reason in zip(listed.source, listed.reason)]
-    found = listed.assign(reason=bare, example=listed.source.map(lambda source: Path(source).name)).groupby("reason")
+    return _counted(Path(folder) / "exclusions.csv", "reason")
+
+
+def notes(folder):
+    """What notes.csv says of files that were used although something was missing: columns note, files, example."""
+    return _counted(Path(folder) / "notes.csv", "note")
+
+
+def _counted(path, column):
+    """How often each text of `column` of the table at `path` is there, as columns `column`, files, example; the most frequent first."""
+    listed = pd.read_csv(path, dtype=str, keep_default_na=False)
+    bare = [re.sub(r"\d+(?:[.,]\d+)*", "N", re.sub(r"\S*[/\\]\S*", "the file", text.replace(source, "the file")))
+            for source, text in zip(listed.source, listed[column])]
+    found = listed.assign(**{column: bare}, example=listed.source.map(lambda source: Path(source).name)).groupby(column)
     table = found.agg(files=("source", "size"), example=("example", "first")).reset_index()
-    return table.sort_values(["files", "reason"], ascending=[False, True], ignore_index=True)
+    return table.sort_values(["files", column], ascending=[False, True], ignore_index=True)
 
 
 def contents(table):
@@ -45,11 +55,12 @@ def _markdown(table):
 
 def write(folder, profile, table, traps=None):
     """Writes datasheet.md to the cohort's `folder`; returns its path. `traps`, a table, is what the indices met and handled."""
-    where, rest = Path(folder) / "datasheet.md", reasons(folder)
+    where, rest, noted = Path(folder) / "datasheet.md", reasons(folder), notes(folder)
     size = f"{profile.image_size} x {profile.image_size} pixels; tiles of {profile.tile_um:g} um, at most {profile.tiles_per_slide} a slide."
     parts = [f"# Data sheet of the cohort {profile.name!r}", "Phantom data: drawn, not of patients." if profile.phantom else "Public datasets.",
              f"Images of {size} Images without pixel spacing have sizes in pixels only.", "## What came in", _markdown(contents(table)),
-             "## What was left out and why", _markdown(rest) if len(rest) else "Nothing.", "## Patients a split", _markdown(splits(table))]
+             "## What was left out and why", _markdown(rest) if len(rest) else "Nothing.",
+             "## What was used with a note", _markdown(noted) if len(noted) else "Nothing.", "## Patients a split", _markdown(splits(table))]
     parts += ["## Traps met and handled", _markdown(traps)] if traps is not None and len(traps) else []
     with atomic(where) as path:
         path.write_text("\n\n".join(parts) + "\n", encoding="utf-8")

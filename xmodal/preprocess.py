@@ -8,6 +8,7 @@ import json
 import logging
 import shutil
 import zipfile
+from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
@@ -20,7 +21,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from . import __version__, cohort, dicom, images, slides
-from .config import MAMMOGRAPHY, Problem
+from .config import DOMAINS, MAMMOGRAPHY, PRETRAINING, Problem
 from .record import atomic, sha256
 
 log = logging.getLogger(__name__)
@@ -35,9 +36,12 @@ def build(rows, profile, out, workers=2):
     cohort.parquet        cohort.COHORT, written last
     exclusions.csv        source, reason: files that gave no row, also those that the index left out (`rows.attrs["exclusions"]`)
     notes.csv             source, note: files that were used although something of them could not be done
-    Returns the cohort table. The same rows give the same bytes for any number of workers. Raises `Problem` if nothing is left.
+    Returns the cohort table. The same rows give the same bytes for any number of workers. Raises `Problem` if nothing is left, or
+    for rows of a set that is no domain of the cohort, as TCGA.
     What a file gave lies in unfinished/ until the cohort is written, so that a run that was killed goes on where it was.
     """
+    if other := sorted(set(rows.get("domain", ())) - {*DOMAINS, *PRETRAINING}):
+        raise Problem(f"{other[0]} is no domain of the cohort, which has {', '.join(DOMAINS)}; leave its rows to the companions that use them.")
     out, excluded = Path(out), [tuple(e) for e in rows.attrs.get("exclusions", ())]
     rows = cohort.validate(rows, cohort.INDEX, "index")
     tables = []
@@ -46,7 +50,7 @@ def build(rows, profile, out, workers=2):
             taken, left_out = _domain(domain, part.to_dict("records"), profile, out, run)
             tables += taken
             excluded += left_out
-    notes = sorted({(entry["source"], entry["note"]) for entry in tables if entry.get("note")})
+    notes = sorted({(entry["source"], entry["note"]) for entry in tables if entry["note"]})
     for name, listed, column in (("exclusions", excluded, "reason"), ("notes", notes, "note")):
         with atomic(out / f"{name}.csv") as path:
             pd.DataFrame(listed, columns=["source", column]).to_csv(path, index=False)
@@ -57,10 +61,8 @@ def build(rows, profile, out, workers=2):
         table.to_parquet(path, index=False)
     _tidy(out)
     log.info("%d images of %d patients; %d files left out.", len(table), table.patient.nunique(), len(excluded))
-    if notes:
-        log.warning("%d files were used with a note; %s says why for each.", len(notes), out / "notes.csv")
-    if (unscaled := int(table.mm_per_px.isna().sum())):
-        log.warning("%d images give no pixel spacing, as CBIS-DDSM gives none; sizes in them are in pixels.", unscaled)
+    for note, count in Counter(note for _, note in notes).items():
+        log.warning("%d files: %s", count, note)
     return table
 
 
@@ -154,7 +156,8 @@ def _mammogram(row, profile):
     mask = images.lesion_mask(row["annotation"], image.shape)
     spacing = dicom.dicom_header(row["source"]).spacing
     image, mask, mm_per_px = images.mammogram(image, mask, spacing, profile.image_size)
-    return [({**row, "has_mask": bool(mask.any()), "boxes": json.dumps(images.boxes(mask)), "mm_per_px": mm_per_px}, image, mask)]
+    note = "" if spacing else "The file gives no pixel spacing; sizes in it are in pixels."
+    return [({**row, "has_mask": bool(mask.any()), "boxes": json.dumps(images.boxes(mask)), "mm_per_px": mm_per_px, "note": note}, image, mask)]
 
 
 def _tiles(row, profile):
