@@ -69,7 +69,7 @@ def scores(predictions, methods=LEARNERS):
     Index held_out, seed, split, patient, sample, modality, y. Only rows that every method with any run has.
     """
     rows = decided(predictions[(predictions.condition == "source") & predictions.method.isin(methods)])
-    wide = rows.pivot(index=[*RUN, "split", "patient", "sample", "modality", "y"], columns="method", values="p").dropna()
+    wide = rows.pivot(index=[*RUN, "split", "patient", "sample", "modality", "y"], columns="method", values="p").dropna().clip(0, 1)
     return wide.reindex(columns=[m for m in methods if m in wide])
 
 

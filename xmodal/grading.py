@@ -33,8 +33,9 @@ def agreement(truth, called, w, quadratic=False):
 def readings(predictions, method=OURS, split="source test"):
     """The joint predictions of a method as trained, of patients whose class is known, a row a run and patient."""
     rows = predictions.query("method == @method and split == @split and condition == 'source' and modality == 'both' and truth >= 0")
+    rows = rows.assign(**rows[P].clip(0, 1))                                 # sums to 1 but for rounding
     p = rows[P].to_numpy()
-    return rows.assign(called=p.argmax(1), severity=p @ np.arange(len(CLASSES)), malignant=rows.p2 + rows.p3).reset_index(drop=True)
+    return rows.assign(called=p.argmax(1), severity=p @ np.arange(len(CLASSES)), malignant=(rows.p2 + rows.p3).clip(0, 1)).reset_index(drop=True)
 
 
 def about(rows):
