@@ -12,6 +12,7 @@ from xmodal.loaders import Images, PairedBatches
 from xmodal.predict import predict
 
 TINY = dataclasses.replace(PROFILES["lesson"], image_size=24, patch=6, width=24, depth=2, adapter=2, batch=8, epochs=4, pretrained="")
+PROBABILITIES = ["p0", "p1", "p2", "p3"]
 LABELS = {"cbis_ddsm": {1: 2, 2: 12, 3: 12}, "inbreast": {0: 1, 1: 2, 2: 12, 3: 12}, "bach": {c: 1 << c for c in range(4)},
           "camelyon": {0: 3, 1: 3, 2: 12, 3: 12}}
 
@@ -125,6 +126,42 @@ def test_an_epoch_counts_once_every_term_has_full_weight(table, monkeypatch):
     learn = learner.learner(TINY, "erm", fold, Images(config.DATA / "lesson"), 42)
     history = learner.fit(learn, 4)
     assert list(history.valid_auc.round(6)) == [0.9, 0.8, 0.7, 0.6] and round(learn.select.best, 6) == 0.8
+
+
+@pytest.fixture
+def alone(table):
+    """Nobody is in two domains, as in the public sets: with two domains held out somebody is left to train on."""
+    return table.assign(patient=table.domain + table.patient)
+
+
+def test_leave_one_domain_out_takes_the_epoch_that_is_best_on_the_domains_left_out(alone, monkeypatch):
+    judged, aucs = [], {"bach": [.9, .6, .5, .7], "camelyon": [.9, .5, .8, .6], "inbreast": [.9, .5, .7, .8]}     # means .9, .53, .67, .70
+
+    def fit(learn, epochs):
+        left_out, = set(learn.select.validation.domain)
+        judged.append((left_out, learn.dls.train.dataset.domains))
+        return pd.DataFrame({"valid_auc": aucs[left_out]})
+    monkeypatch.setattr(learner, "fit", fit)
+    assert learner.epoch_by_left_out(TINY, "erm", "cbis_ddsm", 42, alone) == 3, "the first epoch is better and does not count"
+    assert [j[0] for j in judged] == sorted(aucs) and all(j[0] not in j[1] and "cbis_ddsm" not in j[1] for j in judged)
+
+
+def test_leave_one_domain_out_selection_keeps_that_epoch_and_never_reads_the_target(alone):
+    epoch = learner.epoch_by_left_out(TINY, "ours", "inbreast", 42, alone)
+    run = learner.train(TINY, "ours", "inbreast", 42, alone, selection="leave-one-domain-out")
+    first, state = run.predictions, run.state
+    fold, images = cohort.leave_one_out(alone, "inbreast", 42), Images(config.DATA / "lesson")
+    record.seed_everything(42)
+    by_hand = learner.learner(TINY, "ours", fold, images, 42, epoch=epoch)
+    learner.fit(by_hand, TINY.epochs)
+    assert run.config["selection"] == "leave-one-domain-out" and same(state, by_hand.model.state_dict())
+    poisoned = alone.copy()
+    poisoned.loc[alone.domain == "inbreast", ["allowed", "truth"]] = 2, 1
+    (run.folder / "done").unlink()
+    again = learner.train(TINY, "ours", "inbreast", 42, poisoned, selection="leave-one-domain-out")
+    assert same(state, again.state) and np.array_equal(first[PROBABILITIES].to_numpy(), again.predictions[PROBABILITIES].to_numpy())
+    with pytest.raises(Problem, match="no selection 'oracle' for a training"):
+        learner.train(TINY, "ours", "inbreast", 42, alone, selection="oracle")
 
 
 def test_a_validation_set_that_cannot_judge_is_named(table, monkeypatch):

@@ -22,7 +22,8 @@ from .loaders import Images, dataloaders
 from .losses import Objective
 from .model import build
 from .predict import predict
-from .record import (atomic, checkpoint, forget_checkpoint, is_done, load_run, run_dir, save_run, seed_everything, write_json)
+from .record import atomic, checkpoint, forget_checkpoint, is_done, load_run, run_dir, save_run, seed_everything, write_json
+from .selection import HOW
 from .stats import auc
 
 log = logging.getLogger(__name__)
@@ -53,6 +54,7 @@ METHODS = {
     "concat": Method(mixstyle=True, irm=1.0, concat=True),   # simple concatenation, for Fig. 2f
     **{f"ours_{n}": Method(mixstyle=True, irm=1.0, align=0.1, train_share=n / 100) for n in (25, 50, 75)},     # for Fig. 3l
 }
+SELECTION = TRAINING_DOMAIN, LEAVE_ONE_DOMAIN_OUT = HOW[:2]
 RAMP = (0.2, 0.5)    # the invariance terms rise from 0 to full weight between these shares of the training
 
 
@@ -91,11 +93,12 @@ class Schedule(Callback):
 
 class Select(Callback):
     """After every epoch: AUC on the validation patients of the *source* domains; keeps the weights of the best epoch among those
-    that ended with every term at full weight (`RAMP`), lest a method be judged before it began. With a folder, also writes a checkpoint from which an interrupted run goes on to the same bits."""
+    that ended with every term at full weight (`RAMP`), lest a method be judged before it began, or those of `epoch` where it is given.
+    With a folder, also writes a checkpoint from which an interrupted run goes on to the same bits."""
     order = 65
 
-    def __init__(self, validation, images, folder=None):
-        self.validation, self.images, self.folder = validation, images, folder
+    def __init__(self, validation, images, folder=None, epoch=None):
+        self.validation, self.images, self.folder, self.epoch_chosen = validation, images, folder, epoch
         self.best, self.weights, self.history = -1.0, {}, []
 
     def before_validate(self):
@@ -107,15 +110,17 @@ class Select(Callback):
         p = predict(self.model, self.validation, self.images, boxes=False)[0]
         score = np.nanmean([auc(malignant(d.allowed), d.p2 + d.p3) for _, d in p.groupby("domain")])
         self.history.append({**self.learn.schedule.row(), "valid_auc": score})
-        if score > self.best and self.learn.pct_train >= RAMP[1] - 1e-6:
+        chosen = score > self.best if self.epoch_chosen is None else self.epoch == self.epoch_chosen
+        if chosen and self.learn.pct_train >= RAMP[1] - 1e-6:
             self.best, self.weights = score, {k: v.clone() for k, v in self.model.state_dict().items()}
         if self.folder:
             save_checkpoint(self.folder / "checkpoint.safetensors", self.learn, self)
 
 
-def learner(profile, method, fold, images, seed, start=None, folder=None, model=None):
+def learner(profile, method, fold, images, seed, start=None, folder=None, model=None, epoch=None):
     """A fastai Learner for a fold (cohort rows with `split`). start: weights to begin from (dict of tensors), or None.
-    folder: where to write checkpoints, or None. model: what to train instead of the method's own model, as baselines do."""
+    folder: where to write checkpoints, or None. model: what to train instead of the method's own model, as baselines do.
+    epoch: whose weights are kept, or None for the best on the validation patients."""
     switches = METHODS[method]
     model = model or build(profile, mixstyle=switches.mixstyle, concat=switches.concat)
     if start:
@@ -126,7 +131,7 @@ def learner(profile, method, fold, images, seed, start=None, folder=None, model=
     parameters = lambda m: [p for module in (m, objective) for p in module.parameters()]
     learn = Learner(dls, model, loss_func=objective, splitter=parameters, lr=profile.lr, wd=profile.weight_decay,
                     opt_func=partial(OptimWrapper, opt=partial(torch.optim.Adam, foreach=True)),
-                    cbs=[Schedule(), Select(fold[fold.split == "validation"], images, folder)])
+                    cbs=[Schedule(), Select(fold[fold.split == "validation"], images, folder, epoch)])
     if profile.amp:
         learn.add_cb(MixedPrecision(amp_mode="bf16"))
     return learn
@@ -237,21 +242,40 @@ def pretrained(profile):
     return None, "random"
 
 
-def train(profile, method, held_out, seed, table, progress=False):
+def epoch_by_left_out(profile, method, held_out, seed, table):
+    """The epoch that leave-one-domain-out selection chooses (Gulrajani and Lopez-Paz 2021): the method is trained once more without each
+    source domain, and the mean of the AUCs on the domains so left out is best there. Same schedule, so that epochs compare."""
+    source = table[~table.patient.isin(table.patient[table.domain == held_out])]
+    start, images, scores = pretrained(profile)[0], Images(config.DATA / profile.name), []
+    for inner in sorted(set(source.domain)):
+        fold = leave_one_out(source, inner, seed, train_share=METHODS[method].train_share)
+        fold = fold[fold.split.isin(("train", "target"))].replace({"split": {"target": "validation"}})   # the one left out judges
+        seed_everything(seed)
+        scores.append(fit(learner(profile, method, fold, images, seed, start), profile.epochs).valid_auc)
+    mean = pd.concat(scores, axis=1).mean(axis=1)
+    return int(mean[(mean.index + 1) / profile.epochs >= RAMP[1] - 1e-6].idxmax())
+
+
+def train(profile, method, held_out, seed, table, progress=False, selection=TRAINING_DOMAIN):
     """One run: fit on the sources' training patients, select on their validation patients, predict everything, record it.
 
-    A run that is done with the same configuration is loaded, not repeated; an interrupted one goes on. Returns `record.Run`.
+    A run that is done with the same configuration is loaded, not repeated; an interrupted one goes on. selection: how the epoch is
+    chosen, "training-domain" or "leave-one-domain-out" (three more trainings); neither sees the target. Returns `record.Run`.
     """
+    if selection not in SELECTION:
+        raise Problem(f"There is no selection {selection!r} for a training; choose {' or '.join(SELECTION)}.")
     folder = run_dir(profile, method, held_out, seed)
     start, words = pretrained(profile)
     fold = leave_one_out(table, held_out, seed, train_share=METHODS[method].train_share)
     about = {"profile": asdict(profile), "method": method, "switches": asdict(METHODS[method]), "held_out": held_out, "seed": seed,
-             "encoder": words, "left_out_rows": fold.attrs["left_out"], "pairing": pairing(fold[fold.split == "train"])}
+             "selection": selection, "encoder": words, "left_out_rows": fold.attrs["left_out"],
+             "pairing": pairing(fold[fold.split == "train"])}
     if is_done(folder, about):
         return load_run(folder)
+    epoch = epoch_by_left_out(profile, method, held_out, seed, table) if selection == LEAVE_ONE_DOMAIN_OUT else None
     images = Images(config.DATA / profile.name)
     seed_everything(seed)
-    learn = learner(profile, method, fold, images, seed, start, folder)
+    learn = learner(profile, method, fold, images, seed, start, folder, epoch=epoch)
     history = fit(learn, profile.epochs, resume=checkpoint(folder, about), progress=progress)
     predictions, embeddings = predict(learn.model, fold, images)
     keep = embeddings["split"] != "train"
