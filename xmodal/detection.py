@@ -66,11 +66,19 @@ def box_average_precision(found, truth, at=0.5):
     if not lesions:
         return NAN
     score = np.concatenate([marks[:, 4] for marks, *_ in images])
-    hit = np.concatenate([_hits(overlap, at) for *_, overlap in images])
-    thresholds, which = np.unique(-score, return_inverse=True)
+    precision, recall = precision_recall(score, np.concatenate([_hits(overlap, at) for *_, overlap in images]), lesions)
+    return float((np.diff(recall, prepend=0) * precision).sum())
+
+
+def precision_recall(score, hit, lesions):
+    """(T,) interpolated precision (the best at this recall or a higher one) and (T,) recall, a point a threshold, the strictest first.
+
+    score (M,) of every mark, hit (M,) whether it is on a lesion of its own, lesions: how many there are. Marks of one score
+    enter together. Without marks both are empty.
+    """
+    thresholds, which = np.unique(-np.asarray(score, float), return_inverse=True)
     tp, all_ = (np.cumsum(np.bincount(which, weight, len(thresholds))) for weight in (hit, np.ones(len(hit))))
-    best = np.maximum.accumulate((tp / all_)[::-1])[::-1]                   # precision at this recall or a higher one
-    return float((np.diff(tp / lesions, prepend=0) * best).sum())
+    return np.maximum.accumulate((tp / all_)[::-1])[::-1], tp / lesions
 
 
 class Marks(NamedTuple):
