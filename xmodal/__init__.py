@@ -31,7 +31,9 @@ Each file imports only from those above it in this list:
     adapt        test-time adaptation: configure, step, reset
     baselines    the systems that the paper compares with; what a trivial reader gets from the same images
     cases        a case with its small pictures as text, so that one CSV redraws the figure
-    explain      attention, retrieval, conclusion card
+    lesions      tables of Fig. 3 j-l and Fig. 4: whom the model fails, where it sees the lesion
+    explain      attention, retrieval, conclusion card; faithfulness
+    browser      a case at a time, to choose in JupyterLab
     panels       the tables that the figures are drawn from
     diagnosis    those of Fig. 1: malignant or not, against radiomics
     grading      those of Fig. 5 m-r: the class of a patient; simulated readers

@@ -1,4 +1,5 @@
-"""What links a suspicious region of a mammogram to tissue: cross-modal attention, top-K patches, the conclusion card."""
+"""What links a suspicious region of a mammogram to tissue: cross-modal attention, top-K patches, the conclusion card; and whether the
+map tells where the lesion is (pointing game) and what the prediction rests on (deletion and insertion)."""
 import json
 from typing import NamedTuple
 
@@ -7,8 +8,9 @@ import pandas as pd
 import torch
 import torch.nn.functional as F
 
-from .cases import fig4_case, fig5_case
+from .cases import at_quantile, fig4_case, fig5_case
 from .config import CLASSES, HISTOPATHOLOGY, MAMMOGRAPHY
+from .predict import strongest_box
 
 THRESHOLD, TOP_K = 0.7, 5      # the paper's: regions of interest have alpha > 0.7; five patches of each
 
@@ -106,6 +108,28 @@ def pointing_hit(heat, mask):
     return bool(cover.flat[int(np.argmax(heat))] > 0)
 
 
+class Faithfulness(NamedTuple):
+    deletion: float     # area under the score while patches are blanked, the hottest first: small where they mattered
+    insertion: float    # area under the score while they are put back on a blank image: large where they suffice
+
+
+def faithfulness(score, image, order, steps=16):
+    """Deletion and insertion (Petsiuk et al. 2018), areas over the share of patches, 0 to 1, by the trapezoid rule.
+
+    score: uint8 (B, S, S) -> (B,) numbers; image uint8 (S, S); order (g * g,) patch numbers, the hottest first. Blank is the
+    image's mean grey, which is itself a picture that no model was trained on: compare with a random order, never with 0 or 1.
+    """
+    side, image = int(len(order) ** 0.5), np.asarray(image)
+    rank = np.empty(len(order))
+    rank[np.asarray(order)] = np.arange(len(order))
+    rank = np.kron(rank.reshape(side, side), np.ones((image.shape[0] // side,) * 2))
+    share = np.linspace(0, 1, steps + 1)
+    gone = rank < np.round(share * len(order))[:, None, None]
+    blank = np.uint8(round(image.mean()))
+    both = score(np.concatenate([np.where(gone, blank, image), np.where(gone, image, blank)]))
+    return Faithfulness(*(float(np.trapezoid(part, share)) for part in np.split(np.asarray(both), 2)))
+
+
 # ---- cases, chosen by a rule and not by hand ---------------------------------------------------------------------
 
 def patch_picture(tiles, patches, side):
@@ -115,12 +139,6 @@ def patch_picture(tiles, patches, side):
         y, x = (min(max(k * step - step, 0), size - 3 * step) for k in divmod(int(token), side))
         out.append(tiles[tile][y:y + 3 * step, x:x + 3 * step])
     return out
-
-
-def median_of(rows, column):
-    """The row whose value is the median (the lower one of two), so that a case is neither the best nor the worst. Ties by name."""
-    ordered = rows.sort_values([column, "sample"])
-    return ordered.iloc[(len(ordered) - 1) // 2]
 
 
 def card_of(model, table, images, patient, sample=""):
@@ -138,29 +156,46 @@ def paired(table):
     return set(both.index[both > 1])
 
 
+KINDS = {"architectural distortion": ("distortion", ""), "spiculated mass": ("mass", "spiculated"), "asymmetry": ("asymmetry", ""),
+         "calcifications": ("calcification", "")}      # of Fig. 4 e-h: title -> lesion type and what its shape contains
+
+
 def localisation_cases(run, model, table, images):
-    """Rows of fig4.csv: for each lesion type the mammogram of the held-out domain with the median IoU, of patients with both modalities."""
+    """Rows of fig4e.csv: for each of KINDS the mammogram of the held-out domain with the median IoU, of patients with both modalities."""
     found = run.predictions.query("split == 'target' and condition == 'source' and modality == 'mammography' and has_mask")
     found, rows = found[found.patient.isin(paired(table))], []
-    for kind, group in found.groupby("lesion_type"):
-        row = median_of(group, "iou")
+    for panel, (title, (kind, shape)) in zip("efgh", KINDS.items()):
+        group = found[(found.lesion_type == kind) & found.lesion_shape.str.contains(shape, case=False, regex=False)]
+        if group.empty:
+            continue
+        row = at_quantile(group, "iou")
         card, mammogram, tiles = card_of(model, table, images, row.patient, row["sample"])
         truth = json.loads(table.loc[table["sample"] == row["sample"], "boxes"].iloc[0])
         pictures = patch_picture(tiles, card.patches, len(card.heat))
-        rows.append(fig4_case(row["sample"], kind, kind, mammogram, card.heat, truth, row[["x0", "y0", "x1", "y1"]].to_numpy(float),
-                              row.iou, row.dice, pictures))
+        rows.append({"panel": panel, **fig4_case(row["sample"], title, kind, mammogram, card.heat, truth,
+                                                 row[["x0", "y0", "x1", "y1"]].to_numpy(float), row.iou, row.dice, pictures)})
     return pd.DataFrame(rows)
 
 
-def grading_cases(run, model, table, images):
-    """Rows of fig5.csv: for each true class the patient of the source test with the median probability of that class."""
+def card_row(model, table, images, patient, truth=-1, said=None):
+    """A row of fig5.csv: the whole reasoning card of a patient with both modalities, with the first mammogram. truth: class, -1 unknown;
+    said: a joint prediction over all images of the patient (p0-p3, grade_pred), else that of the first mammogram with the tissue."""
+    card, mammogram, tiles = card_of(model, table, images, patient)
+    first = table[(table.patient == patient) & (table.modality == MAMMOGRAPHY)].sort_values("sample").iloc[0]
+    box = np.array(strongest_box(card.mask)[0] or ()) * (len(mammogram) / len(card.mask))
+    p, grade = (card.p, card.grade) if said is None else (said[["p0", "p1", "p2", "p3"]].to_numpy(float), int(said.grade_pred))
+    return fig5_case(patient, truth, mammogram, card.heat, patch_picture(tiles, card.patches, len(card.heat)), card.weights, p,
+                     conclude(p, grade, len(box) > 0), grade, box, json.loads(first.boxes))
+
+
+def grading_cases(run, model, table, images, quantiles=(0.25, 0.5, 0.75)):
+    """Rows of fig5.csv, ordered by class: for each true class the patients of the source test at the lower quartile, the median and the
+    upper quartile of the joint probability of that class; fewer where there are fewer patients."""
     found, rows = run.predictions.query("split == 'source test' and condition == 'source' and modality == 'both' and truth >= 0"), []
     for truth, group in found.groupby("truth"):
-        row = median_of(group, f"p{truth}")
-        card, mammogram, tiles = card_of(model, table, images, row.patient)
-        rows.append(fig5_case(row.patient, truth, mammogram, card.heat, patch_picture(tiles, card.patches, len(card.heat)),
-                              card.weights, row[["p0", "p1", "p2", "p3"]].to_numpy(float),
-                              conclude(row[["p0", "p1", "p2", "p3"]].to_numpy(float), row.grade_pred, card.mask.max() > 0.5)))
+        chosen = [at_quantile(group, f"p{truth}", q) for q in quantiles]
+        chosen = {row.patient: row for row in chosen}                       # of few patients some are chosen twice
+        rows += [card_row(model, table, images, patient, truth, row) for patient, row in chosen.items()]
     return pd.DataFrame(rows)
 
 
@@ -174,3 +209,32 @@ def pointing(run, model, table, images):
         rows.append({"sample": row["sample"], "patient": row.patient, "lesion_type": row.lesion_type, "inside": inside(card.heat, mask),
                      "area": float(mask.mean()), "hit": pointing_hit(card.heat, mask)})
     return pd.DataFrame(rows)
+
+
+def faithful(model, table, images, samples, orders=2):
+    """Whether the joint prediction rests on what is hot: a row a mammogram, each of a patient with tissue, which stays as it is.
+
+    Columns sample, deletion and insertion by the order of the heatmap, and the mean over `orders` random orders as
+    deletion_random and insertion_random; the score is the probability of the class that is predicted for the whole image.
+    """
+    rows, people = [], table.set_index("sample")["patient"]
+    for k, sample in enumerate(samples):
+        card, mammogram, tiles = card_of(model, table, images, people[sample], sample)
+        score, rng = _score(model, tiles, int(card.p.argmax())), np.random.default_rng([len(mammogram), k])
+        hot = faithfulness(score, mammogram, np.argsort(-card.heat.ravel(), kind="stable"))
+        chance = np.mean([faithfulness(score, mammogram, rng.permutation(card.heat.size)) for _ in range(orders)], axis=0)
+        rows.append((sample, *hot, *chance))
+    return pd.DataFrame(rows, columns=["sample", "deletion", "insertion", "deletion_random", "insertion_random"])
+
+
+@torch.no_grad()
+def _score(model, tiles, target):
+    """mammograms uint8 (B, S, S) -> (B,) joint probability of the class `target` with these tiles of the patient's tissue."""
+    device = next(model.parameters()).device
+    tissue = model.stream(torch.as_tensor(np.array(tiles)).to(device), HISTOPATHOLOGY).z.mean(0, keepdim=True)
+
+    @torch.no_grad()
+    def score(mammograms):
+        z = model.stream(torch.as_tensor(mammograms).to(device), MAMMOGRAPHY).z
+        return model.joint(z, tissue.expand(len(z), -1)).logits.softmax(1)[:, target].cpu().numpy()
+    return score

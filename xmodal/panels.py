@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from . import config, record, stats
+from . import config, lesions, record, stats
 from .adapt import configure
 from .cohort import malignant
 from .config import CLASSES, DOMAINS, HISTOPATHOLOGY, MAMMOGRAPHY, MODALITIES, Problem
@@ -266,9 +266,11 @@ def fig3i(predictions, methods=("mixstyle", OURS), held_outs=("cbis_ddsm", "inbr
 def fig3(predictions, runs, n=1000, seed=42):
     """{"fig3a": table, ...}: all panels of Fig. 3. runs: those of ours, for their trajectories; n: bootstrap resamples."""
     shown = ("cbis_ddsm", "camelyon", "inbreast", "bach")                    # the paper's order of panels a to d
+    rows = contenders(predictions)
     return {**{f"fig3{k}": fig3_held_out(predictions, d, n, seed) for k, d in zip("abcd", shown)},
             "fig3e": fig3e(predictions), "fig3f": fig3f(predictions), "fig3g": fig3g(predictions),
-            "fig3h": fig3h(runs), "fig3i": fig3i(predictions)}
+            "fig3h": fig3h(runs), "fig3i": fig3i(predictions),
+            "fig3j": lesions.fig3j(rows, n, seed), "fig3k": lesions.fig3k(rows, n, seed), "fig3l": lesions.fig3l(rows)}
 
 
 # ---- tests, and the table of methods -----------------------------------------------------------------------------
