@@ -3,10 +3,10 @@ import sys
 
 from xmodal.config import FIGURES, Problem
 
-from . import fig2, fig3, fig4, fig5, fig6, fusion, kmat, mirror, rfpmss, table1
+from . import fig1, fig2, fig3, fig4, fig5, fig6, fusion, kmat, mirror, rfpmss, table1
 
 try:
-    for module in (fig2, fig3, fig4, fig5, fig6, table1, kmat, mirror, rfpmss, fusion):
+    for module in (fig1, fig2, fig3, fig4, fig5, fig6, table1, kmat, mirror, rfpmss, fusion):
         name = module.__name__.rpartition(".")[2]
         if any((FIGURES / name).glob("*.csv")):
             module.draw()

@@ -98,7 +98,7 @@ def fig5p(rows, w, seed=42):
     """Fig. 5 p: Cohen's kappa with the true class of simulated `readers` without and with AI, and of ours alone.
 
     A row a condition and reader; kappa is the reader's own, mean (low, high) that of the condition's readers. gain: mean less that of
-    the condition before, with its interval and two-sided bootstrap p (no smaller than 2 / resamples).
+    the condition before, with its interval and two-sided bootstrap p (no smaller than 2 / resamples); relative: gain / that mean.
     """
     called = {**readers(rows.truth, rows.severity, rows.patient, seed), "AI alone": rows.called.to_numpy()[None]}
     kappas = {k: np.stack([agreement(rows.truth, c, w) for c in reads]) for k, reads in called.items()}
@@ -108,7 +108,8 @@ def fig5p(rows, w, seed=42):
         gain = mean - before if before is not None else np.full(len(mean), np.nan)
         beyond = 2 * max(min((gain[1:] <= 0).mean(), (gain[1:] >= 0).mean()), 1 / max(len(gain) - 1, 1))
         out += [{"condition": condition, "reader": i + 1, "kappa": k[0], **with_interval(mean, ("mean", "low", "high")),
-                 **with_interval(gain, ("gain", "gain_low", "gain_high")), "p": min(beyond, 1) if before is not None else np.nan}
+                 **with_interval(gain, ("gain", "gain_low", "gain_high")),
+                 "relative": gain[0] / (mean - gain)[0], "p": min(beyond, 1) if before is not None else np.nan}
                 for i, k in enumerate(each)]
         before = mean
     return pd.DataFrame(out).assign(**about(rows))
