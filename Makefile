@@ -23,7 +23,7 @@ export JUPYTER_PREFER_ENV_PATH := 1
 export PYTHONPATH := $(CURDIR)
 export PYTHONNOUSERSITE := 1
 
-.PHONY: help env doctor lab reproduce companions notebooks figures test bench lock image container clean
+.PHONY: help env doctor lab reproduce companions notebooks figures compare test bench lock image container clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -62,6 +62,9 @@ notebooks: env  ## execute the notebooks in place in the lesson profile, without
 
 figures: env  ## redraw every figure from its tables, without model or images
 	$(PY) -m figures
+
+compare: env  ## hold this run's panels against figures/reference, one by one, in build/compare.html
+	@$(PY) -m figures.compare $(PROFILE)
 
 test: env  ## every test, then every notebook compared with what is stored in it (under 20 minutes on 2 cores)
 	OMP_NUM_THREADS=1 $(PY) -m pytest -q tests
