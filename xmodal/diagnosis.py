@@ -204,7 +204,7 @@ def fig1(predictions, n=1000, seed=42):
     that no run has gives an empty table.
     """
     wide = scores(predictions)
-    found = fig1_measures(wide, n, seed)
+    found = fig1_measures(wide, n, seed) if len(wide) else {}
     there = lambda split: any(key[0] == split for key in found)
     make = lambda panel, split: panel(wide, found, split) if there(split) else pd.DataFrame({"method": []})
     return {**{f"fig1{k}": make(fig1_roc, split) for k, split in zip("abc", COHORTS)},

@@ -1,0 +1,256 @@
+"""diagnosis and grading: measures of weighted rows are those of `stats` on resampled rows; what all methods have in common is compared."""
+import numpy as np
+import pandas as pd
+import pytest
+from test_panels import predictions
+
+from xmodal import diagnosis, grading, stats
+from xmodal.config import CLASSES
+
+SKILL = {"radiomics_lr": 0.3, "radiomics_rf": 0.6, "ours": 0.9}
+
+
+def joint(table, skill, seed):
+    """Joint predictions of "patients" with both modalities, as rows that fit beside `predictions`."""
+    one = table.drop_duplicates("patient").assign(modality="both", condition="source")
+    one["sample"] = "both/" + one.patient
+    one["lesion_type"] = np.where(one.truth == 0, "", "mass")
+    logits = np.random.default_rng(seed).normal(size=(len(one), 4)) + 3 * skill * np.eye(4)[one.truth]
+    p = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    return one.assign(**{f"p{c}": p[:, c] for c in range(4)}, grade_pred=p.argmax(1))
+
+
+def study(methods=SKILL, held_outs=("cbis_ddsm", "bach"), seeds=(42, 1234)):
+    """Predictions of several runs as `record.collect` gives them, with joint ones."""
+    tables = []
+    for k, (method, skill) in enumerate(methods.items()):
+        for held_out in held_outs:
+            for seed in seeds:
+                rows = predictions(held_out, seed, skill)
+                both = joint(rows[rows.split != "target"], skill, [seed, k])
+                tables.append(pd.concat([rows, both]).assign(method=method, held_out=held_out, seed=seed))
+    return pd.concat(tables, ignore_index=True)
+
+
+@pytest.fixture(scope="module")
+def found():
+    return study()
+
+
+@pytest.fixture(scope="module")
+def fig1(found):
+    return diagnosis.fig1(found, n=200)
+
+
+@pytest.fixture(scope="module")
+def fig5(found):
+    return grading.fig5(found, n=200)
+
+
+# ---- weighted rows -----------------------------------------------------------------------------------------------
+
+@pytest.fixture(scope="module")
+def rows():
+    """Labels, scores with ties, patients, and weights of 20 resamples."""
+    rng = np.random.default_rng(3)
+    y, patient = rng.random(90) < 0.4, rng.integers(0, 30, 90).astype(str)
+    p = np.round(np.clip(0.3 * y + 0.7 * rng.random(90), 0, 1), 2)
+    return y, p, patient, diagnosis.resamples(patient, n=20)
+
+
+def test_resamples_are_of_whole_patients_and_begin_with_the_data(rows):
+    _, _, patient, w = rows
+    assert w.shape == (21, 90) and (w[0] == 1).all() and not (w[1:] == 1).all()
+    per_patient = pd.DataFrame(w.T).groupby(patient).nunique()
+    assert (per_patient == 1).all(axis=None)                                # all rows of a patient come and go together
+    first = pd.DataFrame(w.T).groupby(patient).first()
+    assert (first.sum() == len(first)).all()                                # as many patients as there are
+
+
+@pytest.mark.parametrize("name, weighted", [
+    ("auc", lambda y, p, w: diagnosis.ranking(y, p, w)[0]),
+    ("average_precision", lambda y, p, w: diagnosis.ranking(y, p, w)[1]),
+    ("ece", diagnosis.calibration_error),
+    *[(name, lambda y, p, w, name=name: diagnosis.measures(y, p, w, 0.5)[name]) for name in ("accuracy", "f1", "sensitivity", "specificity")],
+    ("integrated_net_benefit", lambda y, p, w: diagnosis.measures(y, p, w, 0.5)["inb"])])
+def test_a_weighted_measure_is_the_plain_one_of_repeated_rows(rows, name, weighted):
+    y, p, _, w = rows
+    plain = {"ece": lambda a, b: stats.ece(a, b, diagnosis.BINS)}.get(name, getattr(stats, name))
+    repeated = [np.repeat(np.arange(len(y)), counts.astype(int)) for counts in w]
+    np.testing.assert_allclose(weighted(y, p, w), [plain(y[r], p[r]) for r in repeated], rtol=1e-10)
+
+
+@pytest.mark.parametrize("quadratic", [False, True])
+def test_weighted_agreement_is_kappa_of_repeated_rows(rows, quadratic):
+    rng, w = np.random.default_rng(5), rows[3]
+    truth = rng.integers(0, 4, 90)
+    called = np.where(rng.random(90) < 0.6, truth, rng.integers(0, 4, 90))
+    repeated = [np.repeat(np.arange(90), counts.astype(int)) for counts in w]
+    expected = [stats.kappa(truth[r], called[r], "quadratic" if quadratic else None) for r in repeated]
+    np.testing.assert_allclose(grading.agreement(truth, called, w, quadratic), expected, rtol=1e-10)
+
+
+def test_the_interval_is_that_of_the_plain_bootstrap(rows):
+    """One run, one method: the same draw of patients as `stats.bootstrap`, so the same percentiles."""
+    y, p, patient, _ = rows
+    value, low, high = diagnosis.interval(diagnosis.ranking(y, p, diagnosis.resamples(patient, 300, seed=1))[0])
+    assert (value, low, high) == pytest.approx(stats.bootstrap(stats.auc, y, p, patient, 300, seed=1)[:3], rel=1e-12)
+
+
+def test_one_class_only_is_undefined_and_no_error():
+    w = np.ones((3, 4))
+    auc, precision = diagnosis.ranking(np.zeros(4, bool), np.arange(4) / 4, w)
+    assert np.isnan(auc).all() and np.isnan(precision).all()
+    assert np.isnan(diagnosis.roc(np.ones(3, bool), np.arange(3.0))).all() and np.isnan(diagnosis.precision_recall(np.zeros(3, bool), np.arange(3.0))).all()
+
+
+# ---- Fig. 1 ------------------------------------------------------------------------------------------------------
+
+def test_auc_is_averaged_over_runs(found, fig1):
+    rows = diagnosis.decided(found[(found.method == "ours") & (found.split == "target")])
+    each = [stats.auc(g.y, g.p) for _, g in rows.groupby(["held_out", "seed"])]
+    row = fig1["fig1a"].query("method == 'ours'").iloc[0]
+    assert row.auc == pytest.approx(np.mean(each)) and row.low < row.auc < row.high
+    assert (row.runs, row.cohort, row.seeds) == (4, "external test", "42 1234")
+    assert list(fig1["fig1a"].method.unique()) == ["radiomics_lr", "radiomics_rf", "ours"]
+
+
+def test_roc_curves_of_a_perfect_and_of_a_constant_score():
+    y = np.array([True, True, False, False, False])
+    np.testing.assert_array_equal(diagnosis.roc(y, y + 0.0), np.ones(101))
+    np.testing.assert_allclose(diagnosis.roc(y, np.ones(5)), diagnosis.GRID)
+    np.testing.assert_array_equal(diagnosis.precision_recall(y, y + 0.0), np.ones(101))
+    np.testing.assert_allclose(diagnosis.precision_recall(y, np.ones(5)), 0.4)
+
+
+def test_the_mean_roc_curve_has_the_mean_area(fig1):
+    for _, g in fig1["fig1a"].groupby("method"):
+        assert np.trapezoid(g.tpr, g.fpr) == pytest.approx(g.auc.iloc[0], abs=0.02)
+
+
+def test_ece_is_of_all_images_and_its_shift_is_against_training(found, fig1):
+    rows = diagnosis.decided(found[found.method == "ours"])
+    ece = {split: stats.ece(g.y, g.p, diagnosis.BINS) for split, g in rows.groupby("split")}
+    row = fig1["fig1d"].query("method == 'ours'").iloc[0]
+    assert row.ece == pytest.approx(ece["target"]) and row["shift"] == pytest.approx(ece["target"] - ece["train"])
+    assert (fig1["fig1f"]["shift"] == 0).all()
+    assert fig1["fig1d"].groupby("method")["rows"].sum().unique() == [len(rows[rows.split == "target"])]
+
+
+def test_the_threshold_is_from_validation_and_never_from_the_target(found, fig1):
+    """Other labels on the target change no threshold; Youden's on the validation rows is what is used."""
+    other = found.copy()
+    other.loc[other.split == "target", "allowed"] = np.where(other.loc[other.split == "target", "allowed"] == 3, 12, 3)
+    assert diagnosis.thresholds(diagnosis.scores(other)) == diagnosis.thresholds(diagnosis.scores(found))
+    rows = diagnosis.decided(found.query("method == 'ours' and split == 'validation' and held_out == 'bach' and seed == 42"))
+    chosen = stats.youden(rows.y, rows.p).threshold
+    assert diagnosis.thresholds(diagnosis.scores(found))[("bach", 42), "ours"] == chosen
+    every = fig1["fig1g"].query("method == 'ours'").set_index("measure")
+    assert set(every.index) == {"accuracy", "f1", "sensitivity", "specificity"} and (every.low <= every.value).all() and (every.value <= every.high).all()
+
+
+def test_net_benefit_and_precision_begin_where_they_must(fig1):
+    i, h = fig1["fig1i"], fig1["fig1h"]
+    at0 = i[i.threshold == 0]
+    np.testing.assert_allclose(at0.net_benefit, at0.treat_all)              # at threshold 0 everyone is treated
+    assert at0.treat_all.iloc[0] == pytest.approx(h.prevalence.iloc[0])
+    np.testing.assert_allclose(h[h.recall == 1].precision, h.prevalence.iloc[0], atol=0.2)
+    best = i.groupby("method").inb.first()
+    assert i.query("method == 'radiomics_lr'").relative.iloc[0] == pytest.approx(best["radiomics_lr"] / best.drop("radiomics_lr").max() - 1)
+
+
+def test_only_what_all_methods_have_is_compared(found):
+    """A learner with one run leaves that run to all; the same images are counted for every method."""
+    few = found[(found.method != "radiomics_lr") | ((found.held_out == "bach") & (found.seed == 42))]
+    table = diagnosis.fig1(few, n=20)["fig1a"]
+    assert set(table.runs) == {1} and table.images.nunique() == 1
+    alone = diagnosis.fig1(found[found.method == "ours"], n=20)["fig1a"]
+    assert set(alone.method) == {"ours"} and set(alone.runs) == {4}
+
+
+@pytest.mark.parametrize("drop", ["method in ('ours', 'radiomics_lr', 'radiomics_rf')", "condition == 'source'", "modality != 'none'"])
+def test_nothing_that_ran_gives_empty_tables(found, drop):
+    none = found.query(f"not ({drop})")
+    tables = {**diagnosis.fig1(none, n=5), **grading.fig5(none, n=5)}
+    assert set(tables) == {f"fig1{k}" for k in "abcdefghi"} | {f"fig5{k}" for k in "mnopqr"} and not any(len(t) for t in tables.values())
+
+
+def test_without_validation_patients_there_is_no_call(found):
+    table = diagnosis.fig1(found[found.split != "validation"], n=5)["fig1g"]
+    assert table["value"].isna().all() and table.threshold.isna().all()
+
+
+# ---- Fig. 5 ------------------------------------------------------------------------------------------------------
+
+def test_confusion_counts_every_reading_once(found, fig5):
+    rows, table = grading.readings(found), fig5["fig5n"]
+    assert len(table) == len(CLASSES) ** 2 and table["count"].sum() == len(rows) == table.readings.iloc[0]
+    assert table.groupby("truth")["value"].sum().to_numpy() == pytest.approx(1)
+    diagonal = table[table.truth == table.predicted]["count"].sum()
+    assert diagonal == (rows.truth == rows.called).sum()
+    m = fig5["fig5m"]
+    assert m.readings.sum() == len(rows) and (m["value"] * m.readings).sum() == pytest.approx(diagonal)
+    assert set(m[m.finding == "none"].truth) == {0}
+
+
+def test_calibration_of_classes_and_of_confidence(found, fig5):
+    rows, table = grading.readings(found), fig5["fig5o"].groupby("of").first()
+    assert table.ece["invasive"] == pytest.approx(stats.ece(rows.truth == 3, rows.p3, grading.BINS))
+    assert table.ece["confidence"] == pytest.approx(stats.ece(rows.truth == rows.called, rows[grading.P].max(axis=1), grading.BINS))
+
+
+def test_simulated_readers_do_not_know_the_ai_before_they_see_it():
+    truth, patients = np.repeat(np.arange(4), 2000), np.arange(8000)
+    with_bad, with_good = (grading.readers(truth, severity, patients, 1) for severity in (3.0 - truth, truth + 0.0))
+    without = with_bad["readers without AI"]
+    np.testing.assert_array_equal(without, with_good["readers without AI"])
+    kappa = lambda read: np.mean([stats.kappa(truth, r) for r in read])
+    assert kappa(without) == pytest.approx(0.72, abs=0.02)                   # what the paper prints without AI
+    assert kappa(with_bad["readers with AI"]) < kappa(without) < kappa(with_good["readers with AI"])
+
+
+def test_a_reader_reads_a_patient_once():
+    read = grading.readers([1, 1, 2], [0.0, 0.0, 0.0], ["a", "a", "b"])["readers without AI"]
+    assert (read[:, 0] == read[:, 1]).all() and read.shape == (grading.READERS, 3)
+
+
+def test_kappa_of_readers_and_of_ours_alone(found, fig5):
+    rows, table = grading.readings(found), fig5["fig5p"]
+    alone = table[table.condition == "AI alone"].iloc[0]
+    assert alone["mean"] == alone.kappa == pytest.approx(stats.kappa(rows.truth, rows.called))
+    means = table.groupby("condition", sort=False)["mean"].first()
+    assert alone.gain == pytest.approx(means["AI alone"] - means["readers with AI"]) and alone.relative == pytest.approx(alone.gain / means["readers with AI"])
+    assert table.groupby("condition").size().to_dict() == {"AI alone": 1, "readers with AI": 5, "readers without AI": 5}
+
+
+def test_a_method_of_one_modality_is_judged_on_the_same_patients(found):
+    """Its class is that of the mean probability over the patient's images; patients without a joint prediction do not count."""
+    alone = found.query("method == 'radiomics_lr' and modality == 'mammography'").assign(method="swin_mammography")
+    table = grading.compared(pd.concat([found, alone]), ("ours", "swin_mammography"))
+    ours = grading.readings(found)
+    assert 0 < len(table) < len(ours) and set(table.index) <= set(ours.set_index(grading.KEY).index)
+    held_out, seed, patient = table.index[0]
+    rows = alone.query("held_out == @held_out and seed == @seed and patient == @patient")
+    assert table["swin_mammography"].iloc[0] == rows[grading.P].mean().to_numpy().argmax()
+
+
+def test_quadratic_kappa_against_ours(found):
+    late = found.query("method == 'radiomics_rf'").assign(method="late_fusion")
+    table = grading.fig5q(pd.concat([found, late]), n=50).set_index("method")
+    both = grading.compared(pd.concat([found, late]))
+    assert table.qwk["late_fusion"] == pytest.approx(stats.kappa(both["true class"], both["late_fusion"], "quadratic"))
+    assert table.difference["ours"] == 0 and table.difference["late_fusion"] == pytest.approx(table.qwk["late_fusion"] - table.qwk["ours"])
+    assert table.qwk["ours_ordinal"] == pytest.approx(table.qwk["ours"])    # in this study the ordinal head says the likeliest class
+
+
+def test_the_threshold_of_panel_r_is_from_validation(found, fig5):
+    validation, rows, row = grading.readings(found, split="validation"), grading.readings(found), fig5["fig5r"].iloc[0]
+    assert row.chosen == stats.youden(validation.truth >= 2, validation.malignant).threshold
+    assert row.sensitivity_at == pytest.approx(stats.sensitivity(rows.truth >= 2, rows.malignant, row.chosen))
+    assert row.youden_at == pytest.approx(row.sensitivity_at + row.specificity_at - 1) and row.youden_at_low <= row.youden_at <= row.youden_at_high
+
+
+def test_the_same_seed_gives_the_same_tables(found, fig1, fig5):
+    again = {**diagnosis.fig1(found.sample(frac=1, random_state=1), n=200), **grading.fig5(found.sample(frac=1, random_state=1), n=200)}
+    for name, table in {**fig1, **fig5}.items():
+        pd.testing.assert_frame_equal(again[name], table)
