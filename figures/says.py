@@ -49,6 +49,6 @@ def beside(tables):
     Columns panel, quantity, paper says, we measured; no cell is empty.
     """
     tables = {**tables, "fig3a-d": pd.concat([tables[f"fig3{k}"] for k in "abcd"]), "fig3i": with_shares(tables["fig3i"])}
+    lookup = lambda row: measured(tables[row.table], row.rows, row.column) if row.table else NOT
     printed = pd.read_csv(config.HOME / "figures" / "paper_says.csv", dtype=str, keep_default_na=False)
-    ours = [measured(tables[r.table], r.rows, r.column) if r.table else NOT for r in printed.itertuples()]
-    return printed[["panel", "quantity"]].assign(**{"paper says": printed.paper, "we measured": ours})
+    return printed[["panel", "quantity"]].assign(**{"paper says": printed.paper, "we measured": [lookup(r) for r in printed.itertuples()]})

@@ -1,10 +1,16 @@
 """diagnosis and grading: measures of weighted rows are those of `stats` on resampled rows; what all methods have in common is compared."""
+import matplotlib
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
 from test_panels import predictions
 
-from xmodal import diagnosis, grading, stats
+import figures
+from figures import fig1 as drawn1
+from figures import fig5 as drawn5
+from figures import says
+from xmodal import cases, config, diagnosis, grading, panels, stats
 from xmodal.config import CLASSES
 
 SKILL = {"radiomics_lr": 0.3, "radiomics_rf": 0.6, "ours": 0.9}
@@ -254,3 +260,85 @@ def test_the_same_seed_gives_the_same_tables(found, fig1, fig5):
     again = {**diagnosis.fig1(found.sample(frac=1, random_state=1), n=200), **grading.fig5(found.sample(frac=1, random_state=1), n=200)}
     for name, table in {**fig1, **fig5}.items():
         pd.testing.assert_frame_equal(again[name], table)
+
+
+# ---- drawn from their tables -------------------------------------------------------------------------------------
+
+def words(fig):
+    return " ".join(t.get_text() for t in fig.findobj(matplotlib.text.Text))
+
+
+def test_the_figures_say_what_the_tables_say(home, fig1, fig5):
+    for name, table in {**fig1, **fig5}.items():
+        panels.write(table, name, "lesson")
+    text = words(drawn1.draw())
+    for panel, value in (("fig1a", "auc"), ("fig1d", "ece"), ("fig1h", "ap"), ("fig1i", "inb")):
+        row = fig1[panel].query("method == 'ours'").iloc[0]
+        assert f"ours {row[value]:.2f} [{row.low:.2f}, {row.high:.2f}]" in text
+    assert "phantom data" in text and "treat all" in text and "prevalence" in text and "external test" in text
+    text, n = words(drawn5.draw_numbers()), fig5["fig5n"].iloc[0]
+    assert "Simulated readers" in text and "phantom data" in text
+    assert f"{n.readings} readings of {n.patients} patients, 4 runs" in text and f"{100 * n['value']:.0f} %\n({n['count']})" in text
+    before = [(config.FIGURES / f / name).read_bytes() for f, name in (("fig1", "fig1.png"), ("fig5", "fig5_numbers.png"))]
+    drawn1.draw(), drawn5.draw()
+    assert before == [(config.FIGURES / f / name).read_bytes() for f, name in (("fig1", "fig1.png"), ("fig5", "fig5_numbers.png"))]
+    assert not plt.get_fignums()
+
+
+def test_without_tables_every_panel_says_so(home):
+    assert words(drawn1.draw()).count("no finished runs") == 9 and words(drawn5.draw_numbers()).count("no finished runs") == 6
+    for name, table in {**diagnosis.fig1(study().iloc[:0], n=2), **grading.fig5(study().iloc[:0], n=2)}.items():
+        panels.write(table, name, "lesson")
+    assert words(drawn1.draw()).count("no finished runs") == 9 and words(drawn5.draw_numbers()).count("no finished runs") == 6
+
+
+@pytest.mark.parametrize("many", [3, 5, 13])
+def test_any_number_of_cases_is_drawn(home, many):
+    """Twelve at most, each with its true class; in two columns where they are more than four."""
+    rng = np.random.default_rng(0)
+    image, heat, tile = (rng.integers(0, 256, s, dtype=np.uint8) for s in ((32, 32), (4, 4), (8, 8, 3)))
+    found = [cases.fig5_case(f"case{i:02d}", i % 4, image, heat, [tile] * (1 + i % 5), [.1] * 5, np.eye(4)[0], "Most likely normal.") for i in range(many)]
+    panels.write(pd.DataFrame(found), "fig5", "lesson")
+    fig = drawn5.draw_cases()
+    text = words(fig)
+    assert [f"case{i:02d}" in text for i in range(many)] == [i < 12 for i in range(many)]
+    assert text.count("(wrong)") == sum(i % 4 != 0 for i in range(min(many, 12)))
+    assert len([ax for ax in fig.axes if ax.get_subplotspec()]) == (min(many, 12) if many <= 4 else 2 * -(-min(many, 12) // 2))
+
+
+def test_learners_and_graders_have_a_label_and_a_colour():
+    assert set(diagnosis.LEARNERS) == set(drawn1.SHORT) and set(grading.GRADERS) | {"ours_ordinal"} <= set(drawn5.GRADERS)
+    assert {*diagnosis.LEARNERS, *grading.GRADERS} <= set(figures.BASELINES)
+    assert len({figures.BASELINES[m][1] for m in diagnosis.LEARNERS}) == len(diagnosis.LEARNERS)
+
+
+# ---- what the paper says -----------------------------------------------------------------------------------------
+
+def nothing_measured():
+    names = {f"fig{n}{k}" for n, letters in ((1, "abcdefghi"), (2, "abcdef"), (3, "abcdefghijkl"), (4, "ijkl"), (5, "mnopqr")) for k in letters}
+    return dict.fromkeys(names, pd.DataFrame()) | {"fig3i": panels.fig3i(study().iloc[:0])}
+
+
+def test_no_cell_is_left_out(fig1, fig5):
+    empty, table = says.beside(nothing_measured()), says.beside(nothing_measured() | fig1 | fig5)
+    assert (empty["we measured"] == says.NOT).all() and (empty != "").all(axis=None)
+    assert {f"fig{n}" for n in range(1, 6)} <= set(table.panel.str[:4]) and "abstract" in set(table.panel) and not table.duplicated().any()
+    cell = lambda panel, quantity: table[(table.panel == panel) & (table.quantity == quantity)].iloc[0]
+    row = fig1["fig1a"].query("method == 'ours'").iloc[0]
+    found = cell("fig1a", "AUC, external test, ours")
+    assert found["paper says"] == "0.85 [0.81, 0.89]" and found["we measured"] == f"{row.auc:.3f} [{row.low:.3f}, {row.high:.3f}]"
+    assert cell("fig1a", "AUC, external test, SVM")["we measured"] == says.NOT                # did not run
+    kappa = fig5["fig5p"].query("condition == 'AI alone'").iloc[0]
+    assert cell("fig5p", "Cohen's kappa, AI alone")["we measured"] == f"{kappa['mean']:.3f} [{kappa.low:.3f}, {kappa.high:.3f}]"
+
+
+def test_shares_of_a_confusion():
+    table = pd.DataFrame({"method": "ours", "held_out": "bach", "truth": [0, 0, 1, 1], "predicted": [0, 1, 0, 1], "images": [6, 2, 1, 1]})
+    assert says.with_shares(table).share.tolist() == [0.75, 0.25, 0.5, 0.5] and says.with_shares(table).accuracy.unique() == [0.7]
+
+
+@pytest.mark.parametrize("column, text", [("a", "0.375 ± 0.177"), ("a low high", "0.250 [0.100, 0.300]"), ("a low", "0.250 ± 0.100"), ("range a", "0.250 to 0.500"),
+                                          ("sum a", "0.750"), ("max a", "0.500"), ("n", "34"), ("p", "< 0.001")])
+def test_a_cell_of_ours_as_text(column, text):
+    table = pd.DataFrame({"a": [0.25, 0.5], "low": 0.1, "high": 0.3, "n": 34, "p": 1e-5})
+    assert says.measured(table, "n == 34", column) == text and says.measured(table, "n == 35", column) == says.NOT
