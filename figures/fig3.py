@@ -1,4 +1,4 @@
-"""Fig. 3 a-i, leave one domain out. Redraw from the CSVs: `python -m figures.fig3`."""
+"""Fig. 3, leave one domain out. Redraw from the CSVs: `python -m figures.fig3`."""
 import matplotlib.pyplot as plt
 import numpy as np
 
@@ -6,6 +6,10 @@ from xmodal.config import CLASSES as NAMES
 
 from . import CONDITIONS, DOMAINS, METHODS, MM, STYLE, WIDTH, box_of, caption, letter, nothing, p_text, present, read, save
 
+LESIONS = {"mass": "mass", "calcification": "calc.", "distortion": "dist.", "asymmetry": "asym."}
+NOTE = ("j: by breast density, below it images. k: malignant images with a lesion of one type (how many: below it) against all images "
+        "without a malignant finding.\nj, k: open dots are sensitivity or specificity, where a stratum has one class. Lines: 95 %, "
+        "by patient. l: bars are sd over seeds and domains.")
 SHORT = [name.replace("invasive", "inv.").replace("benign", "ben.").replace("normal", "norm.") for name in NAMES]
 
 
@@ -141,12 +145,69 @@ def fig3i(ax, table):
     return ax
 
 
+def strata(ax, table, column, order, note):
+    """Panels j and k: AUC of each method in each stratum of the unseen mammograms, a half a domain, with its 95 % interval by patient.
+
+    A stratum of one class shows its sensitivity or specificity as an open dot. Below each stratum: its images."""
+    if not len(table):
+        return nothing(ax)
+    ax.set_axis_off()
+    domains, methods = present(DOMAINS, table.held_out), present(METHODS, table.method)
+    for k, domain in enumerate(domains):
+        sub = ax.inset_axes([0.1 + 0.9 * k / len(domains), 0, 0.9 / len(domains) - 0.03, 1])
+        here = table[table.held_out == domain]
+        groups = [g for g in order if (here[column] == g).any()]
+        for m, method in enumerate(methods):
+            label, colour = METHODS[method]
+            for row in here[here.method == method].itertuples():
+                x = groups.index(getattr(row, column)) + (m - (len(methods) - 1) / 2) * 0.25
+                sub.plot([x, x], [row.low, row.high], color=colour, lw=1.4, solid_capstyle="round")
+                sub.plot(x, row.value, "o", ms=3.6, color=colour, mfc=colour if row.measure == "AUC" else "white", mew=0.8)
+            sub.plot([], [], "o", ms=3.6, color=colour, label=label)
+        images = here.groupby(column)[note].max()
+        sub.axhline(0.5, color="#BBBBBB", lw=0.6, ls=":")
+        sub.grid(axis="y")
+        sub.set(xticks=range(len(groups)), xlim=(-0.5, len(groups) - 0.5), ylim=(0.15, 1.12), yticks=[0.2, 0.4, 0.6, 0.8, 1])
+        sub.set_ylabel("AUC" if k == 0 else "")
+        sub.set_xticklabels([f"{LESIONS.get(g, g)}\n{images[g]}" for g in groups], fontsize=6)
+        sub.tick_params(axis="y", labelleft=k == 0)
+        sub.set_title(DOMAINS[domain][0], fontsize=6.5, loc="left")
+    sub.legend(ncols=2, loc="upper right", borderpad=0)
+    return ax
+
+
+def fig3j(ax, table):
+    """Panel j: by breast density; below each letter its images."""
+    return strata(ax, table, "density", "ABCD", "images")
+
+
+def fig3k(ax, table):
+    """Panel k: by lesion type; below each type its malignant images, which are held against all that are not malignant."""
+    return strata(ax, table, "lesion_type", LESIONS, "malignant")
+
+
+def fig3l(ax, table):
+    """Panel l: AUC on the unseen domain by share of the training patients: each domain's mean over seeds, and mean and sd over all runs."""
+    if not len(table):
+        return nothing(ax)
+    for domain in present(DOMAINS, table.held_out):
+        mean = table[table.held_out == domain].groupby("share")["auc"].mean()
+        ax.plot(mean.index, mean, "o-", ms=2, lw=0.8, color=DOMAINS[domain][1], label=DOMAINS[domain][0])
+    runs = table.groupby("share").agg(mean=("mean", "first"), sd=("sd", "first"), n=("auc", "count"))
+    ax.errorbar(runs.index, runs["mean"], runs.sd, fmt="D-", ms=4, color="black", mec="white", mew=0.5, lw=1.4, capsize=2, label="all")
+    ax.grid(axis="y")
+    ax.set(xticks=runs.index, xlabel="% of the training patients (runs)", ylabel="AUC of ours")
+    ax.set_xticklabels([f"{share}\n({n})" for share, n in runs.n.items()])
+    ax.legend(ncols=3, loc="lower center", bbox_to_anchor=(0.45, 1.0), borderpad=0)
+    return ax
+
+
 def draw():
     """Draws Fig. 3 from figures/fig3/*.csv into figures/fig3/fig3.png and returns the Figure. What did not run is an empty panel."""
-    tables = {k: read(f"fig3{k}") for k in "abcdefghi"}
+    tables = {k: read(f"fig3{k}") for k in "abcdefghijkl"}
     with plt.style.context(STYLE):
-        fig = plt.figure(figsize=(WIDTH, 225 * MM))
-        rows = fig.add_gridspec(4, 1, height_ratios=[1.15, 1.1, 1.0, 1.0], hspace=0.08)
+        fig = plt.figure(figsize=(WIDTH, 258 * MM))
+        rows = fig.add_gridspec(5, 1, height_ratios=[1.15, 1.1, 0.95, 0.95, 0.95], hspace=0.08)
         top = rows[0].subgridspec(1, 4)
         shared = named = None
         for i, k in enumerate("abcd"):
@@ -154,11 +215,12 @@ def draw():
             methods = present(METHODS, tables[k].get("method", []))         # named once, where all panels have the same
             letter(fig3_held_out(shared, tables[k], labels=methods != named), k, x=10)
             named = methods or named
-        middle, lower = rows[1].subgridspec(1, 2, width_ratios=[1, 1.25]), rows[2].subgridspec(1, 2, width_ratios=[1, 1.25])
-        spots = (middle[0], middle[1], lower[0], lower[1], rows[3])
-        for spot, k, panel in zip(spots, "efghi", (fig3e, fig3f, fig3g, fig3h, fig3i)):
-            letter(panel(fig.add_subplot(spot), tables[k]), k, x=14, gap=6 if k == "f" else 2)
-        caption(fig, "", tables.values())
+        middle, lower = (rows[i].subgridspec(1, 2, width_ratios=[1, 1.25]) for i in (1, 2))
+        last = rows[4].subgridspec(1, 3, width_ratios=[1.1, 1.1, 0.8])
+        spots = (middle[0], middle[1], lower[0], lower[1], rows[3], last[0], last[1], last[2])
+        for spot, k, panel in zip(spots, "efghijkl", (fig3e, fig3f, fig3g, fig3h, fig3i, fig3j, fig3k, fig3l)):
+            letter(panel(fig.add_subplot(spot), tables[k]), k, x=14, gap=6 if k in "fjk" else 2)
+        caption(fig, NOTE if len(tables["j"]) or len(tables["k"]) else "", tables.values())
         return save(fig, "fig3")
 
 

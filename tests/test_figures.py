@@ -10,11 +10,12 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.figure import Figure
+from test_lesions import Pictures, boxed, read
 from test_panels import write_runs
 
 import figures
-from figures import fig2, fig3, fig6, table1
-from xmodal import cases, config, model, panels, record
+from figures import fig2, fig3, fig4, fig6, table1
+from xmodal import cases, config, lesions, model, panels, record
 from xmodal.config import HOME, Problem
 from xmodal.losses import Objective
 
@@ -31,10 +32,23 @@ def write_cases():
     rng = np.random.default_rng(0)
     image, heat, tile = (rng.integers(0, 256, s, dtype=np.uint8) for s in ((32, 32), (4, 4), (8, 8, 3)))
     found = [cases.fig4_case("p1", "a mass", "mass", image, heat, [[3, 3, 9, 9]], [4, 4, 9, 9], .61, .75, [tile] * 5),
-             cases.fig4_case("p2", "asymmetry", "asymmetry", image, heat, [[3, 3, 9, 9]], None, 0., 0., [tile])]
+             cases.fig4_case("p2", "an asymmetry", "asymmetry", image, heat, [[3, 3, 9, 9]], None, 0., 0., [tile])]
     graded = [cases.fig5_case(f"p{c}", c, image, heat, [tile] * (5 - c), [.1] * 5, np.eye(4)[0], "Most likely normal (100 %).") for c in range(4)]
-    panels.write(pd.DataFrame(found), "fig4", "lesson")
+    panels.write(pd.DataFrame(found).assign(panel=["f", "g"]), "fig4e", "lesson")
     panels.write(pd.DataFrame(graded), "fig5", "lesson")
+
+
+def write_lesions():
+    """Fig. 3 j-l and Fig. 4 a-d, i-l, of made-up strata and boxes."""
+    rows = pd.concat([read(m, s, held_out=d) for m in ("ours", "erm", "ours_25") for s in (42, 1234) for d in ("cbis_ddsm", "inbreast")])
+    rows = rows[(rows.density != "A") | (rows.y == 1)]                      # a stratum of one class
+    boxes = pd.concat([boxed(m, s) for m in lesions.LOCALISERS for s in (42, 1234)], ignore_index=True)
+    one = boxes[boxes.seed == 42]
+    cohort = one[one.method == "ours"][["sample", "patient"]].assign(boxes="[[10, 10, 20, 20]]")
+    tables = {"fig3j": lesions.fig3j(rows, n=20), "fig3k": lesions.fig3k(rows, n=20), "fig3l": lesions.fig3l(rows),
+              "fig4a": lesions.fig4a(one, cohort, Pictures()), **lesions.fig4(boxes, n=20)}
+    for name, table in tables.items():
+        panels.write(table, name, "lesson")
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +68,7 @@ def home(tmp_path_factory):
     for name, table in tables.items():
         panels.write(table, name, "lesson")
     write_cases()
+    write_lesions()
     yield root
     patch.undo()
 
@@ -99,7 +114,8 @@ def test_nothing_to_draw_is_said(tmp_path, monkeypatch, name):
 
 def test_headers_without_rows_are_drawn_as_nothing(home):
     for panel, table in ((fig3.fig3_held_out, "fig3a"), (fig3.fig3e, "fig3e"), (fig3.fig3f, "fig3f"), (fig3.fig3g, "fig3g"), (fig3.fig3h, "fig3h"),
-                         (fig3.fig3i, "fig3i"), (fig2.fig2e, "fig2e"), (fig2.fig2f, "fig2f"), (fig6.fig6, "fig6"), (table1.table1, "table1")):
+                         (fig3.fig3i, "fig3i"), (fig3.fig3j, "fig3j"), (fig3.fig3k, "fig3k"), (fig3.fig3l, "fig3l"), (fig4.fig4a, "fig4a"),
+                         (fig4.fig4i, "fig4i"), (fig4.fig4j, "fig4j"), (fig4.fig4k, "fig4k"), (fig4.fig4l, "fig4l"), (fig2.fig2e, "fig2e"), (fig2.fig2f, "fig2f"), (fig6.fig6, "fig6"), (table1.table1, "table1")):
         _, ax = plt.subplots()
         assert panel(ax, figures.read(table).iloc[:0]) is ax
         plt.close()
@@ -138,9 +154,40 @@ def test_confusion_panel_shows_shares_and_counts(home):
 
 def test_every_method_of_the_package_has_a_colour_of_its_own():
     from xmodal.learner import METHODS
-    assert {*METHODS, "ours_tta"} == set(figures.METHODS)
+    assert {*(m for m in METHODS if m not in lesions.SHARES), "ours", "ours_tta"} == set(figures.METHODS)    # shares: Fig. 3 l only
     assert len({colour for _, colour in figures.METHODS.values()}) == len(figures.METHODS)
     assert set(figures.DOMAINS) == set(config.DOMAINS) and set(figures.CONDITIONS) == set(config.CONDITIONS)
+
+
+def test_a_stratum_of_one_class_is_an_open_dot(home):
+    table = figures.read("fig3j")
+    assert set(table.measure[table.density == "A"]) == {"sensitivity"}
+    _, ax = plt.subplots()
+    fig3.fig3j(ax, table)
+    dots = [line for sub in ax.child_axes for line in sub.lines if line.get_marker() == "o" and len(line.get_xdata())]
+    assert sum(line.get_markerfacecolor() == "white" for line in dots) == (table.measure != "AUC").sum() == 4
+    assert {round(float(line.get_ydata()[0]), 6) for line in dots} == set(table.value.round(6))
+    plt.close()
+
+
+def test_bars_and_legends_of_the_localisers_say_what_the_tables_say(home):
+    table = figures.read("fig4l")
+    _, ax = plt.subplots()
+    fig4.fig4l(ax, table)
+    assert sorted(round(p.get_height(), 6) for p in ax.patches) == sorted(table.value.round(6))
+    assert "unknown\n" in words(ax) and "CNN" in words(ax)
+    fig4.fig4j(plt.figure().gca(), figures.read("fig4j"))
+    ours = figures.read("fig4j").query("method == 'ours'").iloc[0]
+    assert f"ours {ours.ap:.2f} ± {ours.ap_sd:.2f}" in words(plt.gcf())
+    plt.close("all")
+
+
+def test_a_localiser_that_has_not_run_is_left_out(home):
+    table = figures.read("fig4a")
+    _, ax = plt.subplots()
+    fig4.fig4a(ax, table[table.panel == "b"].assign(box_fusion_localiser=np.nan, iou_fusion_localiser=np.nan))
+    assert words(ax).count("–") == 4
+    plt.close()
 
 
 def test_cases_show_overlap_and_truth(drawn):

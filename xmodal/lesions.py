@@ -135,7 +135,7 @@ def fig4i(predictions, bins=10, n=1000, seed=42):
     for method, g in rows.groupby("method"):
         apart = g.iou == 0
         counts = np.append(apart.sum(), np.histogram(g.iou[~apart], edges)[0])
-        about = means.loc[method, ["value", "low", "high", "images"]]
+        about = (*means.loc[method, ["value", "low", "high"]], int(means.images[method]))
         out += [(method, low, high, c / len(g), *about) for low, high, c in zip(np.append(0, edges[:-1]), np.append(0, edges[1:]), counts)]
     return pd.DataFrame(out, columns=["method", "low", "high", "share", "mean", "mean_low", "mean_high", "images"])
 
