@@ -1,4 +1,5 @@
 """The fastai Learner, its callbacks, the table of methods, and one verb for a whole run: `train`."""
+import hashlib
 import json
 import logging
 from dataclasses import asdict, dataclass
@@ -13,6 +14,7 @@ from fastai.callback.progress import ProgressCallback
 from fastai.callback.schedule import combined_cos  # noqa: F401 (importing it gives Learner fit_one_cycle)
 from fastai.learner import Learner
 from fastai.optimizer import OptimWrapper
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
 from . import config
@@ -156,17 +158,33 @@ def save_checkpoint(path, learn, select):
     tensors |= {f"objective.{k}": v for k, v in learn.loss_func.state_dict().items()}
     tensors |= {f"opt.{i}.{k}": v for i, s in learn.opt.opt.state_dict()["state"].items() for k, v in s.items()}
     tensors["rng"] = torch.get_rng_state()
-    about = {"history": select.history, "best": select.best, "epoch": learn.epoch}
+    about = json.dumps({"history": select.history, "best": select.best, "epoch": learn.epoch})
+    tensors = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
     with atomic(path) as partial_path:
-        save_file({k: v.contiguous() for k, v in tensors.items()}, partial_path, metadata={"about": json.dumps(about)})
+        save_file(tensors, partial_path, metadata={"about": about, "sha256": digest(tensors, about)})
+
+
+def digest(tensors, about):
+    """sha256 of tensors (on the CPU) and a text: safetensors itself does not notice a flipped bit."""
+    total = hashlib.sha256(about.encode())
+    for name in sorted(tensors):
+        total.update(name.encode() + tensors[name].reshape(-1).view(torch.uint8).numpy().tobytes())
+    return total.hexdigest()
 
 
 def load_checkpoint(path, learn):
-    """Puts `learn` where `save_checkpoint` left it; returns the next epoch."""
-    from safetensors import safe_open
-    tensors = load_file(path)
-    with safe_open(path, "pt") as file:
-        about = json.loads(file.metadata()["about"])
+    """Puts `learn` where `save_checkpoint` left it; returns the next epoch, or 0 with a warning where the file is damaged."""
+    try:
+        tensors = load_file(path)
+        with safe_open(path, "pt") as file:
+            about = file.metadata()["about"]
+            whole = file.metadata()["sha256"] == digest(tensors, about)
+    except (SafetensorError, OSError, TypeError, KeyError):
+        whole = False
+    if not whole:
+        log.warning("The checkpoint %s is damaged; the training begins anew.", path)
+        return 0
+    about = json.loads(about)
     part = lambda name: {k[len(name) + 1:]: v for k, v in tensors.items() if k.startswith(name + ".")}
     learn.model.load_state_dict(part("model"))
     learn.loss_func.load_state_dict(part("objective"))

@@ -22,7 +22,7 @@ class Images:
         if path not in self.arrays:
             try:
                 self.arrays[path] = np.load(path, mmap_mode="r")
-            except (OSError, ValueError) as error:
+            except (OSError, ValueError, EOFError) as error:
                 raise Problem(f"The image array {path} cannot be read ({error}); delete the folder and run 02_preprocess again.") from None
         return self.arrays[path]
 

@@ -17,7 +17,7 @@ import yaml
 
 from . import config
 from .config import Problem
-from .record import atomic
+from .record import atomic, writing
 
 TYPES = {"int": int, "float": float, "str": str, "bool": bool, "list": list}
 
@@ -90,25 +90,27 @@ def _explain(error, partial):
 
 
 def run(notebook, out, given):
-    """Executes `notebook` from the root of the checkout into `out`. A cell that fails, or a dead kernel, is a `Problem`."""
+    """Executes `notebook` from the root of the checkout into `out`. A cell that fails, a dead kernel, a full disk are a `Problem`."""
     import nbformat
     import papermill
     from nbclient.exceptions import CellTimeoutError, DeadKernelError
     given, notebook, out = check_parameters(notebook, given), Path(notebook).resolve(), Path(out).resolve()
     partial = out.with_suffix(".partial.ipynb")
-    out.parent.mkdir(parents=True, exist_ok=True)
+    with writing(out):
+        out.parent.mkdir(parents=True, exist_ok=True)
     os.environ.update(XMODAL_HOME=str(config.ROOT), JUPYTER_PREFER_ENV_PATH="1",  # this environment's kernel before the user's
                       PYTHONPATH=os.pathsep.join(filter(None, (str(config.HOME), os.environ.get("PYTHONPATH")))))
     try:
-        done = papermill.execute_notebook(str(notebook), str(partial), given, cwd=str(config.HOME), progress_bar=sys.stderr.isatty(),
-                                          extra_arguments=["--log-level=40"])  # the kernel's own remarks about its sockets
+        with writing(out):
+            done = papermill.execute_notebook(str(notebook), str(partial), given, cwd=str(config.HOME), progress_bar=sys.stderr.isatty(),
+                                              extra_arguments=["--log-level=40"])  # the kernel's own remarks about its sockets
     except papermill.PapermillExecutionError as error:
         raise Problem(_explain(error, partial)) from None
     except (DeadKernelError, CellTimeoutError):
         raise Problem(f"The kernel of {notebook.name} died, most likely for want of memory (the executed cells are in {partial}).") from None
     with atomic(out) as temporary:
         nbformat.write(tidy(done) if out == notebook else done, temporary)
-    partial.unlink()
+    partial.unlink(missing_ok=True)  # the same notebook run twice at once
 
 
 def main(words):

@@ -6,6 +6,9 @@ A run lies in runs/<profile>/<method>/<held_out>/seed_<n>/:
 Nothing is pickled.
 """
 import contextlib
+import errno
+import fcntl
+import glob
 import hashlib
 import importlib.metadata
 import json
@@ -13,13 +16,16 @@ import logging
 import os
 import platform
 import random
+import re
 import subprocess
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pandera.pandas as pa
+from safetensors import SafetensorError
 
 from . import config
 from .config import CONDITIONS, DOMAINS, MODALITIES, SPLITS, Problem
@@ -62,16 +68,78 @@ def seed_everything(seed, threads=1):
 
 
 @contextlib.contextmanager
-def atomic(path):
-    """Yields a temporary path in the same folder; it takes the name `path` only if the block ends well, else it is removed."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")  # the suffix stays: writers look at it
+def writing(path):
+    """Turns what the system says where `path` cannot be written, for want of space or of leave, into a `Problem`."""
     try:
-        yield partial
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+        yield
+    except (OSError, SafetensorError) as error:
+        told = re.search(r"os error (\d+)|requested and \d+ written", str(error))  # safetensors and numpy give no number, the latter no reason
+        number = getattr(error, "errno", None) or (told and int(told[1] or errno.ENOSPC))
+        if number not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM):
+            raise
+        raise Problem(f"{path} cannot be written ({os.strerror(number)}); free space there, or write to a folder of yours "
+                      "(XMODAL_HOME names it), and start again.") from None
+
+
+@contextlib.contextmanager
+def atomic(path):
+    """Yields a temporary path in the same folder; it takes the name `path` only if the block ends well, else it is removed.
+
+    Raises `Problem` where the disk is full or the folder may not be written.
+    """
+    path = Path(path)
+    partial = path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")  # the suffix stays: writers look at it
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _forget(path)
+        try:
+            yield partial
+            os.replace(partial, path)
+        finally:
+            partial.unlink(missing_ok=True)
+
+
+def _forget(path):
+    """Removes what a process that was killed left of `path`: a reader of the folder might take it for a file of its own."""
+    for left in path.parent.glob(f".{glob.escape(path.stem)}.*.partial{path.suffix}"):
+        with contextlib.suppress(ValueError, PermissionError):  # another's name, another user's process
+            try:
+                os.kill(int(left.name[len(path.stem) + 2:].split(".")[0]), 0)
+            except ProcessLookupError:
+                left.unlink(missing_ok=True)
+
+
+_held = {}  # folder -> the descriptor by which this process holds it
+os.register_at_fork(after_in_child=_held.clear)  # a fork is another process
+
+
+def hold(folder):
+    """Keeps other processes out of `folder` until `release` or the end of this one. Raises `Problem` where another holds it.
+
+    Only on file systems with locks; on others two that write the same files still leave whole ones.
+    """
+    folder = Path(folder)
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    if folder in _held:
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise Problem(f"Another process is writing in {folder}; wait until it is done, or end it, and start again.") from None
+    except OSError as error:
+        log.warning("%s cannot be locked (%s); do not start the same run twice.", folder, error)
+    _held[folder] = descriptor
+
+
+def release(folder):
+    """Lets others write in `folder` again."""
+    if (descriptor := _held.pop(Path(folder), None)) is not None:
+        with contextlib.suppress(OSError):  # no locks there
+            fcntl.flock(descriptor, fcntl.LOCK_UN)  # closing alone would leave it with the forks of this process
+        os.close(descriptor)
 
 
 def sha256(path):
@@ -162,13 +230,17 @@ def check_predictions(table, where):
 
 def _write(folder, files, drop=None):
     """Writes {name: writer(path)}: all is prepared before any file takes its name or `drop` goes; `done` comes last."""
-    with contextlib.ExitStack() as stack:
-        for name, writer in files.items():
-            writer(stack.enter_context(atomic(folder / name)))
-        (folder / "done").unlink(missing_ok=True)  # from here until `done` is back the run counts as unfinished
-        if drop:
-            (folder / drop).unlink(missing_ok=True)
-    write_json(folder / "done", {name: sha256(folder / name) for name in (*FILES, LATER) if (folder / name).exists()})
+    hold(folder)
+    try:
+        with contextlib.ExitStack() as stack:
+            for name, writer in files.items():
+                writer(stack.enter_context(atomic(folder / name)))
+            (folder / "done").unlink(missing_ok=True)  # from here until `done` is back the run counts as unfinished
+            if drop:
+                (folder / drop).unlink(missing_ok=True)
+        write_json(folder / "done", {name: sha256(folder / name) for name in (*FILES, LATER) if (folder / name).exists()})
+    finally:
+        release(folder)
 
 
 def _plain(value):
@@ -221,15 +293,21 @@ def _intact(folder):
 
 
 def load_run(folder):
-    """The `Run` in `folder`. Raises `Problem` if it is missing, unfinished, damaged, or does not fit the schema."""
+    """The `Run` in `folder`. Raises `Problem` if it is missing, unfinished, damaged, or does not fit the schema.
+
+    Nothing in it is ever executed: arrays that would have to be unpickled are refused.
+    """
     folder = Path(folder)
     done = _intact(folder)
-    with np.load(folder / "embeddings.npz", allow_pickle=False) as arrays:
-        embeddings = dict(arrays)
     read = lambda name: pd.read_csv(folder / name)  # pandas reads back every digit that it wrote
-    return Run(folder, json.loads((folder / "config.json").read_text()), read("history.csv"),
-               check_predictions(pd.read_parquet(folder / "predictions.parquet"), folder), embeddings,
-               read(LATER) if LATER in done else None)
+    try:
+        with np.load(folder / "embeddings.npz", allow_pickle=False) as arrays:
+            embeddings = dict(arrays)
+        about, predictions = json.loads((folder / "config.json").read_text()), pd.read_parquet(folder / "predictions.parquet")
+        history, trajectory = read("history.csv"), read(LATER) if LATER in done else None
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise Problem(f"The run {folder} cannot be read ({error}); delete the folder and run 03_train for it again.") from None
+    return Run(folder, about, history, check_predictions(predictions, folder), embeddings, trajectory)
 
 
 def is_done(folder, config):
@@ -246,7 +324,11 @@ def is_done(folder, config):
 
 
 def checkpoint(folder, config):
-    """Path of the checkpoint of a run with this configuration; one that a run with other settings left is removed first."""
+    """Path of the checkpoint of a run with this configuration; one that a run with other settings left is removed first.
+
+    Raises `Problem` where another process is at this run.
+    """
+    hold(folder)
     path, begun = folder / "checkpoint.safetensors", folder / "begun.json"
     text = json.dumps(config, indent=1, sort_keys=True) + "\n"
     if not begun.exists() or begun.read_bytes() != text.encode():

@@ -1,0 +1,293 @@
+"""Faults: a full disk, no leave to write, damaged files, two at once, kills. Each ends in one sentence or a clean recovery, and no file runs code."""
+import dataclasses
+import multiprocessing
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from test_learner import TINY, write_cohort
+from test_record import predictions, write
+
+from xmodal import config, learner, notebook, record
+from xmodal.config import Problem
+
+SHORT = dataclasses.replace(TINY, epochs=2)
+
+
+@pytest.fixture
+def table(home):
+    return write_cohort(config.DATA / "lesson")
+
+
+def elsewhere(function, *arguments):
+    """What `function` returns in a fork of this process: a sentence where it raises `Problem`."""
+    def call(pipe):
+        try:
+            pipe.send(function(*arguments))
+        except Problem as problem:
+            pipe.send(str(problem))
+    ours, theirs = multiprocessing.Pipe()
+    process = multiprocessing.get_context("fork").Process(target=call, args=(theirs,))
+    process.start()
+    theirs.close()
+    try:
+        return ours.recv()
+    finally:
+        process.join()
+
+
+# ---- writing -----------------------------------------------------------------------------------------------------
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A folder on a file system of 64 KB, which only root may make."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "none", folder], capture_output=True).returncode:
+        pytest.skip("a small file system can be mounted by root only")
+    yield folder
+    subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+def big(how, path):
+    from safetensors.torch import save_file
+    table = pd.DataFrame({"x": np.random.default_rng(0).random(40000)})
+    with record.atomic(path) as partial:
+        {"bytes": lambda: partial.write_bytes(bytes(320000)), "array": lambda: np.save(partial, table.x.to_numpy()),
+         "archive": lambda: np.savez(partial, x=table.x), "csv": lambda: table.to_csv(partial),
+         "parquet": lambda: table.to_parquet(partial), "tensors": lambda: save_file({"x": torch.zeros(80000)}, partial)}[how]()
+
+
+KINDS = {"bytes": "a.bin", "array": "a.npy", "archive": "a.npz", "csv": "a.csv", "parquet": "a.parquet", "tensors": "a.safetensors"}
+
+
+@pytest.mark.parametrize("how", KINDS)
+def test_a_full_disk_is_one_sentence_and_leaves_the_old_file(small_disk, how):
+    path = small_disk / KINDS[how]
+    path.write_text("old")
+    with pytest.raises(Problem, match=f"{path} cannot be written .No space left on device.; free space"):
+        big(how, path)
+    assert path.read_text() == "old" and list(small_disk.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("how", KINDS)
+def test_a_file_larger_than_allowed_is_one_sentence(tmp_path, how):
+    def limited():
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+        big(how, tmp_path / KINDS[how])
+    assert "cannot be written (" in elsewhere(limited) and not list(tmp_path.iterdir())
+
+
+def as_nobody(function, *arguments):
+    def call():
+        if os.getuid() == 0:
+            os.setuid(65534)
+        return function(*arguments)
+    return elsewhere(call)
+
+
+def test_a_folder_that_may_only_be_read_is_one_sentence(tmp_path):
+    closed = tmp_path / "closed"
+    closed.mkdir()
+    for folder in (closed, *list(closed.parents)[:-1]):
+        if folder.stat().st_uid == os.getuid():
+            folder.chmod(0o555 if folder == closed else folder.stat().st_mode | 0o055)
+    says = "cannot be written (Permission denied); free space there, or write to a folder of yours (XMODAL_HOME names it)"
+    assert says in as_nobody(record.write_json, closed / "a.json", {})
+    assert says in as_nobody(record.write_json, closed / "deep" / "a.json", {})
+    assert says in as_nobody(record.hold, closed / "run")
+    for out in (closed / "a.ipynb", closed / "deep" / "a.ipynb"):
+        assert says in as_nobody(notebook.run, config.HOME / "notebooks" / "_template.ipynb", out, {})
+    closed.chmod(0o755)
+
+
+def test_what_a_killed_process_left_is_removed_and_what_a_live_one_writes_is_not(tmp_path):
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    left, live, other = (tmp_path / f".{name}.partial.csv" for name in (f"a.{gone.pid}", f"a.{os.getppid()}", f"b.{gone.pid}"))
+    for path in (left, live, other):
+        path.write_text("half")
+    with record.atomic(tmp_path / "a.csv") as partial:
+        partial.write_text("whole")
+    assert sorted(tmp_path.iterdir()) == sorted([tmp_path / "a.csv", live, other])
+
+
+# ---- two at once -------------------------------------------------------------------------------------------------
+
+def test_a_second_process_in_a_run_folder_is_refused_until_the_first_is_done(home):
+    folder, second = home / "runs" / "one", lambda: elsewhere(lambda: record.checkpoint(folder, {"a": 1}).name)
+    record.checkpoint(folder, {"a": 1})
+    record.checkpoint(folder, {"a": 1})                                     # the same process may, a notebook's cell is run again
+    assert second() == f"Another process is writing in {folder}; wait until it is done, or end it, and start again."
+    assert elsewhere(lambda: record.checkpoint(home / "runs" / "two", {}).name) == "checkpoint.safetensors"
+    record.release(folder)
+    assert second() == "checkpoint.safetensors"
+    assert second() == "checkpoint.safetensors", "a process that ended holds nothing"
+
+
+def test_a_second_training_or_adaptation_of_the_same_run_is_refused_and_harms_nothing(table):
+    about, folder = {}, record.run_dir("lesson", "erm", "bach", 42)
+    record.checkpoint(folder, about)
+    says = f"Another process is writing in {folder}"
+    assert says in elsewhere(learner.train, TINY, "erm", "bach", 42, table)
+    record.release(folder)
+    run = learner.train(SHORT, "erm", "bach", 42, table)
+    before = contents(folder)
+    record.hold(folder)
+    assert says in elsewhere(record.update_run, folder, run.predictions.assign(condition="tent"))
+    record.release(folder)
+    assert contents(folder) == before
+
+
+def test_a_run_that_fails_while_it_is_saved_lets_the_next_one_in(home):
+    with pytest.raises(ValueError):
+        write(embeddings={"bad": np.array([{}, None], dtype=object)})
+    assert elsewhere(lambda: write().name) == "seed_42"
+
+
+# ---- damage ------------------------------------------------------------------------------------------------------
+
+def contents(folder):
+    return {p.name: p.read_bytes() for p in folder.iterdir()}
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[:path.stat().st_size // 2])
+
+
+def flip(path):
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+
+
+def flip_header(path):
+    data = bytearray(path.read_bytes())
+    data[20] ^= 255
+    path.write_bytes(data)
+
+
+def huge_header(path):
+    path.write_bytes(b"\xff" * 8 + path.read_bytes()[8:])
+
+
+def empty(path):
+    path.write_bytes(b"")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A home with a finished run, and beside it the checkpoint of its first epoch of two; its cohort."""
+    home, patch, save = tmp_path_factory.mktemp("home"), pytest.MonkeyPatch(), learner.save_checkpoint
+    for name in ("DATA", "RUNS"):
+        patch.setattr(config, name, home / name.lower())
+
+    def keep(path, learn, select):
+        save(path, learn, select)
+        if learn.epoch == 0:
+            shutil.copytree(path.parent, home / "begun")
+    patch.setattr(learner, "save_checkpoint", keep)
+    table = write_cohort(config.DATA / "lesson")
+    learner.train(SHORT, "erm", "bach", 42, table)
+    patch.undo()
+    return home, table
+
+
+@pytest.mark.parametrize("damage", [None, cut, flip, huge_header])
+def test_a_damaged_checkpoint_is_begun_anew_with_a_warning_and_the_same_bits(trained, home, damage, caplog):
+    shutil.copytree(trained[0], home, dirs_exist_ok=True)
+    folder = record.run_dir("lesson", "erm", "bach", 42)
+    whole = contents(folder)
+    shutil.rmtree(folder)
+    shutil.copytree(home / "begun", folder)
+    assert set(contents(folder)) == {"begun.json", "checkpoint.safetensors"}
+    if damage:
+        damage(folder / "checkpoint.safetensors")
+    learner.train(SHORT, "erm", "bach", 42, trained[1])
+    assert contents(folder) == whole
+    assert ("is damaged; the training begins anew" in caplog.text) == bool(damage)
+
+
+@pytest.mark.parametrize("name, damage", [("predictions.parquet", Path.unlink), ("model.safetensors", cut), ("done", flip)])
+def test_a_lost_or_damaged_file_of_a_run_is_made_again_to_the_same_bits(trained, home, name, damage):
+    shutil.copytree(trained[0], home, dirs_exist_ok=True)
+    folder = record.run_dir("lesson", "erm", "bach", 42)
+    whole = contents(folder)
+    damage(folder / name)
+    learner.train(SHORT, "erm", "bach", 42, trained[1])
+    assert contents(folder) == whole
+
+
+@pytest.mark.parametrize("damage", [cut, empty, flip_header, Path.unlink])
+def test_a_damaged_image_array_is_one_sentence(table, damage):
+    damage(config.DATA / "lesson" / "images" / "camelyon.npy")
+    with pytest.raises(Problem, match="camelyon.npy cannot be read .*02_preprocess"):
+        learner.train(TINY, "erm", "bach", 42, table)
+
+
+# ---- nothing is executed -----------------------------------------------------------------------------------------
+
+class Evil:
+    """Makes a file where it is unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.path),)
+
+
+def test_the_trap_of_these_tests_does_close(tmp_path):
+    np.save(tmp_path / "a.npy", np.array([Evil(tmp_path / "run"), 1], dtype=object), allow_pickle=True)
+    np.load(tmp_path / "a.npy", allow_pickle=True)
+    assert (tmp_path / "run").exists()
+
+
+def poisoned(folder, name, writer):
+    """`folder` with a file of somebody else's, whose checksum is right."""
+    writer(folder / name)
+    record._write(folder, {})
+    return folder
+
+
+def test_a_run_with_pickles_in_it_is_refused_and_runs_nothing(home):
+    evil = np.array([Evil(home / "run"), 1], dtype=object)
+    with pytest.raises(Problem, match="cannot be read .Object arrays cannot be loaded"):
+        record.load_run(poisoned(write(), "embeddings.npz", lambda p: np.savez(p, z=evil)))
+    folder = write()
+    np.save(home / "a.npy", evil, allow_pickle=True)
+    pickle_of = (home / "a.npy").read_bytes()[128:]                          # after numpy's header
+    for name in ("embeddings.npz", "predictions.parquet", "config.json", "history.csv"):
+        with pytest.raises(Problem, match=str(folder)):
+            record.load_run(poisoned(write(), name, lambda p: p.write_bytes(pickle_of)))
+    from safetensors import SafetensorError
+    run = record.load_run(poisoned(write(), "model.safetensors", lambda p: p.write_bytes(pickle_of)))
+    with pytest.raises(SafetensorError):
+        run.state
+    assert not (home / "run").exists()
+
+
+def test_an_image_array_with_pickles_and_a_parameter_with_code_are_refused(table, tmp_path):
+    np.save(config.DATA / "lesson" / "images" / "camelyon.npy", np.array([Evil(tmp_path / "run")] * 2, dtype=object), allow_pickle=True)
+    with pytest.raises(Problem, match="camelyon.npy cannot be read"):
+        learner.train(TINY, "erm", "bach", 42, table)
+    with pytest.raises(Problem, match="not YAML"):
+        notebook.parse([f"SEED=!!python/object/apply:os.mkdir ['{tmp_path / 'run'}']"])
+    assert not (tmp_path / "run").exists()
+
+
+# ---- kills -------------------------------------------------------------------------------------------------------
+
+def test_five_kills_of_training_adaptation_and_evaluation_change_no_bit(tmp_path):
+    """`make faults` kills all stages fifty times; here the last ones, on a cohort of noise, in a process of its own."""
+    done = subprocess.run([sys.executable, Path(__file__).parent / "faults" / "kill.py", "5", "1", "noise"], capture_output=True, text=True)
+    assert done.returncode == 0 and "5 kills" in done.stdout, done.stdout + done.stderr
