@@ -75,6 +75,12 @@ test: env  ## every test, then every notebook compared with what is stored in it
 bench: env  ## speed as ratios to named peers: training step, DICOM, tiles, stain
 	@for b in tests/bench/bench_*.py; do $(PY) $$b || exit 1; done
 
+faults: env  ## kill the job fifty times in all its stages, resume it, and compare every file (under 15 minutes on 2 idle cores)
+	$(PY) tests/faults/kill.py
+
+slurm: env  ## train through a Slurm cluster of this one machine, with faults, and compare with local cores (root on Debian)
+	tests/slurm/run.sh
+
 lock: .uv/.stamp-$(UV_VERSION)  ## write requirements.lock anew from pyproject.toml
 	$(UV) pip compile pyproject.toml --extra test --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links \
 	  --quiet --upgrade -o requirements.lock
