@@ -72,8 +72,8 @@ test: env  ## every test, then every notebook compared with what is stored in it
 	OMP_NUM_THREADS=2 XMODAL_HOME="$(CURDIR)/build/test-home" $(PY) -m pytest -q -x --nbval-lax --nbval-current-env \
 	  --nbval-cell-timeout=1200 $(NOTEBOOKS)
 
-bench: env  ## speed as ratios to named peers: training step, DICOM, tiles, stain
-	@for b in tests/bench/bench_*.py; do $(PY) $$b || exit 1; done
+bench: env  ## speed as ratios to named peers, as one table and build/bench.json (some five minutes)
+	@$(PY) tests/bench
 
 faults: env  ## kill the job fifty times in all its stages, resume it, and compare every file (under 15 minutes on 2 idle cores)
 	$(PY) tests/faults/kill.py

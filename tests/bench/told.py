@@ -1,9 +1,17 @@
 """What the benches share: two ways timed in turn make a row, and the rows are printed as a table and kept as JSON."""
 import json
 import statistics
+import time
 from pathlib import Path
 
 import pandas as pd
+
+
+def seconds(function, *args):
+    """Processor seconds of a call, on all its threads: what other programs do meanwhile counts little."""
+    start = time.process_time()
+    function(*args)
+    return time.process_time() - start
 
 
 def compare(what, ours, peer, repeats, **floor):

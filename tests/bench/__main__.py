@@ -1,0 +1,46 @@
+"""Every bench, one after the other, each in a process of its own: `make bench`, or `python tests/bench`. Prints one table and writes
+build/bench.json: what, ours and peer (milliseconds, medians over the repeats), ratio, floor, met, and the machine. A floor that is
+not met is told and is no failure, since a busy machine is slow in its own way; a bench that breaks is one."""
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parents[1]))
+
+import told
+from xmodal import record
+
+
+def gather(benches, out):
+    """Rows of the benches (paths of their scripts, run in the folder `out`), and the names of those that broke."""
+    rows, broken = [], []
+    for path in benches:
+        print(path.stem, file=sys.stderr, flush=True)
+        done = subprocess.run([sys.executable, str(path)], cwd=out, stdout=subprocess.DEVNULL,
+                              env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(HERE.parents[1])})
+        if done.returncode:
+            broken.append(path.stem)
+        else:
+            rows += [{"bench": path.stem, **row} for row in json.loads((out / "build" / f"{path.stem}.json").read_text())]
+    return rows, broken
+
+
+def main(benches=None, out=HERE.parents[1]):
+    """Returns 1 if a bench broke. benches: all of this folder if None."""
+    rows, broken = gather(benches or sorted(HERE.glob("bench_*.py")), out)
+    if rows:
+        machine = record.environment()
+        record.write_json(out / "build" / "bench.json", {"unit": "ms", "machine": machine, "rows": rows})
+        print(told.table([{k: v for k, v in row.items() if k != "bench"} for row in rows]))
+        met = sum(row["met"] for row in rows)
+        print(f"{met} of {len(rows)} floors met; {machine['cpu']}, {machine['cores']} cores, Python {machine['python']}")
+    for name in broken:
+        print(f"{name} broke; run `.venv/bin/python tests/bench/{name}.py` to see why")
+    return int(bool(broken))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
