@@ -145,7 +145,7 @@ def fig4l(ax, table):
     """Panel l: sensitivity by lesion diameter."""
     groups(ax, table, "diameter_mm", MILLIMETRES, "sensitivity")
     if len(table):
-        ax.set_xlabel("lesion diameter (mm)")
+        ax.set_xlabel("lesion diameter (mm)" + ", unknown where a dataset gives no pixel spacing" * (table.diameter_mm == "unknown").any())
     return ax
 
 

@@ -5,11 +5,13 @@ from .config import Problem
 
 
 def picture(figure):
-    """A Figure as a PNG for IPython to show, at the size that it is drawn."""
+    """A Figure as a PNG of 256 colours for IPython to show, at the size that it is drawn: full colour would fill a notebook of many cases."""
+    import PIL.Image
     from IPython.display import Image
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", metadata={"Software": None}, dpi=figure.dpi)
-    return Image(buffer.getvalue())
+    full, small = io.BytesIO(), io.BytesIO()
+    figure.savefig(full, format="png", dpi=figure.dpi)
+    PIL.Image.open(full).convert("RGB").quantize(256).save(small, "png", optimize=True)
+    return Image(small.getvalue())
 
 
 def browse(cases, draw, label="case"):
