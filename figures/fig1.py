@@ -3,10 +3,12 @@ import matplotlib.pyplot as plt
 
 from . import BASELINES, MM, STYLE, WIDTH, caption, letter, nothing, present, read, save
 
-SHORT = {"radiomics_lr": "LR", "radiomics_rf": "RF", "radiomics_svm": "SVM", "radiomics_xgboost": "XGBoost", "radiomics_lightgbm": "LightGBM",
-         "radiomics_mlp": "MLP", "ours": "ours"}
+SHORT = {"radiomics_lr": "LR", "radiomics_rf": "RF", "radiomics_svm": "SVM", "radiomics_xgboost": "XGBoost",
+         "radiomics_lightgbm": "LightGBM", "radiomics_mlp": "MLP", "ours": "ours"}
 MEASURES = {"accuracy": "accuracy", "f1": "F1", "sensitivity": "sensit.", "specificity": "specif."}
-NOTE = ("Score: $p_2 + p_3$ of every image, mammogram or tissue, whose label says malignant or not; same images for all methods, as trained.\n"
+SMALL = {"fontsize": 5.5, "title_fontsize": 6, "borderaxespad": 0.1, "labelspacing": 0.25}      # legends with numbers
+NOTE = ("Score: $p_2 + p_3$ of every image, mammogram or tissue, whose label says malignant or not; same images for all methods, "
+        "as trained.\n"
         "a-c, g-i: measured in each run (fold and seed), averaged over runs. d-f: images of all runs together. [ ] and black bars: 95 %\n"
         "interval, patients resampled; resampling adds to calibration errors, so that the interval of a small ECE may lie above it.")
 
@@ -24,7 +26,8 @@ def lines(ax, table, x, y, label, **how):
     """A line a method, ours thickest and on top; label(first row of the method) is what the legend says."""
     for method in present(SHORT, table.method):
         g, own = table[table.method == method], method == "ours"
-        ax.plot(g[x], g[y], color=BASELINES[method][1], lw=1.6 if own else 0.9, zorder=3 if own else 2, label=f"{SHORT[method]} {label(g.iloc[0])}", **how)
+        ax.plot(g[x], g[y], color=BASELINES[method][1], lw=1.6 if own else 0.9, zorder=3 if own else 2,
+                label=f"{SHORT[method]} {label(g.iloc[0])}", **how)
     ax.grid()
 
 
@@ -41,7 +44,7 @@ def roc(ax, table):
     lines(ax, table, "fpr", "tpr", lambda row: interval(row, "auc"))
     ax.plot([0, 1], [0, 1], ":", color="#999999", lw=0.7)
     ax.set(xlim=(0, 1), ylim=(0, 1.01), xlabel="1 − specificity", ylabel="sensitivity", title=cohort(table))
-    ax.legend(loc="lower right", title="AUC", fontsize=5.5, title_fontsize=6, borderaxespad=0.1, labelspacing=0.25)
+    ax.legend(loc="lower right", title="AUC", **SMALL)
     return ax
 
 
@@ -55,7 +58,7 @@ def reliability(ax, table):
     ax.plot([0, 1], [0, 1], ":", color="#999999", lw=0.7)
     ax.set(xlim=(0, 1), ylim=(0, 1.55), yticks=[0, 0.25, 0.5, 0.75, 1], xlabel="predicted probability", ylabel="share malignant")
     ax.set_title(table.cohort.iloc[0])
-    ax.legend(loc="upper left", title="ECE" if training else "ECE, Δ to training", fontsize=5.5, title_fontsize=6, borderaxespad=0.1, labelspacing=0.25)
+    ax.legend(loc="upper left", title="ECE" if training else "ECE, Δ to training", **SMALL)
     return ax
 
 
@@ -88,8 +91,9 @@ def fig1h(ax, table):
     level = table.prevalence.iloc[0]
     ax.axhline(level, color="#999999", ls=":", lw=0.7)
     ax.text(0.99, level - 0.01, f"prevalence {100 * level:.0f} %", ha="right", va="top", fontsize=5.5, color="#555555")
-    ax.set(xlim=(0, 1), ylim=(-0.1, 1.01), yticks=[0, 0.2, 0.4, 0.6, 0.8, 1], xlabel="recall (sensitivity)", ylabel="precision", title=table.cohort.iloc[0])
-    ax.legend(loc="lower left", title="average precision (trapezoid)", fontsize=5.5, title_fontsize=6, borderaxespad=0.1, labelspacing=0.25)
+    ax.set(xlim=(0, 1), ylim=(-0.1, 1.01), yticks=[0, 0.2, 0.4, 0.6, 0.8, 1], xlabel="recall (sensitivity)", ylabel="precision")
+    ax.set_title(table.cohort.iloc[0])
+    ax.legend(loc="lower left", title="average precision (trapezoid)", **SMALL)
     return ax
 
 
@@ -99,12 +103,14 @@ def fig1i(ax, table):
         return nothing(ax)
     ax.axvspan(0.1, 0.3, color="#EEEEEE", lw=0)
     one = table[table.method == table.method.iloc[0]]
-    ax.plot(one.threshold, one.treat_all, "--", color="black", lw=0.8, label=f"treat all {number(one.treat_all[one.threshold.between(0.0999, 0.3001)].mean())}")
+    everyone = one.treat_all[one.threshold.between(0.0999, 0.3001)].mean()
+    ax.plot(one.threshold, one.treat_all, "--", color="black", lw=0.8, label=f"treat all {number(everyone)}")
     ax.axhline(0, color="black", ls=":", lw=0.8, label="treat none 0")
     lines(ax, table, "threshold", "net_benefit", lambda row: interval(row, "inb"))
     top = table.net_benefit.max()
-    ax.set(xlim=(0, 0.6), ylim=(-0.1 * top, 1.75 * top), xlabel="threshold probability", ylabel="net benefit per image", title=table.cohort.iloc[0])
-    ax.legend(loc="upper right", title="mean net benefit, 0.1–0.3", fontsize=5.5, title_fontsize=6, borderaxespad=0.1, labelspacing=0.25)
+    ax.set(xlim=(0, 0.6), ylim=(-0.1 * top, 1.75 * top), xlabel="threshold probability", ylabel="net benefit per image")
+    ax.set_title(table.cohort.iloc[0])
+    ax.legend(loc="upper right", title="mean net benefit, 0.1–0.3", **SMALL)
     return ax
 
 

@@ -9,13 +9,14 @@ from xmodal.cases import from_uri
 from xmodal.config import CLASSES as NAMES
 
 from . import BASELINES, CLASSES, METHODS, MM, STYLE, WIDTH, caption, letter, nothing, p_text, present, read, save
-from .fig1 import interval, number
+from .fig1 import SMALL, interval, number
 from .fig4 import overlay, picture
 
 OURS = METHODS["ours"][1]
 GRADERS = {**BASELINES, "ours_ordinal": ("ours, ordinal head", METHODS["ours_tta"][1])}
-NOTE = ("Readings: patients of the source test (not trained on) with both modalities, once in each run; all runs together. [ ] and lines: 95 %, patients resampled.\n"
-        "Class: the largest of four probabilities; a method of one modality averages the patient's images. q: only runs that all methods have.")
+NOTE = ("Readings: patients of the source test (not trained on) with both modalities, once in each run; all runs together.\n"
+        "[ ] and lines: 95 % interval, patients resampled. Class: the largest of four probabilities; a method of one modality averages\n"
+        "the patient's images. q: only runs that all methods have.")
 
 
 def case(ax, row):
@@ -51,7 +52,8 @@ def card(ax, row):
     picture(ax.inset_axes([0, 0, 0.26, 0.9]), image)
     overlay(ax.inset_axes([0.27, 0, 0.26, 0.9]), image, from_uri(row["heat"]))
     for k in (k for k in range(1, 6) if isinstance(row[f"tile{k}"], str) and row[f"tile{k}"]):
-        picture(ax.inset_axes([0.545, 0.3, 0.17, 0.6] if k == 1 else [0.545 + 0.039 * (k - 2), 0.06, 0.037, 0.2]), from_uri(row[f"tile{k}"]))
+        spot = [0.545, 0.3, 0.17, 0.6] if k == 1 else [0.545 + 0.039 * (k - 2), 0.06, 0.037, 0.2]
+        picture(ax.inset_axes(spot), from_uri(row[f"tile{k}"]))
     bars = ax.inset_axes([0.85, 0.1, 0.1, 0.8])
     p = [row[f"p{c}"] for c in range(len(NAMES))]
     bars.barh(range(len(NAMES)), p, color=CLASSES, height=0.7)
@@ -117,11 +119,12 @@ def fig5o(ax, table):
     for name, colour in {**dict(zip(NAMES, CLASSES)), "confidence": "black"}.items():
         g = table[(table.of == name) & (table.rows > 0)]
         if len(g):
-            ax.plot(g.predicted, g.observed, "o-", ms=2, color=colour, lw=1.6 if name == "confidence" else 0.9, label=f"{name} {interval(g.iloc[0], 'ece')}")
+            ax.plot(g.predicted, g.observed, "o-", ms=2, color=colour, lw=1.6 if name == "confidence" else 0.9,
+                    label=f"{name} {interval(g.iloc[0], 'ece')}")
     ax.plot([0, 1], [0, 1], ":", color="#999999", lw=0.7)
     ax.grid()
     ax.set(xlim=(0, 1), ylim=(0, 1.5), yticks=[0, 0.25, 0.5, 0.75, 1], xlabel="predicted probability of ours", ylabel="observed share")
-    ax.legend(loc="upper left", title="ECE; confidence: largest probability, if right", fontsize=5.5, title_fontsize=6, labelspacing=0.25, borderaxespad=0.1)
+    ax.legend(loc="upper left", title="ECE; confidence: largest probability, if right", **SMALL)
     return ax
 
 
@@ -136,7 +139,8 @@ def fig5p(ax, table):
         ax.bar(i, row["mean"], 0.6, color=colour, alpha=0.6)
         ax.vlines(i, row.low, row.high, color="black", lw=0.8)
         ax.plot(i + np.linspace(-0.2, 0.2, len(g)) if len(g) > 1 else [i], g.kappa, "o", ms=2.5, color=colour, mec="black", mew=0.3)
-        gain = "" if row.gain != row.gain else f"\n\ngain {interval(row, 'gain', 'gain_low', 'gain_high').replace(' [', chr(10) + '[')}\n{p_text(row.p)}"
+        gain = interval(row, "gain", "gain_low", "gain_high").replace(" [", "\n[")
+        gain = "" if row.gain != row.gain else f"\n\ngain {gain}\n{p_text(row.p)}"
         ax.text(i, 0.03, f"{interval(row, 'mean')}{gain}", ha="center", va="bottom", fontsize=5.5)
     ax.grid(axis="y")
     ax.set(ylim=(0, 1), xticks=range(len(conditions)), ylabel="Cohen's κ with the true class")
@@ -169,15 +173,16 @@ def fig5r(ax, table):
     row = table.iloc[0]
     for name, colour in (("sensitivity", "#D55E00"), ("specificity", "#009E73"), ("youden", OURS)):
         label = "Youden's index" if name == "youden" else name
-        ax.plot(table.threshold, table[name], color=colour, label=f"{label} {interval(row, f'{name}_at', f'{name}_at_low', f'{name}_at_high')}")
+        found = interval(row, f"{name}_at", f"{name}_at_low", f"{name}_at_high")
+        ax.plot(table.threshold, table[name], color=colour, label=f"{label} {found}")
     best = table.loc[table.youden.idxmax()]
     ax.plot(best.threshold, best.youden, "o", ms=3, mfc="white", mec=OURS)
-    ax.annotate(f"best here: {best.threshold:.2f}", (best.threshold, best.youden), (-5, 3), textcoords="offset points", ha="right", fontsize=5.5)
+    ax.annotate(f"best here: {best.threshold:.2f}", (best.threshold, best.youden), (-5, 3), textcoords="offset points", ha="right",
+                fontsize=5.5)
     ax.vlines(row.chosen, 0, 1.02, color="#555555", ls="--", lw=0.7)
     ax.grid()
     ax.set(xlim=(0, 1), ylim=(0, 1.45), yticks=[0, 0.25, 0.5, 0.75, 1], xlabel="threshold of malignancy, $p_2 + p_3$ of ours")
-    ax.legend(loc="upper right", title=f"at {number(row.chosen)}, chosen on validation patients (dashed)", fontsize=5.5, title_fontsize=6, borderaxespad=0.1,
-              labelspacing=0.25)
+    ax.legend(loc="upper right", title=f"at {number(row.chosen)}, chosen on validation patients (dashed)", **SMALL)
     return ax
 
 
@@ -212,7 +217,7 @@ def draw_numbers():
 
 
 def draw():
-    """Draws the cases, which 06_interpret writes, and where 05_evaluate has written them also the numbers; returns the Figure of the cases."""
+    """Draws the cases, which 06_interpret writes, and the numbers where 05_evaluate has written them; returns the cases' Figure."""
     if any((config.FIGURES / "fig5").glob("fig5[m-r].csv")):
         draw_numbers()
     return draw_cases()

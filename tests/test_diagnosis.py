@@ -10,6 +10,7 @@ import figures
 from figures import fig1 as drawn1
 from figures import fig5 as drawn5
 from figures import says
+from figures.screen import on_screen
 from xmodal import cases, config, diagnosis, grading, panels, stats
 from xmodal.config import CLASSES
 
@@ -77,7 +78,8 @@ def test_resamples_are_of_whole_patients_and_begin_with_the_data(rows):
     ("auc", lambda y, p, w: diagnosis.ranking(y, p, w)[0]),
     ("average_precision", lambda y, p, w: diagnosis.ranking(y, p, w)[1]),
     ("ece", diagnosis.calibration_error),
-    *[(name, lambda y, p, w, name=name: diagnosis.measures(y, p, w, 0.5)[name]) for name in ("accuracy", "f1", "sensitivity", "specificity")],
+    *[(name, lambda y, p, w, name=name: diagnosis.measures(y, p, w, 0.5)[name])
+      for name in ("accuracy", "f1", "sensitivity", "specificity")],
     ("integrated_net_benefit", lambda y, p, w: diagnosis.measures(y, p, w, 0.5)["inb"])])
 def test_a_weighted_measure_is_the_plain_one_of_repeated_rows(rows, name, weighted):
     y, p, _, w = rows
@@ -107,7 +109,8 @@ def test_one_class_only_is_undefined_and_no_error():
     w = np.ones((3, 4))
     auc, precision = diagnosis.ranking(np.zeros(4, bool), np.arange(4) / 4, w)
     assert np.isnan(auc).all() and np.isnan(precision).all()
-    assert np.isnan(diagnosis.roc(np.ones(3, bool), np.arange(3.0))).all() and np.isnan(diagnosis.precision_recall(np.zeros(3, bool), np.arange(3.0))).all()
+    assert np.isnan(diagnosis.roc(np.ones(3, bool), np.arange(3.0))).all()
+    assert np.isnan(diagnosis.precision_recall(np.zeros(3, bool), np.arange(3.0))).all()
 
 
 # ---- Fig. 1 ------------------------------------------------------------------------------------------------------
@@ -152,7 +155,8 @@ def test_the_threshold_is_from_validation_and_never_from_the_target(found, fig1)
     chosen = stats.youden(rows.y, rows.p).threshold
     assert diagnosis.thresholds(diagnosis.scores(found))[("bach", 42), "ours"] == chosen
     every = fig1["fig1g"].query("method == 'ours'").set_index("measure")
-    assert set(every.index) == {"accuracy", "f1", "sensitivity", "specificity"} and (every.low <= every.value).all() and (every.value <= every.high).all()
+    assert set(every.index) == {"accuracy", "f1", "sensitivity", "specificity"}
+    assert (every.low <= every.value).all() and (every.value <= every.high).all()
 
 
 def test_net_benefit_and_precision_begin_where_they_must(fig1):
@@ -225,7 +229,8 @@ def test_kappa_of_readers_and_of_ours_alone(found, fig5):
     alone = table[table.condition == "AI alone"].iloc[0]
     assert alone["mean"] == alone.kappa == pytest.approx(stats.kappa(rows.truth, rows.called))
     means = table.groupby("condition", sort=False)["mean"].first()
-    assert alone.gain == pytest.approx(means["AI alone"] - means["readers with AI"]) and alone.relative == pytest.approx(alone.gain / means["readers with AI"])
+    before = means["readers with AI"]
+    assert alone.gain == pytest.approx(means["AI alone"] - before) and alone.relative == pytest.approx(alone.gain / before)
     assert table.groupby("condition").size().to_dict() == {"AI alone": 1, "readers with AI": 5, "readers without AI": 5}
 
 
@@ -253,7 +258,8 @@ def test_the_threshold_of_panel_r_is_from_validation(found, fig5):
     validation, rows, row = grading.readings(found, split="validation"), grading.readings(found), fig5["fig5r"].iloc[0]
     assert row.chosen == stats.youden(validation.truth >= 2, validation.malignant).threshold
     assert row.sensitivity_at == pytest.approx(stats.sensitivity(rows.truth >= 2, rows.malignant, row.chosen))
-    assert row.youden_at == pytest.approx(row.sensitivity_at + row.specificity_at - 1) and row.youden_at_low <= row.youden_at <= row.youden_at_high
+    assert row.youden_at == pytest.approx(row.sensitivity_at + row.specificity_at - 1)
+    assert row.youden_at_low <= row.youden_at <= row.youden_at_high
 
 
 def test_the_same_seed_gives_the_same_tables(found, fig1, fig5):
@@ -283,6 +289,8 @@ def test_the_figures_say_what_the_tables_say(home, fig1, fig5):
     drawn1.draw(), drawn5.draw()
     assert before == [(config.FIGURES / f / name).read_bytes() for f, name in (("fig1", "fig1.png"), ("fig5", "fig5_numbers.png"))]
     assert not plt.get_fignums()
+    small = on_screen("fig5_numbers")
+    assert small.width == 850 and len(small.getcolors()) <= 128
 
 
 def test_without_tables_every_panel_says_so(home):
@@ -297,7 +305,8 @@ def test_any_number_of_cases_is_drawn(home, many):
     """Twelve at most, each with its true class; in two columns where they are more than four."""
     rng = np.random.default_rng(0)
     image, heat, tile = (rng.integers(0, 256, s, dtype=np.uint8) for s in ((32, 32), (4, 4), (8, 8, 3)))
-    found = [cases.fig5_case(f"case{i:02d}", i % 4, image, heat, [tile] * (1 + i % 5), [.1] * 5, np.eye(4)[0], "Most likely normal.") for i in range(many)]
+    one = lambda i: cases.fig5_case(f"case{i:02d}", i % 4, image, heat, [tile] * (1 + i % 5), [.1] * 5, np.eye(4)[0], "Most likely normal.")
+    found = [one(i) for i in range(many)]
     panels.write(pd.DataFrame(found), "fig5", "lesson")
     fig = drawn5.draw_cases()
     text = words(fig)
@@ -315,7 +324,8 @@ def test_learners_and_graders_have_a_label_and_a_colour():
 # ---- what the paper says -----------------------------------------------------------------------------------------
 
 def nothing_measured():
-    names = {f"fig{n}{k}" for n, letters in ((1, "abcdefghi"), (2, "abcdef"), (3, "abcdefghijkl"), (4, "ijkl"), (5, "mnopqr")) for k in letters}
+    letters = {1: "abcdefghi", 2: "abcdef", 3: "abcdefghijkl", 4: "ijkl", 5: "mnopqr"}
+    names = {f"fig{n}{k}" for n in letters for k in letters[n]}
     return dict.fromkeys(names, pd.DataFrame()) | {"fig3i": panels.fig3i(study().iloc[:0])}
 
 
@@ -337,8 +347,9 @@ def test_shares_of_a_confusion():
     assert says.with_shares(table).share.tolist() == [0.75, 0.25, 0.5, 0.5] and says.with_shares(table).accuracy.unique() == [0.7]
 
 
-@pytest.mark.parametrize("column, text", [("a", "0.375 ± 0.177"), ("a low high", "0.250 [0.100, 0.300]"), ("a low", "0.250 ± 0.100"), ("range a", "0.250 to 0.500"),
-                                          ("sum a", "0.750"), ("max a", "0.500"), ("n", "34"), ("p", "< 0.001")])
+@pytest.mark.parametrize("column, text", [("a", "0.375 ± 0.177"), ("a low high", "0.250 [0.100, 0.300]"), ("a low", "0.250 ± 0.100"),
+                                          ("range a", "0.250 to 0.500"), ("sum a", "0.750"), ("max a", "0.500"), ("n", "34"),
+                                          ("p", "< 0.001")])
 def test_a_cell_of_ours_as_text(column, text):
     table = pd.DataFrame({"a": [0.25, 0.5], "low": 0.1, "high": 0.3, "n": 34, "p": 1e-5})
     assert says.measured(table, "n == 34", column) == text and says.measured(table, "n == 35", column) == says.NOT

@@ -1,7 +1,8 @@
 """The tables of Fig. 1, whether an image is malignant, and the resampling behind them: predictions in, tidy tables out.
 
-Only what all methods have in common is compared: a run or an image that one of them lacks is left out for all. Intervals (95 %, percentiles) resample patients: all rows of a patient, in all runs, come and go together. So a measure is
-computed from rows with weights, (B, N) for B resamples at once, of which the first is the data as they are.
+Only what all methods have in common is compared: a run or an image that one of them lacks is left out for all. Intervals
+(95 %, percentiles) resample patients: all rows of a patient, in all runs, come and go together. So a measure is computed from rows
+with weights, (B, N) for B resamples at once, of which the first is the data as they are.
 """
 import numpy as np
 import pandas as pd

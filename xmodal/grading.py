@@ -35,7 +35,8 @@ def readings(predictions, method=OURS, split="source test"):
     rows = predictions.query("method == @method and split == @split and condition == 'source' and modality == 'both' and truth >= 0")
     rows = rows.assign(**rows[P].clip(0, 1))                                 # sums to 1 but for rounding
     p = rows[P].to_numpy()
-    return rows.assign(called=p.argmax(1), severity=p @ np.arange(len(CLASSES)), malignant=(rows.p2 + rows.p3).clip(0, 1)).reset_index(drop=True)
+    rows = rows.assign(called=p.argmax(1), severity=p @ np.arange(len(CLASSES)), malignant=(rows.p2 + rows.p3).clip(0, 1))
+    return rows.reset_index(drop=True)
 
 
 def about(rows):
@@ -62,7 +63,8 @@ def fig5n(rows, w):
     truth, called, out = rows.truth.to_numpy(), rows.called.to_numpy(), []
     for t, c in itertools.product(range(len(CLASSES)), repeat=2):
         own = truth == t
-        out.append({"truth": t, "predicted": c, "count": int((own & (called == c)).sum()), **with_interval(share((called == c)[own], w[:, own]))})
+        hit = (called == c)[own]
+        out.append({"truth": t, "predicted": c, "count": int(hit.sum()), **with_interval(share(hit, w[:, own]))})
     return pd.DataFrame(out).assign(**about(rows))
 
 
@@ -75,8 +77,8 @@ def fig5o(rows, w):
     for name, (y, p) in pairs.items():
         y, p = y.to_numpy(), p.to_numpy()
         curve = stats.reliability(y, p, BINS)
-        tables.append(pd.DataFrame({"of": name, "bin": range(BINS), "predicted": curve.predicted, "observed": curve.observed, "rows": curve.count,
-                                    **with_interval(calibration_error(y, p, w), ("ece", "low", "high"))}))
+        tables.append(pd.DataFrame({"of": name, "bin": range(BINS), "predicted": curve.predicted, "observed": curve.observed,
+                                    "rows": curve.count, **with_interval(calibration_error(y, p, w), ("ece", "low", "high"))}))
     return pd.concat(tables, ignore_index=True).assign(**about(rows))
 
 
