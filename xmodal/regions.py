@@ -66,7 +66,9 @@ def _table(path):
     if not table.is_file():
         return None
     try:
-        said = {line["file"].strip(): line["mpp"] for line in csv.DictReader(table.read_text(encoding="utf-8-sig").splitlines())}
+        header, *lines = table.read_text(encoding="utf-8-sig").replace(";", ",").splitlines() or [""]    # as spreadsheets write it
+        names = [name.strip().lower() for name in header.split(",")]
+        said = {line["file"].strip(): line["mpp"] for line in csv.DictReader(lines, names)}
         mpp = float(said.get(path.name) or 0)
     except (KeyError, AttributeError, ValueError, csv.Error) as error:
         raise Problem(f"{table} cannot be used ({error}); its first line must be file,mpp and each mpp a number.") from None
