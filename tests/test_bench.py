@@ -21,7 +21,8 @@ def bench(monkeypatch):
 def test_a_row_in_closed_form(bench):
     times = [(1.0, 4.0), (2.0, 4.0), (0.5, 40.0)]                # ours, peer; ratios peer / ours 4, 2, 80
     assert bench.told.row("x", times, at_least=5) == {"what": "x", "ours": 1000, "peer": 4000, "ratio": 4, "floor": ">= 5", "met": False}
-    assert bench.told.row("x", times, at_most=0.25) == {"what": "x", "ours": 1000, "peer": 4000, "ratio": 0.25, "floor": "<= 0.25", "met": True}
+    assert bench.told.row("x", times, at_most=0.25) == {"what": "x", "ours": 1000, "peer": 4000, "ratio": 0.25, "floor": "<= 0.25",
+                                                        "met": True}
     assert not bench.told.row("x", [(1.1004, 1.0)], at_most=1.1)["met"], "it is the ratio before rounding that counts"
 
 
