@@ -36,7 +36,7 @@ git -C . log -1 --format='== commit %h, %s'
 before=$(received)
 export HOME_THERE=/home/user
 user() { echo "\$ $1"; time machine "cd ~ && test ! -d xmodal || cd xmodal; id -un > ~/who; $1" --userspec=user:user; }
-user "git clone --quiet project.bundle xmodal"
+user "git clone --quiet --config advice.detachedHead=false project.bundle xmodal"
 for step in "${steps[@]}"; do user "$step"; done
 user "git status --short"
 echo "== run by $(cat "$base/home/user/who"); received meanwhile by the whole machine: $(($(received) - before)) MiB"
