@@ -13,6 +13,12 @@ def test_reasons_are_counted_without_paths_and_numbers(tmp_path):
     assert found.files.sum() == 3 and len(found) == 2
 
 
+def test_notes_are_counted_with_an_example(tmp_path):
+    said = "The file gives no pixel spacing; sizes in it are in pixels."
+    pd.DataFrame({"source": ["d/a.dcm", "d/b.dcm"], "note": [said] * 2}).to_csv(tmp_path / "notes.csv", index=False)
+    assert datasheet.notes(tmp_path).to_dict("records") == [{"note": said, "files": 2, "example": "a.dcm"}]
+
+
 def test_the_sheet_counts_every_file_and_every_patient_once(built):  # noqa: F811
     out, table = built
     sheet = datasheet.write(out, SMALL, table, pd.DataFrame({"domain": ["bach"], "trap": ["no header"], "count": [1]})).read_text()

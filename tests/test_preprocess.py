@@ -119,6 +119,15 @@ def test_a_slide_of_one_stain_is_used_with_a_note(tmp_path):
     assert len(table) == 3 and noted.source.tolist() == [str(tmp_path / "grey.tif")] and "stain could not be normalised" in noted.note[0]
 
 
+def test_a_mammogram_without_pixel_spacing_is_used_with_a_note(tmp_path):
+    y, x = np.mgrid[:200, :160]
+    breast = (np.hypot(y - 100, x) < 90) * (2000 + 500 * np.sin(y / 9) * np.cos(x / 7))
+    write_dicom(tmp_path / "film.dcm", breast.astype(np.uint16), ExplicitVRLittleEndian, DIGITAL_MAMMOGRAM, 14, SOPInstanceUID="2.25.1")
+    table = preprocess.build(pd.DataFrame([row("film", "cbis_ddsm", tmp_path / "film.dcm")]), SMALL, tmp_path / "out", workers=1)
+    noted = pd.read_csv(tmp_path / "out" / "notes.csv")
+    assert table.mm_per_px.isna().tolist() == [True] and noted.source.tolist() == [str(tmp_path / "film.dcm")] and "are in pixels" in noted.note[0]
+
+
 def test_checksums_are_those_of_the_files(built):
     for source, checksum in built[1].groupby("source").checksum.first().items():
         assert hashlib.sha256(open(source, "rb").read()).hexdigest() == checksum
