@@ -10,17 +10,18 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.figure import Figure
+from test_diagnosis import study
 from test_lesions import Pictures, boxed, read
 from test_panels import write_runs
 
 import figures
-from figures import fig2, fig3, fig4, fig6, table1
-from xmodal import cases, config, lesions, model, panels, record
+from figures import fig1, fig2, fig3, fig4, fig6, table1
+from xmodal import cases, config, diagnosis, grading, lesions, model, panels, record
 from xmodal.config import HOME, Problem
 from xmodal.losses import Objective
 
 matplotlib.use("Agg")
-DRAWN = ("fig2", "fig3", "fig4", "fig5", "fig6", "table1")
+DRAWN = ("fig1", "fig2", "fig3", "fig4", "fig5", "fig6", "table1")
 
 
 def words(fig):
@@ -67,6 +68,8 @@ def home(tmp_path_factory):
     tables |= {f"fig3{k}": panels.fig3_held_out(predictions, d, n=50) for k, d in zip("abcd", figures.DOMAINS)}
     for name, table in tables.items():
         panels.write(table, name, "lesson")
+    for name, table in {**diagnosis.fig1(study(), n=10), **grading.fig5(study(), n=10)}.items():
+        panels.write(table, name, "lesson")
     write_cases()
     write_lesions()
     yield root
@@ -95,7 +98,7 @@ def test_a_figure_is_redrawn_from_its_tables_to_the_same_bytes(drawn):
 
 
 def test_phantom_data_are_called_so(drawn):
-    assert all("phantom data" in words(drawn[name]) for name in ("fig2", "fig3", "fig4", "fig5"))
+    assert all("phantom data" in words(drawn[name]) for name in ("fig1", "fig2", "fig3", "fig4", "fig5"))
 
 
 def test_public_data_are_not_called_phantom(home, tmp_path, monkeypatch):
@@ -113,7 +116,8 @@ def test_nothing_to_draw_is_said(tmp_path, monkeypatch, name):
 
 
 def test_headers_without_rows_are_drawn_as_nothing(home):
-    for panel, table in ((fig3.fig3_held_out, "fig3a"), (fig3.fig3e, "fig3e"), (fig3.fig3f, "fig3f"), (fig3.fig3g, "fig3g"), (fig3.fig3h, "fig3h"),
+    for panel, table in ((fig1.roc, "fig1a"), (fig1.reliability, "fig1d"), (fig1.fig1g, "fig1g"), (fig1.fig1h, "fig1h"), (fig1.fig1i, "fig1i"),
+                         (fig3.fig3_held_out, "fig3a"), (fig3.fig3e, "fig3e"), (fig3.fig3f, "fig3f"), (fig3.fig3g, "fig3g"), (fig3.fig3h, "fig3h"),
                          (fig3.fig3i, "fig3i"), (fig3.fig3j, "fig3j"), (fig3.fig3k, "fig3k"), (fig3.fig3l, "fig3l"), (fig4.fig4a, "fig4a"),
                          (fig4.fig4i, "fig4i"), (fig4.fig4j, "fig4j"), (fig4.fig4k, "fig4k"), (fig4.fig4l, "fig4l"), (fig2.fig2e, "fig2e"), (fig2.fig2f, "fig2f"), (fig6.fig6, "fig6"), (table1.table1, "table1")):
         _, ax = plt.subplots()
@@ -216,5 +220,5 @@ def test_the_map_of_panels_is_true(home):
 
 def test_it_runs_as_a_command_without_model_or_images(home):
     """`python -m figures.fig3` loads no torch, and needs nothing but the CSVs."""
-    code = "import sys, figures.fig2, figures.fig3, figures.fig4, figures.fig5, figures.fig6, figures.table1; assert 'torch' not in sys.modules"
+    code = "import sys, figures.fig1, figures.says, figures.fig2, figures.fig3, figures.fig4, figures.fig5, figures.fig6, figures.table1; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], cwd=HOME, check=True)
