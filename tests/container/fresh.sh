@@ -3,7 +3,7 @@
 # README there. The log is the proof. As root: `tests/container/fresh.sh [quick|full]`; full is `make reproduce` and `make test`, over an hour on two
 # cores; quick stops after `make doctor` and the tests that take seconds. Needs debootstrap, git, the network and 15 GB in TMPDIR.
 #   SETUP   a command to run in the new system first, as root, such as one that trusts the certificates of a company's proxy
-#   SHARE   a folder of this machine that SETUP finds as /mnt
+#   SHARE   a folder of this machine that SETUP finds as /srv
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 case "${1:-quick}" in
@@ -19,7 +19,7 @@ trap 'rm -rf --one-file-system "$base"; echo "The log is $work/log.txt"' EXIT
 
 machine() {  # COMMAND: in the new system, with mounts that vanish with the process
   unshare --mount --pid --fork --kill-child bash -c '
-    mount --bind "$SHARE" "$0/mnt" && mount -t proc proc "$0/proc" && mount --rbind /dev "$0/dev" &&
+    mount --bind "$SHARE" "$0/srv" && mount -t proc proc "$0/proc" && mount --rbind /dev "$0/dev" &&
     exec chroot "${@:2}" "$0" /usr/bin/env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin LANG=C.UTF-8 HOME="$HOME_THERE" bash -euo pipefail -c "$1"' "$base" "$@"
 }
 received() { awk '$1 !~ /^lo:/ && $2 ~ /^[0-9]+$/ { sum += $2 } END { printf "%d", sum / 2^20 }' /proc/net/dev; }
