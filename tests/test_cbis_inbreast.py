@@ -1,7 +1,6 @@
 """What `index` reads of CBIS-DDSM and INbreast: files the phantom wrote, and the quirks that the real tables are known to have."""
 import json
 import plistlib
-import re
 import shutil
 from pathlib import Path
 
@@ -239,67 +238,6 @@ def test_cbis_identifiers_in_the_files_do_not_matter(native):
     assert cbis_ddsm.index(root).equals(rows) and rows.patient.str.fullmatch(r"cbis_ddsm/P_\d{5}").all()
 
 
-def change(path, sample, **values):
-    """Sets values of the rows of one image in a case description."""
-    table = pd.read_csv(path, dtype=str, keep_default_na=False)
-    here = table["image file path"].str.startswith(sample.split("/")[1] + "/")
-    for column, value in values.items():
-        table.loc[here, column.replace("_", " ") if column != "patient_id" else column] = value
-    table.to_csv(path, index=False, lineterminator="\r\n")
-
-
-@pytest.mark.parametrize("column, value", [
-    ("pathology", "UNSURE"), ("pathology", ""), ("image_view", "XCC"), ("left_or_right_breast", "BOTH"), ("patient_id", "7"),
-    ("image_file_path", ""), ("image_file_path", "Mass-Training_P_00001_LEFT_CC/1.2/no uid/000000.dcm"), ("image_file_path", "nobody/1.2/1.3/000000.dcm")])
-def test_cbis_row_that_cannot_be_used_is_left_out_and_counted(native, column, value, caplog):
-    root = native / "cbis_ddsm"
-    rows = cbis_ddsm.index(root)
-    sample = rows["sample"][rows["sample"].str.contains("Mass-Training")].iloc[0]
-    change(root / MASS_TRAIN, sample, **{column: value})
-    fewer = cbis_ddsm.index(root)
-    assert fewer.equals(rows[rows["sample"] != sample].reset_index(drop=True)) and fewer.attrs["traps"]["faulty_row"] == 1
-    (source, reason), = fewer.attrs["exclusions"]
-    assert source == str(root / MASS_TRAIN) and re.search(rf"^Row \d+ of .*{MASS_TRAIN}.*{value[:9]}.*unknown", reason) and reason in caplog.text
-
-
-def test_cbis_finding_that_cannot_be_used_takes_its_film_with_it(native):
-    """What is left of a film does not say its label: the finding that was lost may have been the malignant one."""
-    root = native / "cbis_ddsm"
-    rows = cbis_ddsm.index(root)
-    sample = rows["sample"][rows["sample"].str.contains("Mass-Training")].iloc[0]
-    lines = (root / MASS_TRAIN).read_bytes().decode().split("\r\n")
-    own = next(line for line in lines if sample.split("/")[1] + "/" in line)
-    for bad in (own.replace("BENIGN", "?").replace("MALIGNANT", "?"), own.replace(",mass,", ",mass,mass,"), own.split(",mass,")[0]):
-        (root / MASS_TRAIN).write_bytes("\r\n".join([*lines[:-1], bad, ""]).encode())
-        fewer = cbis_ddsm.index(root)
-        assert sample not in set(fewer["sample"]) and len(fewer) == len(rows) - 1
-        (_, row), (image, film) = fewer.attrs["exclusions"]
-        assert row.startswith(f"Row {len(lines) - 1} of") and image.startswith(sample.split("/")[1]) and "its label is not known" in film
-
-
-def test_cbis_row_without_a_mask_keeps_its_image(native):
-    root = native / "cbis_ddsm"
-    rows = cbis_ddsm.index(root)
-    sample = rows["sample"][rows["sample"].str.contains("Mass-Training")].iloc[0]
-    change(root / MASS_TRAIN, sample, cropped_image_file_path="", ROI_mask_file_path="gone")
-    again = cbis_ddsm.index(root)
-    assert again.set_index("sample").annotation[sample] == "" and len(again) == len(rows) and again.attrs["traps"]["missing_mask"] == 1
-
-
-@pytest.mark.parametrize("module, names", [(cbis_ddsm, cbis_ddsm.TABLES), (inbreast, ["INbreast.csv"])])
-def test_tables_that_went_through_other_programs_are_read_alike(module, names, native):
-    """A byte-order mark, Unix line ends, the other separator, upper case, spaces, blank lines, commas at the end of rows."""
-    root = native / module.__name__.split(".")[1]
-    rows = module.index(root)
-    for name in names:
-        table, old = pd.read_csv(root / name, sep=None, engine="python", dtype=str, keep_default_na=False), ";" if module is inbreast else ","
-        new = {";": ",", ",": ";"}[old]
-        table.columns = [f" {column.upper()} " for column in table]
-        table = table.map(lambda value: f" {value} ".replace("\n ", "\n"))
-        (root / name).write_text("\ufeff" + table.to_csv(index=False, sep=new, lineterminator=f"{new}{new}\n\n"), encoding="utf-8")
-    assert module.index(root).equals(rows) and module.index(root).attrs == rows.attrs
-
-
 @pytest.mark.parametrize("break_it, said", [
     (lambda root: (root / MASS_TEST).unlink(), MASS_TEST),
     (lambda root: edit(root / MASS_TRAIN, lambda t: t.replace("pathology", "verdict", 1)), "pathology"),
@@ -382,35 +320,6 @@ def test_inbreast_may_lie_a_folder_deeper_and_lose_images(native, caplog):
     (listed, _), (damaged, _) = fewer.attrs["exclusions"]
     assert listed == rows["sample"][0].split("/")[1] and Path(damaged).read_bytes() == b"cut"
     assert fewer.attrs["traps"]["missing_image"] == 1
-
-
-@pytest.mark.parametrize("column, value", [("birads", "9"), ("birads", ""), ("View", "XCC"), ("Laterality", "B"), ("File Name", ""), ("File Name", "x")])
-def test_inbreast_row_that_cannot_be_used_is_left_out_and_counted(native, column, value):
-    root = native / "inbreast"
-    rows = inbreast.index(root)
-    line_of(root, rows["sample"][3], **{column: value})
-    fewer = inbreast.index(root)
-    assert fewer.equals(rows.drop(index=3).reset_index(drop=True))
-    reasons = [reason for _, reason in fewer.attrs["exclusions"]]
-    if column == "File Name":
-        assert "its image is not there" in reasons[0] and "is not listed" in reasons[1] and fewer.attrs["traps"]["unlisted_image"] == 1
-    else:
-        assert re.search(f"^Row 4 of .*INbreast.csv has the .* '{value.lower()}', which is unknown", reasons[0], re.I) and len(reasons) == 1
-
-
-def test_inbreast_odd_names_copies_and_rows_are_told(native):
-    root = native / "inbreast"
-    rows = inbreast.index(root)
-    images = sorted((root / "AllDICOMs").iterdir())
-    shutil.copy(images[0], root / "AllDICOMs" / images[0].name.replace("_ANON", "_ANON").replace(images[0].name.split("_")[1], "f" * 16))
-    shutil.copy(images[0], root / "AllDICOMs" / "copy.dcm")
-    images[1].rename(images[1].with_suffix(".DCM"))
-    (root / "AllDICOMs" / "folder.dcm").mkdir()
-    edit(root / "INbreast.csv", lambda t: t + t.rstrip().split("\r\n")[-1] + "\r\nremoved;removed;L\r\n")
-    again = inbreast.index(root)
-    assert again.drop(columns="source").equals(rows.drop(columns="source"))
-    assert [reason.split(" ", 1)[0 if reason[0] == "R" else 1][:30] for _, reason in again.attrs["exclusions"]] == [
-        "is a second image of " + images[0].name.split("_")[0] + ".", "has not a name such as 2058690", "Row", "Row"] and again.attrs["traps"]["faulty_row"] == 2
 
 
 @pytest.mark.parametrize("break_it, said", [
