@@ -287,7 +287,7 @@ def test_an_image_array_with_pickles_and_a_parameter_with_code_are_refused(table
 
 # ---- kills -------------------------------------------------------------------------------------------------------
 
-def test_five_kills_of_training_adaptation_and_evaluation_change_no_bit(tmp_path):
-    """`make faults` kills all stages fifty times; here the last ones, on a cohort of noise, in a process of its own."""
+def test_five_kills_of_training_and_adaptation_change_no_bit(tmp_path):
+    """`make faults` kills all stages fifty times; here training and adaptation, on a cohort of noise, in a process of its own."""
     done = subprocess.run([sys.executable, Path(__file__).parent / "faults" / "kill.py", "5", "1", "noise"], capture_output=True, text=True)
     assert done.returncode == 0 and "5 kills" in done.stdout, done.stdout + done.stderr

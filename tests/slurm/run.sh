@@ -54,25 +54,24 @@ until [ "$(sinfo -h -o %T)" = idle ]; do sleep 1; done
 say "$(slurmctld -V): one node, $cores cores"
 
 targets() { for m in $methods; do echo "$1/runs/lesson/notebooks/03_train_${fold}_$m.ipynb"; done; }
-prepare() {  # the cohort and the encoder, as if their steps had just run
+prepare() {  # the cohort and the encoder; the notebooks that made them need only be there
   mkdir -p "$1"/{data,runs}/lesson/notebooks
   cp -r "$ready"/data/lesson/{cohort.parquet,images,masks} "$1/data/lesson/"
   cp -r "$ready/runs/lesson/pretrained" "$1/runs/lesson/"
   touch "$1"/runs/lesson/notebooks/{01_download,02_preprocess,03a_pretrain}.ipynb
-  XMODAL_HOME=$1 .venv/bin/snakemake --touch --cores 1 --quiet all --config profile=lesson jobs=methods -- "$1"/runs/lesson/notebooks/{02_preprocess,03a_pretrain}.ipynb
 }
 prepare "$here/local" && prepare "$here/cluster"
 
 say "local cores"
 XMODAL_HOME=$here/local .venv/bin/snakemake --cores "$cores" --quiet all --rerun-triggers mtime --nolock --config profile=lesson jobs=methods \
-  -- $(targets "$here/local")
+  --allowed-rules train_one -- $(targets "$here/local")
 
 running() { squeue -h -t RUNNING -o %i | sort -n; }
 say "Slurm"
 XMODAL_HOME=$here/cluster .venv/bin/snakemake --profile profiles/slurm --config profile=lesson jobs=methods --slurm-no-account \
-  --slurm-status-command squeue --slurm-init-seconds-before-status-checks 5 --latency-wait 10 --nolock -- $(targets "$here/cluster") \
+  --slurm-status-command squeue --slurm-init-seconds-before-status-checks 5 --latency-wait 10 --nolock --allowed-rules train_one -- $(targets "$here/cluster") \
   > "$here/snakemake.log" 2>&1 & job=$!
-until [ -n "$(running)" ]; do kill -0 $job; sleep 1; done
+until [ -n "$(running)" ]; do kill -0 $job || { cat "$here/snakemake.log"; exit 1; }; sleep 1; done
 sleep 20
 victim=$(running | head -1) && scancel "$victim" && say "cancelled job $victim"
 scontrol update nodename="$host" state=drain reason=test && say "drained: $(sinfo -h -o %T)"
