@@ -145,7 +145,8 @@ def fig4l(ax, table):
     """Panel l: sensitivity by lesion diameter."""
     groups(ax, table, "diameter_mm", MILLIMETRES, "sensitivity")
     if len(table):
-        ax.set_xlabel("lesion diameter (mm)" + ", unknown where a dataset gives no pixel spacing" * (table.diameter_mm == "unknown").any())
+        unknown = ", unknown without pixel spacing" if "unknown" in set(table.diameter_mm) else ""
+        ax.set_xlabel(f"lesion diameter (mm{unknown})")
     return ax
 
 
