@@ -199,7 +199,7 @@ def test_a_short_run_gives_short_tables(collected):
 def test_whole_figures_of_nothing_and_of_something(collected, found):
     assert all(table.empty and len(table.columns) for table in panels.fig2({}).values())
     tables = panels.fig3(collected, found, n=20)
-    assert list(tables) == [f"fig3{k}" for k in "abcdefghi"] and set(tables["fig3b"].held_out) == {"camelyon"}
+    assert list(tables) == [f"fig3{k}" for k in "abcdefghijkl"] and set(tables["fig3b"].held_out) == {"camelyon"}
 
 
 def test_the_verdict_calls_only_what_is_sure():
