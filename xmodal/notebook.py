@@ -78,6 +78,8 @@ def tidy(notebook):
             cell.metadata.pop(name, None)
         if not cell.metadata.get("tags", True):
             del cell.metadata["tags"]
+        for output in cell.get("outputs", ()):
+            output.get("data", {}).pop("application/vnd.jupyter.widget-view+json", None)     # names a widget that lives no more
     return notebook
 
 
