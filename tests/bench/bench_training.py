@@ -20,7 +20,7 @@ from xmodal.record import seed_everything
 PROFILE, EPOCHS, REPEATS = PROFILES["lesson"], 2, 3
 
 
-def noise_cohort(folder, people=40, size=PROFILE.image_size):
+def noise_cohort(folder, people=32, size=PROFILE.image_size):
     """Patients with one mammogram and one tile of noise each: the cost of a step does not depend on what is seen."""
     rng, rows = np.random.default_rng(0), []
     for kind in ("images", "masks"):

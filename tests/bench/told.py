@@ -36,7 +36,7 @@ def row(what, times, at_most=None, at_least=None):
 def table(rows):
     """The rows as text: ours and peer in milliseconds."""
     shown = pd.DataFrame(rows).replace({"met": {True: "yes", False: "NO"}})
-    return shown.rename(columns={"ours": "ours, ms", "peer": "peer, ms"}).to_string(index=False)
+    return shown.rename(columns={"ours": "ours, ms", "peer": "peer, ms"}).to_string(index=False, float_format="{:.4g}".format)
 
 
 def tell(rows, name):
