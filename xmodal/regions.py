@@ -136,6 +136,8 @@ class Regions:
         if x % 1 or y % 1 or x < 0 or y < 0 or x + width > page.imagewidth or y + height > page.imagelength:
             return None
         x, y, across, down = int(x), int(y), page.tilewidth, page.tilelength
+        if (x % across, y % down, width, height) == (0, 0, across, down):
+            return self._tile(level, y // down, x // across)
         out = np.empty((height, width, 3), np.uint8)
         for row in range(y // down, -(-(y + height) // down)):
             for column in range(x // across, -(-(x + width) // across)):

@@ -43,8 +43,9 @@ def _step(n):
 
 def _density(pixels):
     """Optical density (3, n) float32 of uint8 (n, 3)."""
-    planes = np.ascontiguousarray(pixels.T).astype(np.float32)
-    planes += 1
+    planes = np.empty((3, len(pixels)), np.float32)
+    for plane, channel in zip(planes, pixels.T):
+        np.add(channel, np.float32(1), out=plane)
     np.log(planes, out=planes)
     return np.subtract(np.float32(np.log(LIGHT)), planes, out=planes)
 
