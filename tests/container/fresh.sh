@@ -28,16 +28,16 @@ export SHARE=${SHARE:-$work}
 echo "== Debian's base system, and ${beforehand[*]}"
 debootstrap --variant=minbase bookworm "$base" > "$work/debootstrap.log"
 cp /etc/resolv.conf "$base/etc/resolv.conf"
-HOME_THERE=/ machine "apt-get update -qq && apt-get install -qq --no-install-recommends ${beforehand[*]} > /var/log/beforehand.log 2>&1 && useradd --create-home user"
+HOME_THERE=/ machine "apt-get update -qq && apt-get install -qq --no-install-recommends ${beforehand[*]} > /var/log/beforehand.log 2>&1 && useradd --create-home jovyan"
 HOME_THERE=/ machine "${SETUP:-true}"
-git bundle create --quiet "$base/home/user/project.bundle" HEAD
+git bundle create --quiet "$base/home/jovyan/project.bundle" HEAD
 git -C . log -1 --format='== commit %h, %s'
 
 before=$(received)
-export HOME_THERE=/home/user
-user() { echo "\$ $1"; time machine "cd ~ && test ! -d xmodal || cd xmodal; id -un > ~/who; $1" --userspec=user:user; }
+export HOME_THERE=/home/jovyan
+user() { echo "\$ $1"; time machine "cd ~ && test ! -d xmodal || cd xmodal; id -un > ~/who; $1" --userspec=jovyan:jovyan; }
 user "git clone --quiet --config advice.detachedHead=false project.bundle xmodal"
 for step in "${steps[@]}"; do user "$step"; done
 user "git status --short"
-echo "== run by $(cat "$base/home/user/who"); received meanwhile by the whole machine: $(($(received) - before)) MiB"
-echo "== disk: $(du -sh "$base/home/user/xmodal" | cut -f 1)"
+echo "== run by $(cat "$base/home/jovyan/who"); received meanwhile by the whole machine: $(($(received) - before)) MiB"
+echo "== disk: $(du -sh "$base/home/jovyan/xmodal" | cut -f 1)"
