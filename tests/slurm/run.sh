@@ -4,7 +4,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 cores=$(nproc) here=$PWD/build/slurm conf=$PWD/build/slurm/slurm.conf ready=${XMODAL_HOME:-$PWD} host=$(hostname -s)
-methods="erm irm ours" fold=cbis_ddsm_42
+methods="erm ours" fold=cbis_ddsm_42
 export GIT_DIR=none  # the commit is on record with each run, and the checkout may change meanwhile
 export PYTHONPATH=$here/plugins:$PWD OMP_NUM_THREADS=1
 say() { echo "$(date +%T) $*"; }
@@ -54,22 +54,22 @@ until [ "$(sinfo -h -o %T)" = idle ]; do sleep 1; done
 say "$(slurmctld -V): one node, $cores cores"
 
 targets() { for m in $methods; do echo "$1/runs/lesson/notebooks/03_train_${fold}_$m.ipynb"; done; }
-prepare() {  # the cohort and the encoder; the notebooks that made them need only be there
+prepare() {  # the cohort and the encoder, newer than what they were made of
   mkdir -p "$1"/{data,runs}/lesson/notebooks
   cp -r "$ready"/data/lesson/{cohort.parquet,images,masks} "$1/data/lesson/"
   cp -r "$ready/runs/lesson/pretrained" "$1/runs/lesson/"
-  touch "$1"/runs/lesson/notebooks/{01_download,02_preprocess,03a_pretrain}.ipynb
+  touch "$1"/runs/lesson/notebooks/01_download.ipynb && touch "$1"/data/lesson/cohort.parquet "$1"/runs/lesson/{pretrained/done,notebooks/{02_preprocess,03a_pretrain}.ipynb}
 }
-prepare "$here/local" && prepare "$here/cluster"
+prepare "$here/local" && prepare "$here/cluster-$$"
 
 say "local cores"
 XMODAL_HOME=$here/local .venv/bin/snakemake --cores "$cores" --quiet all --rerun-triggers mtime --nolock --config profile=lesson jobs=methods \
-  --allowed-rules train_one -- $(targets "$here/local")
+  -- $(targets "$here/local")
 
 running() { squeue -h -t RUNNING -o %i | sort -n; }
 say "Slurm"
-XMODAL_HOME=$here/cluster .venv/bin/snakemake --profile profiles/slurm --config profile=lesson jobs=methods --slurm-no-account \
-  --slurm-status-command squeue --slurm-init-seconds-before-status-checks 5 --latency-wait 10 --nolock --allowed-rules train_one -- $(targets "$here/cluster") \
+XMODAL_HOME=$here/cluster-$$ .venv/bin/snakemake --profile profiles/slurm --config profile=lesson jobs=methods --slurm-no-account \
+  --slurm-status-command squeue --slurm-init-seconds-before-status-checks 5 --latency-wait 10 --nolock -- $(targets "$here/cluster-$$") \
   > "$here/snakemake.log" 2>&1 & job=$!
 until [ -n "$(running)" ]; do kill -0 $job || { cat "$here/snakemake.log"; exit 1; }; sleep 1; done
 sleep 20
@@ -85,6 +85,6 @@ wait $job || { cat "$here/snakemake.log"; exit 1; }
 grep -E "steps \(100%\) done|Trying to restart|failed" "$here/snakemake.log" | sort | uniq -c
 
 for m in $methods; do
-  diff -r "$here"/{local,cluster}/runs/lesson/"$m"
+  diff -r "$here"/{local,cluster-$$}/runs/lesson/"$m"
   say "$m: bit-identical"
 done
