@@ -75,7 +75,7 @@ def writing(path):
     except (OSError, SafetensorError) as error:
         told = re.search(r"os error (\d+)|requested and \d+ written", str(error))  # safetensors and numpy give no number, the latter no reason
         number = getattr(error, "errno", None) or (told and int(told[1] or errno.ENOSPC))
-        if number not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM):
+        if number not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST):
             raise
         raise Problem(f"{path} cannot be written ({os.strerror(number)}); free space there, or write to a folder of yours "
                       "(XMODAL_HOME names it), and start again.") from None

@@ -10,8 +10,6 @@ from safetensors.torch import load_file
 
 import setting
 
-pytest.importorskip("accelerate", reason="accelerate, by which fastai trains on several processes, is not installed")
-
 
 def averaged(folder):
     """What two processes should do, by one: step i takes batch i and batch n/2 + i, and the mean of their gradients."""
