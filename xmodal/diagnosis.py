@@ -22,8 +22,7 @@ BINS, GRID = 10, np.linspace(0, 1, 101)
 def resamples(patients, n=1000, seed=42):
     """(1 + n, N) weights of rows that belong to these (N,) patients: ones, then how often each patient was drawn."""
     names, which = np.unique(np.asarray(patients, dtype=str), return_inverse=True)
-    drawn = np.random.default_rng(seed).multinomial(len(names), np.full(len(names), 1 / len(names)), size=n)
-    return np.concatenate([np.ones((1, len(names))), drawn])[:, which]
+    return np.concatenate([np.ones((1, len(names))), stats.draws(len(names), n, seed)])[:, which]
 
 
 def interval(values):

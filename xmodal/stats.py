@@ -166,6 +166,12 @@ class Interval(NamedTuple):
     skipped: int        # resamples on which the metric is not defined (say, one class only); left out of the percentiles
 
 
+def draws(groups, n=1000, seed=42):
+    """(n, groups) how often each group comes in each of n resamples with replacement."""
+    taken = np.random.default_rng(seed).integers(groups, size=(n, groups)) + groups * np.arange(n)[:, None]
+    return np.bincount(taken.ravel(), minlength=n * groups).reshape(n, groups)
+
+
 def _over(metric, y, p, group, counts):
     """metric(y, p) with group g taken counts[b, g] times: (B, G) -> (B,)."""
     if metric is auc:                                                       # the same numbers, many resamples at once
@@ -198,8 +204,7 @@ def bootstrap(metric, y, p, groups=None, n=1000, seed=42, method="percentile"):
     if groups.shape != y.shape[:1] or pd.isna(groups).any() or n < 1 or method not in ("percentile", "bca"):
         raise Problem('Give every row the patient it is of, at least one resample, and the method "percentile" or "bca".')
     names, group = np.unique(groups, return_inverse=True)
-    draws = np.random.default_rng(seed).multinomial(len(names), np.full(len(names), 1 / len(names)), size=n)
-    value, values, at = float(metric(y, p)), _over(metric, y, p, group, draws), np.array([2.5, 97.5])
+    value, values, at = float(metric(y, p)), _over(metric, y, p, group, draws(len(names), n, seed)), np.array([2.5, 97.5])
     good = values[~np.isnan(values)]
     if method == "bca" and len(good):
         at = _bca(value, good, _over(metric, y, p, group, 1 - np.eye(len(names), dtype=int))) if len(names) > 1 else at * NAN

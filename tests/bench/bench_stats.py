@@ -29,8 +29,7 @@ def ours(y, p, patient):
 def loop(y, p, patient):
     """The same draws of patients as stats.bootstrap, row by row into scikit-learn."""
     names, group = np.unique(patient, return_inverse=True)
-    draws = np.random.default_rng(42).multinomial(len(names), np.full(len(names), 1 / len(names)), size=RESAMPLES)
-    taken = (np.repeat(np.arange(len(y)), counts[group]) for counts in draws)
+    taken = (np.repeat(np.arange(len(y)), counts[group]) for counts in stats.draws(len(names), RESAMPLES))
     return np.percentile([roc_auc_score(y[rows], p[rows]) for rows in taken], (2.5, 97.5))
 
 
