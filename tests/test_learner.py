@@ -118,6 +118,17 @@ def test_a_checkpoint_of_other_settings_is_not_gone_on_with(table, monkeypatch):
     assert not {"checkpoint.safetensors", "begun.json"} & {p.name for p in whole.folder.iterdir()}
 
 
+def test_another_cohort_trains_anew_and_a_damaged_encoder_is_named(table):
+    first = learner.train(TINY, "erm", "bach", 42, table)
+    other = learner.train(TINY, "erm", "bach", 42, table[table.patient != table.patient.iloc[0]])
+    assert first.config["cohort"] != other.config["cohort"] and len(other.predictions) < len(first.predictions)
+    encoder = config.RUNS / "lesson" / "pretrained" / "model.safetensors"
+    encoder.parent.mkdir()
+    encoder.write_bytes(b"no tensors")
+    with pytest.raises(Problem, match="damaged .* run 03a_pretrain again"):
+        learner.train(dataclasses.replace(TINY, pretrained="phantom"), "erm", "bach", 42, table)
+
+
 def test_an_epoch_counts_once_every_term_has_full_weight(table, monkeypatch):
     """The AUC falls from epoch to epoch: of four, the first ends at a quarter of the training, before RAMP's end."""
     scores = iter(np.repeat([0.9, 0.8, 0.7, 0.6], 3))              # three source domains an epoch

@@ -23,7 +23,7 @@ from sklearn.svm import SVC
 
 from . import config
 from .backbones import Mixed
-from .cohort import allowed_matrix, leave_one_out, malignant
+from .cohort import allowed_matrix, fingerprint, leave_one_out, malignant
 from .config import DOMAINS, HISTOPATHOLOGY, MAMMOGRAPHY, MODALITIES, Problem
 from .learner import fit, learner, load_encoder, methods, pretrain as learn_first, pretrained
 from .loaders import Images
@@ -68,7 +68,8 @@ def train(profile, method, held_out, seed, table):
 def prepare(profile, method, held_out, seed, table, **made):
     """What every run begins with: (folder, fold, what the run is made of). Target labels pass through and are never read."""
     fold = leave_one_out(table, held_out, seed)
-    about = {"profile": asdict(profile), "method": method, "held_out": held_out, "seed": seed, "left_out_rows": fold.attrs["left_out"]}
+    about = {"profile": asdict(profile), "method": method, "held_out": held_out, "seed": seed,
+             "cohort": fingerprint(table), "left_out_rows": fold.attrs["left_out"]}
     return run_dir(profile, method, held_out, seed), fold, {**about, **made}
 
 

@@ -1,4 +1,5 @@
 """The cohort table: its schema, label sets, patient-level splits, leave-one-domain-out, pairing. A row is an image."""
+import hashlib
 import logging
 import math
 
@@ -123,6 +124,11 @@ def leave_one_out(table, held_out, seed, shares=(0.6, 0.2, 0.2), train_share=1.0
     fold.attrs["left_out"] = int((~target & ~source).sum())
     log.info("%d rows that patients of %s have in other domains are left out.", fold.attrs["left_out"], held_out)
     return check_splits(fold[fold.split.notna()].reset_index(drop=True))
+
+
+def fingerprint(table):
+    """A short text that is another one for a cohort with other rows or values."""
+    return hashlib.sha256(pd.util.hash_pandas_object(table, index=False).to_numpy().tobytes()).hexdigest()[:16]
 
 
 def pairing(table):

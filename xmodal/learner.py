@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
 from . import config
-from .cohort import leave_one_out, load, malignant, pairing
+from .cohort import fingerprint, leave_one_out, load, malignant, pairing
 from .config import MODALITIES, Problem
 from .loaders import Images, dataloaders
 from .losses import Objective
@@ -249,7 +249,10 @@ def pretrained(profile):
         path = config.RUNS / profile.name / "pretrained" / "model.safetensors"
         if not path.exists():
             raise Problem(f"There is no pretrained encoder at {path}; run 03a_pretrain first.")
-        return load_file(path), "encoder pretrained on a separate phantom"
+        try:
+            return load_file(path), "encoder pretrained on a separate phantom"
+        except SafetensorError as error:
+            raise Problem(f"The pretrained encoder {path} is damaged ({error}); delete its folder and run 03a_pretrain again.") from None
     if profile.pretrained == "timm":
         import timm
         try:
@@ -286,7 +289,7 @@ def train(profile, method, held_out, seed, table, progress=False, selection=TRAI
     start, words = pretrained(profile)
     fold = leave_one_out(table, held_out, seed, train_share=METHODS[method].train_share)
     about = {"profile": asdict(profile), "method": method, "switches": asdict(METHODS[method]), "held_out": held_out, "seed": seed,
-             "selection": selection, "encoder": words, "left_out_rows": fold.attrs["left_out"],
+             "cohort": fingerprint(table), "selection": selection, "encoder": words, "left_out_rows": fold.attrs["left_out"],
              "pairing": pairing(fold[fold.split == "train"])}
     if is_done(folder, about):
         return load_run(folder)

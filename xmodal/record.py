@@ -211,7 +211,10 @@ class Run:
     @property
     def state(self):
         from safetensors.torch import load_file
-        return load_file(self.folder / "model.safetensors")
+        try:
+            return load_file(self.folder / "model.safetensors")
+        except (SafetensorError, OSError) as error:
+            raise Problem(f"The weights in {self.folder} cannot be read ({error}); delete that folder and train it again.") from None
 
 
 def check_predictions(table, where):
