@@ -23,7 +23,7 @@ export JUPYTER_PREFER_ENV_PATH := 1
 export PYTHONPATH := $(CURDIR)
 export PYTHONNOUSERSITE := 1
 
-.PHONY: help env doctor lab reproduce companions notebooks figures compare test bench lock image container clean
+.PHONY: help env doctor lab reproduce companions notebooks figures compare test code-test notebook-test bench faults slurm lock image container clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -66,11 +66,16 @@ figures: env  ## redraw every figure from its tables, without model or images
 compare: env  ## hold this run's panels against figures/reference, one by one, in build/compare.html
 	@$(PY) -m figures.compare $(PROFILE)
 
-test: env  ## every test, then every notebook compared with what is stored in it (under 20 minutes on 2 cores)
+test: env  ## every test, and beside it every notebook compared with what is stored in it (under 20 minutes on 2 cores)
+	@$(MAKE) --no-print-directory --jobs 2 --output-sync=line code-test notebook-test
+
+code-test: env
 	OMP_NUM_THREADS=1 $(PY) -m pytest -q tests
+
+notebook-test: env
 	@rm -rf build/test-home
-	OMP_NUM_THREADS=2 XMODAL_HOME="$(CURDIR)/build/test-home" $(PY) -m pytest -q -x --nbval-lax --nbval-current-env \
-	  --nbval-cell-timeout=1200 $(NOTEBOOKS)
+	OMP_NUM_THREADS=1 XMODAL_HOME="$(CURDIR)/build/test-home" $(PY) -m pytest -q -x --nbval-lax --nbval-current-env \
+	  --nbval-cell-timeout=1800 -p no:cacheprovider $(NOTEBOOKS)
 
 bench: env  ## speed as ratios to named peers, as one table and build/bench.json (some five minutes)
 	@$(PY) tests/bench
