@@ -113,3 +113,17 @@ def test_the_stem_gives_a_token_a_patch_in_the_order_of_the_decoder(model):
     changed[..., 48:60, 24:36] *= -1                         # patch (4, 2) of 8 x 8
     moved = (embed(changed) - embed(x)).abs().sum(-1)
     assert moved.shape == (1, 64) and moved.argmax() == 4 * 8 + 2
+
+
+def test_gradient_checkpointing_changes_no_bit():
+    def gradients(again):
+        torch.manual_seed(0)
+        model = build("lesson", mixstyle=True).train()
+        model.encoder.set_grad_checkpointing(again)
+        ran = []
+        hook = model.encoder.blocks[0].register_forward_pre_hook(lambda *_: ran.append(1))
+        sum(s.logits.square().sum() for s in (model(batch())[m] for m in (MAMMOGRAPHY, HISTOPATHOLOGY))).backward()
+        hook.remove()
+        return len(ran), [p.grad for p in model.parameters() if p.grad is not None]
+    (once, plain), (twice, again) = gradients(False), gradients(True)
+    assert twice == 2 * once and len(plain) == len(again) and all(torch.equal(a, b) for a, b in zip(plain, again))

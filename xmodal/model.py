@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from timm.layers import PatchEmbed
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from .config import CLASSES, HISTOPATHOLOGY, MAMMOGRAPHY, MODALITIES, profile as profile_named
 
@@ -131,11 +132,13 @@ class CrossModal(nn.Module):
         self.mixstyle, self.concat = mixstyle, concat
 
     def tokens(self, x, modality, domain=None):
-        """Images uint8 (B, S, S) or (B, S, S, 3) -> patch tokens (B, N, D)."""
+        """Images uint8 (B, S, S) or (B, S, S, 3) -> patch tokens (B, N, D). After `model.encoder.set_grad_checkpointing()` blocks are
+        computed again on the way back, which saves most of the memory of activations."""
         encoder = self.encoder
+        again = encoder.grad_checkpointing and self.training
         x = encoder.norm_pre(encoder._pos_embed(encoder.patch_embed(to_input(x))))
         for i, (block, adapter) in enumerate(zip(encoder.blocks, self.adapters[modality])):
-            x = adapter(block(x))
+            x = adapter(checkpoint(block, x, use_reentrant=False) if again else block(x))
             if self.mixstyle and self.training and domain is not None and i < max(1, len(encoder.blocks) // MIXSTYLE_SHARE):
                 x = mixstyle(x, domain)
         return encoder.norm(x)[:, encoder.num_prefix_tokens:]
