@@ -66,7 +66,7 @@ figures: env  ## redraw every figure from its tables, without model or images
 compare: env  ## hold this run's panels against figures/reference, one by one, in build/compare.html
 	@$(PY) -m figures.compare $(PROFILE)
 
-test: env  ## every test, and beside it every notebook compared with what is stored in it (under 20 minutes on 2 cores)
+test: env  ## every test, and beside it the notebooks of the main job compared with what is stored in them (20 minutes on 2 cores)
 	@$(MAKE) --no-print-directory --jobs 2 --output-sync=line code-test notebook-test
 
 code-test: env
@@ -80,7 +80,7 @@ notebook-test: env
 bench: env  ## speed as ratios to named peers, as one table and build/bench.json (some five minutes)
 	@$(PY) tests/bench
 
-faults: env  ## kill the job fifty times in all its stages, resume it, and compare every file (under 15 minutes on 2 idle cores)
+faults: env  ## kill seven stages fifty times, resume them, and compare every file (under 15 minutes on 2 idle cores)
 	$(PY) tests/faults/kill.py
 
 slurm: env  ## train through a Slurm cluster of this one machine, with faults, and compare with local cores (root on Debian)

@@ -103,7 +103,8 @@ def side_by_side(found, reference):
     """Reference and current figure of every panel that is not as it was; a figure's name begins the names of its panels."""
     drawn, pairs = sorted(reference.glob("*.png"), key=lambda p: -len(p.stem)), {}
     for panel in found:
-        figure = next((p for p in drawn if panel.name.startswith(p.stem)), None)
+        numbers = panel.name.startswith("fig5") and panel.name != "fig5"         # panels m-r, drawn apart from the cases
+        figure = next((p for p in drawn if panel.name.startswith(p.stem) and not numbers or numbers and p.stem == "fig5_numbers"), None)
         if figure and panel.status not in ("identical", "within tolerance", "new"):
             pairs.setdefault(figure, []).append(panel.name)
     out = []

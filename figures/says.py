@@ -24,6 +24,7 @@ def measured(table, rows, column):
     found = table.query(rows) if len(table) else table
     if not len(found) or found[names[0]].isna().all():
         return NOT
+    found = found.dropna(subset=names[:1])
     values = [found[name] for name in names]
     if how:
         return f"{number(values[0].min())} to {number(values[0].max())}" if how == "range" else number(float(values[0].agg(how)))

@@ -187,6 +187,14 @@ def test_faithfulness_and_pointing_tell_of_every_case(study):
     assert len(pointed) == 32 and pointed.area.unique() == pytest.approx([32 * 32 / 96 ** 2])
 
 
+def test_where_nobody_has_both_modalities_there_is_no_case_and_no_error(study):
+    run, model, table, images = study
+    alone = table.assign(patient=table.patient + table.modality)
+    single = SimpleNamespace(predictions=run.predictions[run.predictions.modality != "both"], config=run.config)
+    found = [cases(single, model, alone, images) for cases in (ex.grading_cases, ex.localisation_cases, ex.pointing)]
+    assert all(f.empty for f in found) and list(found[2].groupby("lesion_type")[["inside", "area", "hit"]].mean()) == ["inside", "area", "hit"]
+
+
 # ---- browser -----------------------------------------------------------------------------------------------------
 
 def test_the_browser_shows_the_first_case_as_a_picture_and_follows_the_choice():

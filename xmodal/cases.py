@@ -34,7 +34,7 @@ def from_uri(text):
 
 
 def fig4_case(case, title, lesion_type, image, heat, truth_boxes, predicted_box, iou, dice, tiles):
-    """A row of fig4.csv. image (H, W) uint8, heat (h, w) in [0, 1], boxes [x0, y0, x1, y1] in pixels of `image` (a list of
+    """A row of fig4e.csv. image (H, W) uint8, heat (h, w) in [0, 1], boxes [x0, y0, x1, y1] in pixels of `image` (a list of
     true ones; one predicted or None), tiles: list of (S, S, 3) uint8."""
     box = [] if predicted_box is None or np.isnan(predicted_box).any() else np.asarray(predicted_box, float).tolist()
     return {"case": case, "title": title, "lesion_type": lesion_type, "image": to_uri(image), "heat": to_uri(heat),

@@ -127,8 +127,9 @@ def leave_one_out(table, held_out, seed, shares=(0.6, 0.2, 0.2), train_share=1.0
 
 
 def fingerprint(table):
-    """A short text that is another one for a cohort with other rows or values."""
-    return hashlib.sha256(pd.util.hash_pandas_object(table, index=False).to_numpy().tobytes()).hexdigest()[:16]
+    """A short text that is another one for a cohort with other rows or values, wherever its files lie."""
+    values = table.drop(columns=["source", "annotation"])
+    return hashlib.sha256(pd.util.hash_pandas_object(values, index=False).to_numpy().tobytes()).hexdigest()[:16]
 
 
 def pairing(table):

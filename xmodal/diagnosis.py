@@ -185,9 +185,10 @@ def fig1h(wide, found, split="target"):
 
 def fig1i(wide, found, split="target"):
     """Fig. 1 i: mean over runs of the net benefit a case by threshold probability; inb is its mean from 0.1 to 0.3, with its interval,
-    and relative that number against the best of the other methods (-0.1: a tenth less)."""
+    and relative that number against the best of the other methods (-0.1: a tenth less; NaN where that is not above zero)."""
     inb = {m: found[split, m, "inb"][0] for m in wide}
-    relative = {m: inb[m] / max((inb[o] for o in wide if o != m), default=np.nan) - 1 for m in wide}
+    best = {m: max((inb[o] for o in wide if o != m), default=np.nan) for m in wide}
+    relative = {m: inb[m] / best[m] - 1 if best[m] > 0 else np.nan for m in wide}
     t = np.linspace(0, 0.6, 61)
     treat_all = averaged(wide, split, lambda y, p: stats.decision_curve(y, p, t).treat_all)
     tables = [pd.DataFrame({"method": m, "threshold": t, "net_benefit": curve, "treat_all": treat_all[m],

@@ -203,12 +203,12 @@ def pointing(run, model, table, images):
     """How well attention finds lesions: a row a mammogram of the held-out domain with an outline and tissue of its patient, with
     `inside` (share of the attention in the lesion), `area` (share of the image that the lesion covers) and `hit` (pointing game)."""
     found = table[(table.domain == run.config["held_out"]) & table.has_mask & table.patient.isin(paired(table))]
-    masks, rows = images.gather(found, "masks").astype(bool), []
-    for (_, row), mask in zip(found.iterrows(), masks):
+    rows = []
+    for (_, row), mask in zip(found.iterrows(), images.gather(found, "masks").astype(bool) if len(found) else ()):
         card = card_of(model, table, images, row.patient, row["sample"])[0]
         rows.append({"sample": row["sample"], "patient": row.patient, "lesion_type": row.lesion_type, "inside": inside(card.heat, mask),
                      "area": float(mask.mean()), "hit": pointing_hit(card.heat, mask)})
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, columns=["sample", "patient", "lesion_type", "inside", "area", "hit"])
 
 
 def faithful(model, table, images, samples, orders=2):

@@ -151,16 +151,20 @@ def fig5q(predictions, n=1000, seed=42):
 def fig5r(rows, w, validation):
     """Fig. 5 r: sensitivity, specificity and Youden's index of ours for malignancy (p2 + p3 of the joint prediction) by threshold.
 
-    chosen: the threshold that the validation patients give; sensitivity_at, specificity_at, youden_at: what it achieves here.
+    chosen: the mean over runs of the thresholds that each run's own validation patients give (those of another run may be tested
+    here); sensitivity_at, specificity_at, youden_at: what they achieve. Runs that give none do not count there.
     """
     y, p = (rows.truth >= 2).to_numpy(), rows.malignant.to_numpy()
     curve = pd.DataFrame({"threshold": GRID, "sensitivity": [stats.sensitivity(y, p, t) for t in GRID],
                           "specificity": [stats.specificity(y, p, t) for t in GRID]})
-    chosen = stats.youden(validation.truth >= 2, validation.malignant).threshold
-    hit, clear = share(p[y] >= chosen, w[:, y]), share(p[~y] < chosen, w[:, ~y])
+    found = {run: stats.youden(g.truth >= 2, g.malignant).threshold for run, g in validation.groupby(RUN)}
+    own = np.array([found.get(run, np.nan) for run in zip(rows.held_out, rows.seed)])
+    ill, well = y & np.isfinite(own), ~y & np.isfinite(own)
+    hit, clear = share((p >= own)[ill], w[:, ill]), share((p < own)[well], w[:, well])
     at = {f"{name}_at{end}": v for name, values in (("sensitivity", hit), ("specificity", clear), ("youden", hit + clear - 1))
-          for end, v in zip(("", "_low", "_high"), interval(values * (1 if np.isfinite(chosen) else np.nan)))}
-    return curve.assign(youden=curve.sensitivity + curve.specificity - 1, chosen=chosen, **at, **about(rows))
+          for end, v in zip(("", "_low", "_high"), interval(values))}
+    chosen = pd.Series(found, dtype=float)
+    return curve.assign(youden=curve.sensitivity + curve.specificity - 1, chosen=chosen[np.isfinite(chosen)].mean(), **at, **about(rows))
 
 
 def fig5(predictions, n=1000, seed=42):

@@ -72,11 +72,12 @@ def fig3k(rows, n=1000, seed=42, methods=("erm", "ours")):
 def fig3l(rows):
     """Fig. 3 l: AUC on the unseen domain by share (per cent) of the training patients, a row a run; `mean`, `sd` over a share's runs.
 
-    The sd is over seeds and domains, so most of it is how hard the domains are.
+    The sd is over seeds and domains, so most of it is how hard the domains are. Only folds and seeds that every share has run.
     """
     by = ["method", "held_out", "seed"]
     out = [(SHARES[key[0]], *key[1:], stats.auc(g.y, g.p)) for key, g in rows[rows.method.isin(SHARES)].groupby(by)]
     table = pd.DataFrame(out, columns=["share", "held_out", "seed", "auc"]).sort_values(["share", "held_out", "seed"], ignore_index=True)
+    table = table.groupby(["held_out", "seed"]).filter(lambda g: len(g) == table.share.nunique()).reset_index(drop=True)
     runs = table.groupby("share")["auc"]
     return table.assign(mean=runs.transform("mean"), sd=runs.transform("std"))
 
@@ -84,9 +85,11 @@ def fig3l(rows):
 # ---- Fig. 4: where the lesion is. predictions: with columns method, held_out, seed ----------------------------------
 
 def unseen_mammograms(predictions, methods=LOCALISERS):
-    """Mammograms of the held-out domain, as trained, with `hit` (the box meets a true one with an IoU of AT) of these methods."""
+    """Mammograms of the held-out domain, as trained, with `hit` (the box meets a true one with an IoU of AT) of these methods, in the
+    folds and seeds that all of them have run."""
     rows = predictions[(predictions.split == "target") & (predictions.condition == "source") & (predictions.modality == MAMMOGRAPHY)
                        & predictions.method.isin(methods)]
+    rows = rows.groupby(["held_out", "seed"]).filter(lambda g: g.method.nunique() == rows.method.nunique())
     return rows.assign(hit=rows.iou >= AT)
 
 

@@ -284,15 +284,16 @@ def lodo(predictions):
 def against_ours(predictions):
     """DeLong and McNemar of ours against every method on the unseen patients of each domain, p-values corrected within it.
 
-    A patient's probability of malignancy is the mean over images and seeds; McNemar compares the calls at 0.5. Columns
+    A patient's probability of malignancy is the mean over images and over the seeds that both methods have, lest the one with more
+    be an ensemble; McNemar compares the calls at 0.5. Columns
     held_out, method, patients, auc_ours, auc, z, p_delong, p_delong_holm, p_delong_bonferroni, chi2, p_mcnemar, ...
     """
     rows, out = contenders(predictions), []
-    people = rows.groupby(["held_out", "method", "patient"]).agg(y=("y", "max"), p=("p", "mean"))
+    people = rows.groupby(["held_out", "method", "seed", "patient"]).agg(y=("y", "max"), p=("p", "mean"))
     for held_out, g in people.groupby("held_out"):
         wide, y = g.p.droplevel("held_out").unstack("method"), g.y.droplevel("held_out").groupby("patient").max()
         for method in wide.columns.drop(OURS, errors="ignore") if OURS in wide else ():
-            both = wide[[OURS, method]].dropna()
+            both = wide[[OURS, method]].dropna().groupby("patient").mean()
             truth, ours, other = y[both.index].to_numpy(), both[OURS].to_numpy(), both[method].to_numpy()
             d, m = stats.delong(truth, ours, other), stats.mcnemar(truth, ours >= 0.5, other >= 0.5)
             out.append((held_out, method, len(both), d.auc_p, d.auc_q, d.z, d.p, m.statistic, m.p))

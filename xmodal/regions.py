@@ -66,10 +66,11 @@ def _table(path):
     if not table.is_file():
         return None
     try:
-        header, *lines = table.read_text(encoding="utf-8-sig").replace(";", ",").splitlines() or [""]    # as spreadsheets write it
-        names = [name.strip().lower() for name in header.split(",")]
-        said = {line["file"].strip(): line["mpp"] for line in csv.DictReader(lines, names)}
-        mpp = float(said.get(path.name) or 0)
+        header, *lines = table.read_text(encoding="utf-8-sig").splitlines() or [""]
+        separator = ";" if ";" in header else ","                             # spreadsheets with decimal commas write semicolons
+        names = [name.strip().lower() for name in header.split(separator)]
+        said = {line["file"].strip(): line["mpp"] for line in csv.DictReader(lines, names, delimiter=separator)}
+        mpp = float((said.get(path.name) or "0").replace(",", "."))
     except (KeyError, AttributeError, ValueError, csv.Error) as error:
         raise Problem(f"{table} cannot be used ({error}); its first line must be file,mpp and each mpp a number.") from None
     if mpp and not 0.05 < mpp < 10:

@@ -44,7 +44,7 @@ def shrink():
     """Makes the lesson tiny in this process and its forks: fewer patients, smaller fields and slides, a smaller model."""
     config.PROFILES["lesson"] = TINY
     phantom.write = functools.partial(phantom.write, pairs=5, singles=1)
-    record._commit = lambda: ""  # the checkout may change meanwhile
+    record._commit = lambda: ""  # the record of a run would differ after a commit made meanwhile
     histology_files.BACH_SHAPE, histology_files.SLIDE_SHAPE = (384, 512), (1024, 1024)
 
 

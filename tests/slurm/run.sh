@@ -5,7 +5,7 @@ set -euo pipefail
 cd "$(dirname "$0")/../.."
 cores=$(nproc) here=$PWD/build/slurm conf=$PWD/build/slurm/slurm.conf ready=${XMODAL_HOME:-$PWD} host=$(hostname -s)
 methods="erm ours" fold=cbis_ddsm_42
-export GIT_DIR=none  # the commit is on record with each run, and the checkout may change meanwhile
+export GIT_DIR=none  # the commit is on record with each run; both runs shall have the same
 export PYTHONPATH=$here/plugins:$PWD OMP_NUM_THREADS=1
 say() { echo "$(date +%T) $*"; }
 
@@ -39,7 +39,7 @@ MinJobAge=3600
 NodeName=$host NodeAddr=127.0.0.1 CPUs=$cores RealMemory=6000 State=UNKNOWN
 PartitionName=all Nodes=$host Default=YES MaxTime=INFINITE State=UP
 END
-[ ! -e /etc/slurm/slurm.conf ] || [ -L /etc/slurm/slurm.conf ] || { echo "This machine has a Slurm of its own (/etc/slurm/slurm.conf)."; exit 1; }
+[ ! -e /etc/slurm/slurm.conf ] || [ "$(readlink /etc/slurm/slurm.conf)" = "$conf" ] || { echo "This machine has a Slurm of its own (/etc/slurm/slurm.conf)."; exit 1; }
 mkdir -p /etc/slurm && ln -sfn "$conf" /etc/slurm/slurm.conf  # jobs look there: the variable SLURM_CONF does not reach them
 cleanup() {
   for name in slurmd slurmctld; do [ -e "$here/$name.pid" ] && kill "$(cat "$here/$name.pid")" || true; done
