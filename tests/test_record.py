@@ -182,6 +182,13 @@ def test_collect_names_method_domain_and_seed(home):
         record.collect("paper")
 
 
+def test_cohorts_are_not_mixed(home):
+    about = {"profile": asdict(PROFILES["lesson"]), "held_out": "bach", "seed": 42}
+    write(config=about | {"method": "erm", "cohort": "a"}), write("ours", config=about | {"method": "ours", "cohort": "b"})
+    with pytest.raises(Problem, match="different cohorts.*03_train"):
+        record.collect("lesson")
+
+
 def test_profiles_are_not_mixed(home):
     from dataclasses import replace
     write("erm"), write("ours", profile=replace(PROFILES["lesson"], epochs=1))

@@ -5,6 +5,7 @@ Fig. 4. Each leaves a run like any other method's. Classic learners say malignan
 and predictions but no weights: most of them could only be pickled, and all are fitted again in seconds.
 And what a trivial reader gets from the same images: the yardstick for how hard a cohort is.
 """
+import warnings
 from dataclasses import asdict
 from types import SimpleNamespace
 
@@ -14,6 +15,7 @@ import torch
 from safetensors.torch import load_file
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.ensemble import RandomForestClassifier
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GroupKFold, StratifiedGroupKFold, cross_val_predict
 from sklearn.neural_network import MLPClassifier
@@ -142,7 +144,10 @@ def choose(method, rows, x, seed):
     (name, values), = CLASSIC[method].items()
     best, tried = (-np.inf, None), []
     for value in values:
-        model = make_pipeline(StandardScaler(), classifier(method, seed, folds).set_params(**{name: value})).fit(x[train], y[train])
+        model = make_pipeline(StandardScaler(), classifier(method, seed, folds).set_params(**{name: value}))
+        with warnings.catch_warnings():                                  # as far as it came in its iterations: validation judges that too
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            model.fit(x[train], y[train])
         p = pd.DataFrame({"p": model.predict_proba(x[valid])[:, 1], "y": y[valid], "domain": rows.domain[valid].to_numpy()})
         score = float(pd.Series([auc(d.y, d.p) for _, d in p.groupby("domain")]).mean())     # domains of one class do not count
         tried.append({"modality": rows.modality.iloc[0], "setting": name, "value": value, "valid_auc": score})

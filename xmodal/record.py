@@ -363,7 +363,7 @@ def collect(profile):
     """The predictions of all runs of a profile (or its name), with columns method, held_out and seed.
 
     Raises `Problem` where there are no runs, where one is unfinished or damaged or lies in a folder that is not its own,
-    and where two were made with different settings of the profile: such numbers are not compared.
+    and where two were made with different settings of the profile or on different cohorts: such numbers are not compared.
     """
     name = getattr(profile, "name", profile)
     tables, first = [], None
@@ -375,6 +375,9 @@ def collect(profile):
         if used != name or made["profile"] != first.config["profile"]:
             raise Problem(f"The run {folder} was made with other settings ({used}) than {first.folder}; delete one of them: "
                           "results of two profiles are not mixed.")
+        if made.get("cohort") != first.config.get("cohort"):
+            raise Problem(f"The runs {folder} and {first.folder} were trained on different cohorts; run 03_train and 03b_baselines again "
+                          "for those that are older than data/, or delete them.")
         if own != folder:
             raise Problem(f"The run {folder} says that it is {own}; move it there, or delete it.")
         tables.append(run.predictions.assign(method=made["method"], held_out=made["held_out"], seed=made["seed"]))
