@@ -67,7 +67,7 @@ compare: env  ## hold this run's panels against figures/reference, one by one, i
 	@$(PY) -m figures.compare $(PROFILE)
 
 test: env  ## every test, and beside it the notebooks of the main job compared with what is stored in them (20 minutes on 2 cores)
-	@$(MAKE) --no-print-directory --jobs 2 --output-sync=line code-test notebook-test
+	@$(MAKE) --no-print-directory --jobs 2 code-test notebook-test
 
 code-test: env
 	OMP_NUM_THREADS=1 $(PY) -m pytest -q tests

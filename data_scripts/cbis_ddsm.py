@@ -93,7 +93,8 @@ def read_tables(root, left_out=None):
     tables.mark(table, "patient_id", table.patient_id.str.fullmatch(r"P_[0-9]+"))
     table["film"] = table.patient_id + "_" + table.side + "_" + table["view"]
     odd = table[table.fault != ""]
-    lost = set(odd.film) | {_film(folder) for folder in odd.folder}           # by its columns, and by its folder where those are odd
+    unnamed = odd[~odd.film.str.fullmatch(r"P_[0-9]+_(?:LEFT|RIGHT)_(?:CC|MLO)")]                     # their folder says which film
+    lost = set(odd.film) | {_film(folder) for folder in unnamed.folder}
     torn = table[(table.fault == "") & (table.film.isin(lost) | table.folder.isin(odd.folder))]
     found = [(line.file, tables.reason(line.file, line.row, line.fault)) for line in odd.itertuples()]
     found += [(line.image, f"A finding of the film {line.film} cannot be used, so that its label is not known.") for line in torn.itertuples()]

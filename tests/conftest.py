@@ -1,5 +1,6 @@
 """What every test shares: nothing is written outside a temporary folder, and one thread gives one answer."""
 import atexit
+import logging
 import os
 import shutil
 import sys
@@ -14,6 +15,12 @@ sys.path.insert(0, str(ROOT))
 collect_ignore = ["bench", "container"]
 
 import pytest  # noqa: E402
+
+
+@pytest.fixture(autouse=True)
+def logged():
+    """Warnings are heard again, whatever a command line that a test ran has silenced in its process."""
+    logging.disable(logging.NOTSET)
 
 
 @pytest.fixture

@@ -61,7 +61,6 @@ def test_share_of_attention_in_the_lesion_and_the_pointing_game():
     assert ex.inside(heat, mask) == 1.0 and ex.pointing_hit(heat, mask)
     assert ex.inside(heat, np.roll(mask, 40, 0)) == 0.0 and not ex.pointing_hit(heat, np.roll(mask, 40, 0))
     assert np.isnan(ex.inside(heat, np.zeros((96, 96))))
-    assert ex.patch_box(19, 8, 96) == (36, 24, 48, 36)
 
 
 def test_correction_6_dice_is_a_loss_on_masks_and_boxes_come_from_their_components():

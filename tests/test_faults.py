@@ -269,9 +269,8 @@ def test_a_run_with_pickles_in_it_is_refused_and_runs_nothing(home):
     for name in ("embeddings.npz", "predictions.parquet", "config.json", "history.csv"):
         with pytest.raises(Problem, match=str(folder)):
             record.load_run(poisoned(write(), name, lambda p: p.write_bytes(pickle_of)))
-    from safetensors import SafetensorError
     run = record.load_run(poisoned(write(), "model.safetensors", lambda p: p.write_bytes(pickle_of)))
-    with pytest.raises(SafetensorError):
+    with pytest.raises(Problem, match="weights in .* cannot be read"):
         run.state
     assert not (home / "run").exists()
 

@@ -83,7 +83,8 @@ def test_a_notebook_runs_from_the_root_with_its_parameters_and_finds_the_module(
     environment = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "JUPYTER_PREFER_ENV_PATH")}
     environment |= {"XMODAL_HOME": str(tmp_path), "JUPYTER_DATA_DIR": str(tmp_path / "jupyter")}
     done = subprocess.run(command, cwd=config.HOME, env=environment, capture_output=True, text=True)
-    assert (done.returncode, done.stderr) == (0, "")
+    told = [line for line in done.stderr.splitlines() if "[IPKernelApp]" not in line]     # of its own end, on a busy machine
+    assert (done.returncode, told) == (0, []), done.stderr
     assert outputs(out).split("\n")[0] == f"7 x y [1] True {tmp_path}"
     assert [p.name for p in out.parent.iterdir()] == ["out.ipynb"]
 

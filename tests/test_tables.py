@@ -32,6 +32,22 @@ def test_cbis_row_that_cannot_be_used_is_left_out_and_counted(native, column, va
     assert source == str(root / MASS_TRAIN) and re.search(rf"^Row \d+ of .*{MASS_TRAIN}.*{value[:9]}.*unknown", reason) and reason in caplog.text
 
 
+def test_cbis_film_that_its_own_columns_do_not_name_is_told_by_its_folder(native):  # noqa: F811
+    """The same film is listed as calcification; a mass row with an odd side takes that with it."""
+    root = native / "cbis_ddsm"
+    rows = cbis_ddsm.index(root)
+    calc = rows["sample"][rows["sample"].str.contains("Calc-Training")].iloc[0].split("/")[1]
+    film = calc.removeprefix("Calc-Training_")
+    path = next(root.rglob(MASS_TRAIN))
+    header, first, *_ = path.read_bytes().decode().split("\r\n")
+    fields = first.split(",")
+    fields[header.split(",").index("image file path")] = f"Mass-Training_{film}/1.2/1.3/000000.dcm"
+    fields[header.split(",").index("left or right breast")] = "BOTH"
+    path.write_bytes((path.read_bytes().decode() + ",".join(fields) + "\r\n").encode())
+    fewer = cbis_ddsm.index(root)
+    assert f"cbis_ddsm/{calc}" not in set(fewer["sample"]) and len(fewer) == len(rows) - 1
+
+
 def test_cbis_finding_that_cannot_be_used_takes_its_film_with_it(native):  # noqa: F811
     """What is left of a film does not say its label: the finding that was lost may have been the malignant one."""
     root = native / "cbis_ddsm"

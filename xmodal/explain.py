@@ -89,13 +89,6 @@ def conclude(p, grade, lesion):
     return f"Most likely {words}. " + ("A lesion is outlined." if lesion else "No lesion is outlined.")
 
 
-def patch_box(token, side, size):
-    """Pixels (x0, y0, x1, y1) of a patch token in an image of `size` pixels with side x side patches."""
-    step = size // side
-    y, x = divmod(int(token), side)
-    return x * step, y * step, (x + 1) * step, (y + 1) * step
-
-
 def inside(heat, mask):
     """Share of the attention that lies in the lesion: heat (g, g), mask (S, S) bool -> number in [0, 1], NaN without attention or lesion."""
     cover = F.adaptive_avg_pool2d(torch.as_tensor(np.array(mask, dtype=np.float32))[None, None], heat.shape[0])[0, 0].numpy()
