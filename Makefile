@@ -51,7 +51,7 @@ lab: env  ## open the notebooks in JupyterLab, on this machine only and with a t
 	@if [ "$$(id -u)" = 0 ]; then echo "The notebook server does not run as root; log in as a user (or build the container: make image)."; exit 1; fi
 	@unset JUPYTER_TOKEN_FILE; JUPYTER_NO_CONFIG=1 .venv/bin/jupyter lab --ip=$(IP) --port=$(PORT) --ServerApp.root_dir="$(CURDIR)" notebooks/00_start_here.ipynb
 
-reproduce: doctor  ## the whole paper, from native files to figures, on CORES=2 cores (lesson: under 30 minutes)
+reproduce: doctor  ## the whole paper, from native files to figures, on CORES=2 cores (lesson: about 35 minutes)
 	$(SNAKEMAKE)
 
 companions: doctor  ## the four companion systems: K-MaT, MIRROR, RFPMSS, loosely coupled fusion (lesson)
@@ -77,7 +77,7 @@ notebook-test: env
 	OMP_NUM_THREADS=1 XMODAL_HOME="$(CURDIR)/build/test-home" $(PY) -m pytest -q -x --nbval-lax --nbval-current-env \
 	  --nbval-cell-timeout=1800 -p no:cacheprovider $(NOTEBOOKS)
 
-bench: env  ## speed as ratios to named peers, as one table and build/bench.json (some five minutes)
+bench: env  ## speed as ratios to named peers, as one table and build/bench.json (three minutes)
 	@$(PY) tests/bench
 
 faults: env  ## kill seven stages fifty times, resume them, and compare every file (under 15 minutes on 2 idle cores)
