@@ -129,6 +129,19 @@ def test_another_cohort_trains_anew_and_a_damaged_encoder_is_named(table):
         learner.train(dataclasses.replace(TINY, pretrained="phantom"), "erm", "bach", 42, table)
 
 
+def test_another_encoder_trains_anew(table):
+    from safetensors.torch import save_file
+    path, profile = config.RUNS / "lesson" / "pretrained" / "model.safetensors", dataclasses.replace(TINY, pretrained="phantom")
+    path.parent.mkdir(parents=True)
+    encoders = [learner.train(TINY, "erm", "bach", seed, table).state for seed in (42, 1234)]
+    runs = []
+    for state in (*encoders, encoders[1]):
+        save_file(state, path)
+        run = learner.train(profile, "erm", "bach", 5678, table)
+        runs.append((run.config["encoder"], (run.folder / "model.safetensors").stat().st_mtime_ns))
+    assert runs[0] != runs[1] == runs[2] and runs[0][0] != runs[1][0] and "sha256" in runs[0][0]
+
+
 def test_an_epoch_counts_once_every_term_has_full_weight(table, monkeypatch):
     """The AUC falls from epoch to epoch: of four, the first ends at a quarter of the training, before RAMP's end."""
     scores = iter(np.repeat([0.9, 0.8, 0.7, 0.6], 3))              # three source domains an epoch

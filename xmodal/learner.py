@@ -24,7 +24,7 @@ from .loaders import Images, dataloaders
 from .losses import Objective
 from .model import build
 from .predict import predict
-from .record import atomic, checkpoint, forget_checkpoint, is_done, load_run, run_dir, save_run, seed_everything, write_json
+from .record import atomic, checkpoint, forget_checkpoint, is_done, load_run, run_dir, save_run, seed_everything, sha256, write_json
 from .selection import HOW
 from .stats import auc
 
@@ -158,6 +158,8 @@ def save_checkpoint(path, learn, select):
     tensors |= {f"objective.{k}": v for k, v in learn.loss_func.state_dict().items()}
     tensors |= {f"opt.{i}.{k}": v for i, s in learn.opt.opt.state_dict()["state"].items() for k, v in s.items()}
     tensors["rng"] = torch.get_rng_state()
+    if torch.cuda.is_available():                            # MixStyle draws on the device
+        tensors["rng_cuda"] = torch.cuda.get_rng_state()
     about = json.dumps({"history": select.history, "best": select.best, "epoch": learn.epoch})
     tensors = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
     with atomic(path) as partial_path:
@@ -196,6 +198,8 @@ def load_checkpoint(path, learn):
     learn.opt.opt.load_state_dict(state)
     learn.select.best, learn.select.history, learn.select.weights = about["best"], about["history"], part("best")
     torch.set_rng_state(tensors["rng"])
+    if "rng_cuda" in tensors and torch.cuda.is_available():
+        torch.cuda.set_rng_state(tensors["rng_cuda"])
     return about["epoch"] + 1
 
 
@@ -250,7 +254,7 @@ def pretrained(profile):
         if not path.exists():
             raise Problem(f"There is no pretrained encoder at {path}; run 03a_pretrain first.")
         try:
-            return load_file(path), "encoder pretrained on a separate phantom"
+            return load_file(path), f"encoder pretrained on a separate phantom, sha256 {sha256(path)[:16]}"
         except SafetensorError as error:
             raise Problem(f"The pretrained encoder {path} is damaged ({error}); delete its folder and run 03a_pretrain again.") from None
     if profile.pretrained == "timm":
