@@ -51,7 +51,7 @@ lab: env  ## open the notebooks in JupyterLab, on this machine only and with a t
 	@if [ "$$(id -u)" = 0 ]; then echo "The notebook server does not run as root; log in as a user (or build the container: make image)."; exit 1; fi
 	@unset JUPYTER_TOKEN_FILE; JUPYTER_NO_CONFIG=1 .venv/bin/jupyter lab --ip=$(IP) --port=$(PORT) --ServerApp.root_dir="$(CURDIR)" notebooks/00_start_here.ipynb
 
-reproduce: doctor  ## the whole paper, from native files to figures, on CORES=2 cores (lesson: about 35 minutes)
+reproduce: doctor  ## the whole paper, from native files to figures, on CORES=2 cores (lesson: 37 minutes were measured)
 	$(SNAKEMAKE)
 
 companions: doctor  ## the four companion systems: K-MaT, MIRROR, RFPMSS, loosely coupled fusion (lesson)

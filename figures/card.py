@@ -8,8 +8,9 @@ import numpy as np
 from xmodal.cases import from_uri
 from xmodal.config import CLASSES as NAMES
 
-from . import CLASSES, MM, STYLE, WIDTH
+from . import MM, STYLE, WIDTH
 from .fig4 import FOUND, TRUTH, box, overlay, picture
+from .fig5 import probabilities
 
 
 def words(row):
@@ -21,16 +22,6 @@ def words(row):
              f"Lesion box: {', '.join(f'{v:.0f}' for v in found)} px." if found else "No lesion box.",
              f"Uncertainty: {entropy:.2f} of at most {np.log(len(NAMES)):.2f} nats."]
     return "\n\n".join(textwrap.fill(line.replace(" %", "\u00a0%"), 44) for line in lines)
-
-
-def bars(ax, row):
-    """The class probabilities; a tick at the true class, where it is known."""
-    p = [row[f"p{c}"] for c in range(len(NAMES))]
-    ax.barh(range(len(NAMES)), p, color=CLASSES, height=0.7)
-    for c, value in enumerate(p):
-        ax.text(value + 0.03, c, f"{100 * value:.0f} %", va="center", fontsize=6)
-    ax.set(xlim=(0, 1.2), ylim=(len(NAMES) - 0.5, -0.5), yticks=range(len(NAMES)), xticks=[0, 0.5, 1], xlabel="probability")
-    ax.set_yticklabels([("✓ " if c == row["truth"] else "") + name for c, name in enumerate(NAMES)])
 
 
 def card(row, phantom=False):
@@ -50,7 +41,7 @@ def card(row, phantom=False):
             if isinstance(row[f"tile{k}"], str) and row[f"tile{k}"]:
                 tile = picture(fig.add_axes([0.01 + 0.0745 * (k - 1), 0.07, 0.072, 0.21]), from_uri(row[f"tile{k}"]))
                 tile.set_xlabel(f"{row[f'w{k}']:.2g}", fontsize=6)
-        bars(fig.add_axes([0.49, 0.34, 0.15, 0.5]), row)
+        probabilities(fig.add_axes([0.49, 0.34, 0.15, 0.5]), row, 6).set(xlim=(0, 1.2), xticks=[0, 0.5, 1], xlabel="probability")
         fig.text(0.405, 0.17, "the tissue that the hottest\nregion calls up, with weights", fontsize=6.5, va="center")
         fig.text(0.68, 0.85, words(row), fontsize=6.5, va="top", linespacing=1.3)
         truth = f", truly {NAMES[int(row['truth'])]}" if row["truth"] >= 0 else ""

@@ -31,10 +31,15 @@ def lines(ax, table, x, y, label, **how):
     ax.grid()
 
 
+def several(n, what):
+    """"1 run", "12 runs"."""
+    return f"{n} {what}" + ("s" if n != 1 else "")
+
+
 def cohort(table):
     """What a panel says of its cohort: "external test: 2042 images, 272 patients, 12 runs"."""
     row = table.iloc[0]
-    return f"{row.cohort}\n{row.images} images, {row.patients} patients, {row.runs} run" + ("s" if row.runs > 1 else "")
+    return f"{row.cohort}\n{several(row.images, 'image')}, {several(row.patients, 'patient')}, {several(row.runs, 'run')}"
 
 
 def roc(ax, table):

@@ -1,5 +1,4 @@
 """Fig. 5, grading: a-l the cases, m-r the numbers. Redraw from the CSVs: `python -m figures.fig5`."""
-import textwrap
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -9,7 +8,7 @@ from xmodal.cases import from_uri
 from xmodal.config import CLASSES as NAMES
 
 from . import BASELINES, CLASSES, METHODS, MM, STYLE, WIDTH, caption, letter, nothing, p_text, present, read, save
-from .fig1 import SMALL, interval, number
+from .fig1 import SMALL, interval, number, several
 from .fig4 import overlay, picture
 
 OURS = METHODS["ours"][1]
@@ -19,30 +18,14 @@ NOTE = ("Readings: patients of the source test (not trained on) with both modali
         "the patient's images. q: only runs that all methods have.")
 
 
-def case(ax, row):
-    """One case, from left to right: mammogram, attention map, retrieved patches with their weights, class probabilities, conclusion."""
-    ax.set_axis_off()
-    image = from_uri(row["image"])
-    picture(ax.inset_axes([0, 0, 0.155, 1]), image)
-    overlay(ax.inset_axes([0.165, 0, 0.155, 1]), image, from_uri(row["heat"]))
-    tiles = [k for k in range(1, 6) if isinstance(row[f"tile{k}"], str) and row[f"tile{k}"]]
-    for k in tiles:
-        first = k == 1                                                      # the best large, the others beside it, two by two
-        spot = [0.333, 0.08, 0.142, 0.92] if first else [0.483 + 0.068 * (k % 2), 0.58 if k < 4 else 0.08, 0.064, 0.42]
-        tile = picture(ax.inset_axes(spot), from_uri(row[f"tile{k}"]))
-        tile.text(0.5, -0.03, f"{row[f'w{k}']:.2g}", transform=tile.transAxes, ha="center", va="top", fontsize=5)
-    bars = ax.inset_axes([0.70, 0.24, 0.12, 0.76])
+def probabilities(ax, row, size):
+    """Bars of the four class probabilities, with a tick at the true class where it is known; size of the text in points."""
     p = [row[f"p{c}"] for c in range(len(NAMES))]
-    bars.barh(range(len(NAMES)), p, color=CLASSES, height=0.7)
+    ax.barh(range(len(NAMES)), p, color=CLASSES, height=0.7)
     for c, value in enumerate(p):
-        bars.text(value + 0.03, c, f"{100 * value:.0f} %", va="center", fontsize=6)
-    bars.set(xlim=(0, 1), ylim=(len(NAMES) - 0.5, -0.5), yticks=range(len(NAMES)), xticks=[0, 0.5, 1], xlabel="probability")
-    bars.set_yticklabels([("✓ " if c == row["truth"] else "") + name for c, name in enumerate(NAMES)])
-    right = row["predicted"] == row["truth"]
-    words = textwrap.wrap(str(row["conclusion"]).replace(" %", "\u00a0%"), 26)
-    ax.text(0.865, 0.97, "\n".join(words), transform=ax.transAxes, va="top", fontsize=6, linespacing=1.35)
-    ax.set_title(f"{row['case']}: truly {NAMES[int(row['truth'])]}, called {NAMES[int(row['predicted'])]}" + ("" if right else " (wrong)"),
-                 loc="left", x=0.03, color="black" if right else "#B22222")
+        ax.text(value + 0.04, c, f"{100 * value:.0f} %", va="center", fontsize=size)
+    ax.set(xlim=(0, 1), ylim=(len(NAMES) - 0.5, -0.5), yticks=range(len(NAMES)), xticks=[])
+    ax.set_yticklabels([("✓ " if c == row["truth"] else "") + name for c, name in enumerate(NAMES)], fontsize=size)
     return ax
 
 
@@ -54,13 +37,7 @@ def card(ax, row):
     for k in (k for k in range(1, 6) if isinstance(row[f"tile{k}"], str) and row[f"tile{k}"]):
         spot = [0.545, 0.3, 0.17, 0.6] if k == 1 else [0.545 + 0.039 * (k - 2), 0.06, 0.037, 0.2]
         picture(ax.inset_axes(spot), from_uri(row[f"tile{k}"]))
-    bars = ax.inset_axes([0.85, 0.1, 0.1, 0.8])
-    p = [row[f"p{c}"] for c in range(len(NAMES))]
-    bars.barh(range(len(NAMES)), p, color=CLASSES, height=0.7)
-    for c, value in enumerate(p):
-        bars.text(value + 0.04, c, f"{100 * value:.0f} %", va="center", fontsize=5.5)
-    bars.set(xlim=(0, 1), ylim=(len(NAMES) - 0.5, -0.5), yticks=range(len(NAMES)), xticks=[])
-    bars.set_yticklabels([("✓ " if c == row["truth"] else "") + name for c, name in enumerate(NAMES)], fontsize=5.5)
+    bars = probabilities(ax.inset_axes([0.85, 0.1, 0.1, 0.8]), row, 5.5)
     bars.spines["bottom"].set_visible(False)
     right = row["predicted"] == row["truth"]
     ax.set_title(f"{row['case']}: truly {NAMES[int(row['truth'])]}, called {NAMES[int(row['predicted'])]}" + ("" if right else " (wrong)"),
@@ -71,7 +48,7 @@ def card(ax, row):
 def of(table):
     """"288 readings of 157 patients, 12 runs" from the first row."""
     row = table.iloc[0]
-    return f"{row.readings} readings of {row.patients} patients, {row.runs} run" + ("s" if row.runs > 1 else "")
+    return f"{several(row.readings, 'reading')} of {several(row.patients, 'patient')}, {several(row.runs, 'run')}"
 
 
 def fig5m(ax, table):
@@ -188,16 +165,15 @@ def fig5r(ax, table):
 
 def draw_cases():
     """Draws Fig. 5 a-l from figures/fig5/fig5.csv into figures/fig5/fig5.png and returns the Figure: twelve cases at most, in two
-    columns where there are more than four."""
+    columns."""
     table = read("fig5").head(12)
-    panel, across, height = (card, 2, 27) if len(table) > 4 else (case, 1, 35)
-    down = max(-(-len(table) // across), 1)
+    down = max(-(-len(table) // 2), 1)
     with plt.style.context(STYLE):
-        fig, axes = plt.subplots(down, across, figsize=(WIDTH, (down * height + 8) * MM), squeeze=False)
+        fig, axes = plt.subplots(down, 2, figsize=(WIDTH, (down * 27 + 8) * MM), squeeze=False)
         for ax in axes.flat:
             ax.set_axis_off()
         for ax, k, (_, row) in zip(axes.T.flat, "abcdefghijkl", table.iterrows()):
-            letter(panel(ax, row), k)
+            letter(card(ax, row), k)
         if not len(table):
             nothing(axes[0, 0])
         caption(fig, "Mammogram, attention, retrieved patches (best first), joint prediction (✓: true class).", [table])

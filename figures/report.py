@@ -4,7 +4,6 @@ import base64
 import html
 import io
 import math
-import re
 from typing import NamedTuple
 
 import nbformat
@@ -67,7 +66,7 @@ def ran(profile):
 
 def stages(profile, found):
     """The four `Stage`s; found: list of `compare.Panel`."""
-    pins = len(re.findall(r"^[\w.-]+==", (config.HOME / "requirements.lock").read_text(), re.M))
+    pins = len(doctor.pins())
     wrong = doctor.packages()
     count = lambda *status: sum(p.status in status for p in found)
     wanted = len(found) - count("new")

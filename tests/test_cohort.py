@@ -159,6 +159,13 @@ def test_counts_add_up():
     assert found.images.sum() == len(fold) and set(found.domain) == set(DOMAINS)
 
 
+def test_the_fingerprint_sees_values_and_not_where_files_lie():
+    rows = table()
+    first = cohort.fingerprint(rows)
+    assert first == cohort.fingerprint(rows.assign(source="/elsewhere/a.dcm", annotation="b")) and len(first) == 16
+    assert first != cohort.fingerprint(rows.iloc[1:]) and first != cohort.fingerprint(rows.assign(allowed=15))
+
+
 def test_a_share_of_the_training_patients_is_nested_and_touches_nothing_else():
     rows, whole = table(people=80), cohort.leave_one_out(table(people=80), "bach", 42)
     folds = {share: cohort.leave_one_out(rows, "bach", 42, train_share=share) for share in (0.25, 0.5, 0.75, 1.0)}

@@ -72,6 +72,13 @@ def test_share_of_training_data_keeps_every_run_and_its_mean():
     assert last["mean"].unique() == pytest.approx([last.auc.mean()]) and last.sd.unique() == pytest.approx([last.auc.std()])
 
 
+def test_shares_and_localisers_are_compared_on_the_runs_that_all_have():
+    both = pd.concat([read(m, s) for m, seeds in {"ours_25": (42,), "ours": (42, 1234)}.items() for s in seeds])
+    assert lesions.fig3l(both)[["share", "seed"]].to_numpy().tolist() == [[25, 42], [100, 42]]
+    rows = pd.concat([boxed("ours", 42), boxed("ours", 1234), boxed("fusion_localiser", 42)], ignore_index=True)
+    assert set(lesions.unseen_mammograms(rows).seed) == {42} and set(lesions.unseen_mammograms(rows[rows.method == "ours"]).seed) == {42, 1234}
+
+
 def test_nothing_has_run():
     nothing = read().iloc[:0]
     assert all(f(nothing).empty for f in (lesions.fig3j, lesions.fig3k, lesions.fig3l))

@@ -175,6 +175,16 @@ def test_adaptation_and_confusion(collected, found):
     assert hits["ours"] > hits["mixstyle"]
 
 
+def test_a_method_of_one_seed_is_compared_with_ours_of_that_seed(collected):
+    """The mean of ours over more seeds would be an ensemble."""
+    short = collected[(collected.method != "erm") | (collected.seed == 42)]
+    alone = panels.against_ours(collected[collected.seed == 42]).set_index(["held_out", "method"])
+    found, both = (panels.against_ours(t).set_index(["held_out", "method"]) for t in (short, collected))
+    columns = ["patients", "auc_ours", "auc", "z", "p_delong", "chi2", "p_mcnemar"]
+    pd.testing.assert_frame_equal(found.loc[pd.IndexSlice[:, "erm"], columns], alone.loc[pd.IndexSlice[:, "erm"], columns])
+    assert not found.auc_ours.loc[:, "erm"].equals(both.auc_ours.loc[:, "erm"])
+
+
 def test_tests_against_ours(collected):
     table = panels.against_ours(collected)
     assert len(table) == 4 * 6 and "ours" not in set(table.method) and (table.p_delong_bonferroni >= table.p_delong_holm - 1e-12).all()

@@ -115,7 +115,8 @@ def test_tiles_of_a_real_slide_hold_stained_tissue(real):
 def test_pixel_size_by_the_table_beside_the_slide(tmp_path):
     Image.fromarray(np.full((64, 64, 3), PINK, np.uint8)).save(tmp_path / "plain.png")
     table = tmp_path / "mpp.csv"
-    for text, mpp in (("file,mpp\nother.png,1\nplain.png,0.25\n", 0.25), ("\ufeffFile ; MPP\r\nplain.png ; 0.25\r\n", 0.25), ("file,mpp\nother.png,1\n", None)):
+    for text, mpp in (("file,mpp\nother.png,1\nplain.png,0.25\n", 0.25), ("\ufeffFile ; MPP\r\nplain.png ; 0.25\r\n", 0.25), ("file;mpp\nplain.png;0,25\n", 0.25),
+                      ("file,mpp\nother.png,1\n", None)):
         table.write_text(text, encoding="utf-8")
         if mpp:
             assert slides.open_slide(tmp_path / "plain.png")[1] == mpp and slides.open_slide(tmp_path / "plain.png", 0.5)[1] == mpp
