@@ -263,6 +263,13 @@ def test_the_threshold_of_panel_r_is_from_validation(found, fig5):
     assert row.youden_at_low <= row.youden_at <= row.youden_at_high
 
 
+def test_each_run_of_panel_r_is_called_at_its_own_threshold():
+    """Two runs on different scales: each tells all apart at its own threshold, and half would be missed at their mean."""
+    rows = pd.DataFrame({"held_out": "bach", "seed": [42, 42, 1234, 1234], "patient": list("abcd"), "truth": [0, 3, 1, 2], "malignant": [.2, .4, .6, .8]})
+    row = grading.fig5r(rows, np.ones((3, 4)), rows).iloc[0]
+    assert (row.sensitivity_at, row.specificity_at, row.youden_at) == (1, 1, 1)
+
+
 def test_the_same_seed_gives_the_same_tables(found, fig1, fig5):
     again = {**diagnosis.fig1(found.sample(frac=1, random_state=1), n=200), **grading.fig5(found.sample(frac=1, random_state=1), n=200)}
     for name, table in {**fig1, **fig5}.items():
