@@ -14,7 +14,7 @@ from data_scripts import tcga
 from xmodal.companions import patches
 from xmodal.companions.paired import Cohort
 from xmodal.config import Problem
-from xmodal.record import atomic
+from xmodal.files import atomic
 
 log = logging.getLogger(__name__)
 SUBTYPES = {   # project -> (words of a diagnosis, in lower case) of subtype 0 and 1

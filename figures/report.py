@@ -11,6 +11,7 @@ from PIL import Image
 
 from xmodal import config, doctor, record
 from xmodal.config import Problem
+from xmodal.files import atomic
 
 PHANTOM = "phantom data: these numbers test the machinery and are no evidence about patients"
 COLOURS = {"identical": "#009E73", "within tolerance": "#56B4E9", "differs": "#E69F00", "missing": "#D55E00", "unreadable": "#D55E00",
@@ -136,6 +137,6 @@ def page(profile, found, stages, reference):
 def write(profile, found, stages, reference):
     """Writes build/compare.html atomically; returns its path."""
     path = config.ROOT / "build" / "compare.html"
-    with record.atomic(path) as partial:
+    with atomic(path) as partial:
         partial.write_text(page(profile, found, stages, reference))
     return path

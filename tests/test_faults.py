@@ -16,7 +16,7 @@ import torch
 from test_learner import TINY, write_cohort
 from test_record import predictions, write
 
-from xmodal import config, learner, notebook, record
+from xmodal import config, files, learner, notebook, record
 from xmodal.config import Problem
 
 SHORT = dataclasses.replace(TINY, epochs=2)
@@ -60,7 +60,7 @@ def small_disk(tmp_path):
 def big(how, path):
     from safetensors.torch import save_file
     table = pd.DataFrame({"x": np.random.default_rng(0).random(40000)})
-    with record.atomic(path) as partial:
+    with files.atomic(path) as partial:
         {"bytes": lambda: partial.write_bytes(bytes(320000)), "array": lambda: np.save(partial, table.x.to_numpy()),
          "archive": lambda: np.savez(partial, x=table.x), "csv": lambda: table.to_csv(partial),
          "parquet": lambda: table.to_parquet(partial), "tensors": lambda: save_file({"x": torch.zeros(80000)}, partial)}[how]()
@@ -102,9 +102,9 @@ def test_a_folder_that_may_only_be_read_is_one_sentence(tmp_path):
         if folder.stat().st_uid == os.getuid():
             folder.chmod(0o555 if folder == closed else folder.stat().st_mode | 0o055)
     says = "cannot be written (Permission denied); free space there, or write to a folder of yours (XMODAL_HOME names it)"
-    assert says in as_nobody(record.write_json, closed / "a.json", {})
-    assert says in as_nobody(record.write_json, closed / "deep" / "a.json", {})
-    assert says in as_nobody(record.hold, closed / "run")
+    assert says in as_nobody(files.write_json, closed / "a.json", {})
+    assert says in as_nobody(files.write_json, closed / "deep" / "a.json", {})
+    assert says in as_nobody(files.hold, closed / "run")
     for out in (closed / "a.ipynb", closed / "deep" / "a.ipynb"):
         assert says in as_nobody(notebook.run, config.HOME / "notebooks" / "_template.ipynb", out, {})
     closed.chmod(0o755)
@@ -116,7 +116,7 @@ def test_what_a_killed_process_left_is_removed_and_what_a_live_one_writes_is_not
     left, live, other = (tmp_path / f".{name}.partial.csv" for name in (f"a.{gone.pid}", f"a.{os.getppid()}", f"b.{gone.pid}"))
     for path in (left, live, other):
         path.write_text("half")
-    with record.atomic(tmp_path / "a.csv") as partial:
+    with files.atomic(tmp_path / "a.csv") as partial:
         partial.write_text("whole")
     assert sorted(tmp_path.iterdir()) == sorted([tmp_path / "a.csv", live, other])
 
@@ -129,7 +129,7 @@ def test_a_second_process_in_a_run_folder_is_refused_until_the_first_is_done(hom
     record.checkpoint(folder, {"a": 1})                                     # the same process may, a notebook's cell is run again
     assert second() == f"Another process is writing in {folder}; wait until it is done, or end it, and start again."
     assert elsewhere(lambda: record.checkpoint(home / "runs" / "two", {}).name) == "checkpoint.safetensors"
-    record.release(folder)
+    files.release(folder)
     assert second() == "checkpoint.safetensors"
     assert second() == "checkpoint.safetensors", "a process that ended holds nothing"
 
@@ -139,12 +139,12 @@ def test_a_second_training_or_adaptation_of_the_same_run_is_refused_and_harms_no
     record.checkpoint(folder, about)
     says = f"Another process is writing in {folder}"
     assert says in elsewhere(learner.train, TINY, "erm", "bach", 42, table)
-    record.release(folder)
+    files.release(folder)
     run = learner.train(SHORT, "erm", "bach", 42, table)
     before = contents(folder)
-    record.hold(folder)
+    files.hold(folder)
     assert says in elsewhere(record.update_run, folder, run.predictions.assign(condition="tent"))
-    record.release(folder)
+    files.release(folder)
     assert contents(folder) == before
 
 

@@ -12,7 +12,7 @@ from data_scripts.phantom import cbis_quirks, inbreast_quirks, mammogram, mammog
 from data_scripts.phantom.quirks import QUIRKS
 from xmodal import cohort, images, preprocess
 from xmodal.config import PROFILES, Problem
-from xmodal.record import sha256
+from xmodal.files import sha256
 
 COHORT = patients.cohort(42)
 SMALL = (300, 240)

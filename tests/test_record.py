@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import torch
 
-from xmodal import config, record
+from xmodal import config, files, record
 from xmodal.config import PROFILES, Problem
 
 
@@ -35,10 +35,10 @@ def write(method="erm", held_out="bach", seed=42, profile=PROFILES["lesson"], **
 
 def test_atomic_leaves_the_old_file_or_the_new_one_and_nothing_else(tmp_path):
     path = tmp_path / "deep" / "a.npy"
-    with record.atomic(path) as partial:
+    with files.atomic(path) as partial:
         assert partial.parent == path.parent and partial.suffix == ".npy" and not path.exists()
         partial.write_text("old")
-    with pytest.raises(RuntimeError), record.atomic(path) as partial:
+    with pytest.raises(RuntimeError), files.atomic(path) as partial:
         partial.write_text("half")
         raise RuntimeError
     assert path.read_text() == "old" and list(path.parent.iterdir()) == [path]
@@ -131,14 +131,14 @@ def test_a_failed_save_leaves_no_done_and_no_partial(home):
 
 
 def test_a_save_cut_short_anywhere_is_never_taken_for_done(home, monkeypatch):
-    folder, replace = write(), record.os.replace
+    folder, replace = write(), files.os.replace
     for survived in range(8):
         calls = iter(range(100))
         def cut(a, b):
             if next(calls) == survived:
                 raise KeyboardInterrupt
             replace(a, b)
-        monkeypatch.setattr(record.os, "replace", cut)
+        monkeypatch.setattr(files.os, "replace", cut)
         with contextlib.suppress(KeyboardInterrupt):
             write(history=pd.DataFrame({"epoch": [0], "loss": [float(survived)]}))
         assert (folder / "done").exists() == (survived == 7), "six files and then done; here nothing was cut"

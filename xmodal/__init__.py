@@ -3,7 +3,8 @@
 Each file imports only from those above it in this list:
 
     config       paths, domains, seeds, the two profiles
-    record       seeding, provenance, atomic writing and loading of a run
+    files        files that stay whole: atomic writing, a folder held by one process
+    record       seeding, provenance, what a training leaves: writing and loading of a run
     notebook     the papermill wrapper: parameters checked, failures in one sentence
     doctor       says in words what is wrong with the environment
     cohort       the cohort table: schema, label sets, patient-level splits, leave-one-domain-out

@@ -6,7 +6,7 @@ import pandas as pd
 
 from . import cohort
 from .config import CLASSES
-from .record import atomic
+from .files import atomic
 
 
 def reasons(folder):

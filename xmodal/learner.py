@@ -20,11 +20,12 @@ from safetensors.torch import load_file, save_file
 from . import config
 from .cohort import fingerprint, leave_one_out, load, malignant, pairing
 from .config import MODALITIES, Problem
+from .files import atomic, sha256, write_json
 from .loaders import Images, dataloaders
 from .losses import Objective
 from .model import build
 from .predict import predict
-from .record import atomic, checkpoint, forget_checkpoint, is_done, load_run, run_dir, save_run, seed_everything, sha256, write_json
+from .record import checkpoint, forget_checkpoint, is_done, load_run, run_dir, save_run, seed_everything
 from .selection import HOW
 from .stats import auc
 

@@ -17,7 +17,7 @@ import yaml
 
 from . import config
 from .config import Problem
-from .record import atomic, writing
+from .files import atomic, writing
 
 TYPES = {"int": int, "float": float, "str": str, "bool": bool, "list": list}
 

@@ -15,6 +15,7 @@ from . import config, lesions, record, stats
 from .adapt import configure
 from .cohort import malignant
 from .config import CLASSES, DOMAINS, HISTOPATHOLOGY, MAMMOGRAPHY, MODALITIES, Problem
+from .files import atomic
 
 BEFORE, CONCAT, OURS, ADAPTED = "mixstyle_irm", "concat", "ours", "ours_tta"   # "before" is ours without its alignment
 RUN = ["method", "held_out", "seed"]
@@ -33,7 +34,7 @@ def write(table, name, profile):
     path = config.FIGURES / folder[1] / f"{name}.csv"
     table = table.copy()
     table.insert(0, "data", "phantom" if profile.phantom else "public")
-    with record.atomic(path) as partial:
+    with atomic(path) as partial:
         table.to_csv(partial, index=False, float_format="%.6g")
     return path
 

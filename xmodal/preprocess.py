@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from . import __version__, cohort, dicom, images, slides
 from .config import DOMAINS, MAMMOGRAPHY, PRETRAINING, Problem
-from .record import atomic, sha256
+from .files import atomic, sha256
 
 log = logging.getLogger(__name__)
 UNFINISHED = "unfinished"     # folder below the output of what finished files gave

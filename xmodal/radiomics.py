@@ -10,7 +10,7 @@ import pandas as pd
 import pyarrow as pa
 
 from .config import Problem
-from .record import atomic, sha256
+from .files import atomic, sha256
 
 log = logging.getLogger(__name__)
 

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from xmodal.record import atomic
+from xmodal.files import atomic
 
 from . import patients
 from .quirks import QUIRKS, check

@@ -12,7 +12,7 @@ import tifffile
 from scipy.ndimage import binary_fill_holes
 from skimage.measure import approximate_polygon, find_contours
 
-from xmodal.record import atomic
+from xmodal.files import atomic
 
 from .. import parallel
 from .histology import STYLES, draw

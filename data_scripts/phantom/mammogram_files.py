@@ -11,7 +11,7 @@ from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian, generate
 from scipy import ndimage
 from skimage.measure import find_contours
 
-from xmodal.record import atomic
+from xmodal.files import atomic
 
 from .. import parallel
 from .mammogram import FIELD_MM, STYLES, draw

@@ -13,7 +13,7 @@ from PIL import Image
 from xmodal import images, slides
 from xmodal.cohort import label_set, validate
 from xmodal.config import HISTOPATHOLOGY, MAMMOGRAPHY, PRETRAINING
-from xmodal.record import atomic
+from xmodal.files import atomic
 
 from .. import parallel
 from . import histology, mammogram, patients

@@ -12,7 +12,7 @@ import pandas as pd
 from scipy import ndimage
 
 from xmodal import images
-from xmodal.record import atomic
+from xmodal.files import atomic
 
 from .. import parallel
 from . import mammogram, patients, ultrasound

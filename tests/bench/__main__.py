@@ -12,6 +12,7 @@ sys.path.insert(0, str(HERE.parents[1]))
 
 import told
 from xmodal import record
+from xmodal.files import write_json
 
 
 def gather(benches, out):
@@ -33,7 +34,7 @@ def main(benches=None, out=HERE.parents[1]):
     rows, broken = gather(benches or sorted(HERE.glob("bench_*.py")), out)
     if rows:
         machine = record.environment() | {"threads": 1}
-        record.write_json(out / "build" / "bench.json", {"unit": "ms", "machine": machine, "rows": rows})
+        write_json(out / "build" / "bench.json", {"unit": "ms", "machine": machine, "rows": rows})
         print(told.table([{k: v for k, v in row.items() if k != "bench"} for row in rows]))
         met = sum(row["met"] for row in rows)
         print(f"{met} of {len(rows)} floors met; {machine['cpu']}, {machine['cores']} cores, Python {machine['python']}")

@@ -8,7 +8,8 @@ import pandas as pd
 import torch
 
 from ..config import Problem
-from ..record import atomic, environment, sha256, write_json
+from ..files import atomic, sha256, write_json
+from ..record import environment
 
 log = logging.getLogger(__name__)
 
