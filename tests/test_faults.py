@@ -2,6 +2,7 @@
 import dataclasses
 import multiprocessing
 import os
+import re
 import resource
 import shutil
 import signal
@@ -111,14 +112,24 @@ def test_a_folder_that_may_only_be_read_is_one_sentence(tmp_path):
 
 
 def test_what_a_killed_process_left_is_removed_and_what_a_live_one_writes_is_not(tmp_path):
+    """A process of this host is asked; one of another, which may have the same number, is not, and has a day."""
     gone = subprocess.Popen(["true"])
     gone.wait()
-    left, live, other = (tmp_path / f".{name}.partial.csv" for name in (f"a.{gone.pid}", f"a.{os.getppid()}", f"b.{gone.pid}"))
-    for path in (left, live, other):
+    place = lambda stem, host, pid: tmp_path / f".{stem}.{host}.{pid}.partial.csv"
+    left, forgotten = place("a", files.HOST, gone.pid), place("a", "elsewhere", 1)
+    kept = [place("a", files.HOST, os.getppid()), place("a", files.HOST, "x"), place("b", files.HOST, gone.pid),
+            place("a.b", files.HOST, gone.pid), place("a", "elsewhere", gone.pid)]
+    for path in (left, forgotten, *kept):
         path.write_text("half")
+    os.utime(forgotten, (0, 0))
     with files.atomic(tmp_path / "a.csv") as partial:
+        assert partial == place("a", files.HOST, os.getpid())
         partial.write_text("whole")
-    assert sorted(tmp_path.iterdir()) == sorted([tmp_path / "a.csv", live, other])
+    assert sorted(tmp_path.iterdir()) == sorted([tmp_path / "a.csv", *kept])
+
+
+def test_the_host_in_a_name_is_safe_in_a_name():
+    assert re.fullmatch(r"[A-Za-z0-9-]{1,63}", files.HOST)
 
 
 # ---- two at once -------------------------------------------------------------------------------------------------

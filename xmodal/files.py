@@ -7,7 +7,9 @@ import hashlib
 import json
 import logging
 import os
+import platform
 import re
+import time
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -15,6 +17,9 @@ from safetensors import SafetensorError
 from .config import Problem
 
 log = logging.getLogger(__name__)
+
+HOST = re.sub(r"[^A-Za-z0-9-]", "-", platform.node().split(".")[0]) or "host"  # two hosts that share a folder may share process numbers
+DAY = 86400  # seconds
 
 
 @contextlib.contextmanager
@@ -38,7 +43,7 @@ def atomic(path):
     Raises `Problem` where the disk is full or the folder may not be written.
     """
     path = Path(path)
-    partial = path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")  # the suffix stays: writers look at it
+    partial = path.with_name(f".{path.stem}.{HOST}.{os.getpid()}.partial{path.suffix}")  # the suffix stays: writers look at it
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         _forget(path)
@@ -49,14 +54,26 @@ def atomic(path):
             partial.unlink(missing_ok=True)
 
 
+def _lives(pid):
+    """True if this host has a process of that number, whoever's it is."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
 def _forget(path):
-    """Removes what a process that was killed left of `path`: a reader of the folder might take it for a file of its own."""
-    for left in path.parent.glob(f".{glob.escape(path.stem)}.*.partial{path.suffix}"):
-        with contextlib.suppress(ValueError, PermissionError):  # another's name, another user's process
-            try:
-                os.kill(int(left.name[len(path.stem) + 2:].split(".")[0]), 0)
-            except ProcessLookupError:
-                left.unlink(missing_ok=True)
+    """Removes what processes that were killed left of `path`: a reader of the folder might take it for a file of its own. Whether a
+    process of another host lives cannot be asked, so what that one left goes once nobody has written to it for a day."""
+    for left in path.parent.glob(f".{glob.escape(path.stem)}.*.*.partial{path.suffix}"):
+        stem, host, pid = left.name.removesuffix(f".partial{path.suffix}").rsplit(".", 2)
+        with contextlib.suppress(ValueError, FileNotFoundError, PermissionError):  # another's name, gone meanwhile, another user's
+            dead = not _lives(int(pid)) if host == HOST else time.time() - left.stat().st_mtime > DAY
+            if dead and stem == f".{path.stem}":
+                left.unlink()
 
 
 _held = {}  # folder -> the descriptor by which this process holds it
