@@ -6,7 +6,7 @@ import numpy as np
 import pydicom
 import pytest
 from pydicom import uid
-from pydicom.encaps import encapsulate
+from pydicom.encaps import encapsulate, generate_frames
 
 from data_scripts.phantom.mammogram_files import DIGITAL_MAMMOGRAM, SECONDARY_CAPTURE, write_dicom
 from xmodal import dicom
@@ -90,6 +90,24 @@ def test_unused_bits_above_the_stored_ones_do_not_count(tmp_path, bits):
     signed = (pixels.astype(np.int32) - (1 << (bits - 1))).astype(np.int16)
     stored = (signed.view(np.uint16) & np.uint16((1 << bits) - 1))
     assert (dicom.read_dicom(write(tmp_path / "b.dcm", stored, bits, PixelRepresentation=1)) == signed).all()
+    if bits > 8:                                          # below, pydicom would write one byte for the two of a pixel
+        for name, wanted in {"a.dcm": pixels, "b.dcm": signed}.items():
+            data = pydicom.dcmread(tmp_path / name)
+            data.compress(uid.RLELossless)
+            data.save_as(tmp_path / name)
+            assert (dicom.read_dicom(tmp_path / name) == wanted).all()
+
+
+@pytest.mark.parametrize("damage", [lambda f: f[:30], lambda f: f[:70], lambda f: f[:-200], lambda f: f[:4] + b"\xff" * 8 + f[12:],
+                                    lambda f: b"\1" + f[1:], lambda f: b"\0" + f[1:], lambda f: f[:8] + bytes(4) + f[12:]])
+def test_damaged_run_lengths_are_a_problem(tmp_path, damage):
+    path = write(tmp_path / "a.dcm", picture(np.uint16))
+    data = pydicom.dcmread(path)
+    data.compress(uid.RLELossless)
+    data.PixelData = encapsulate([damage(next(generate_frames(data.PixelData, number_of_frames=1)))])
+    data.save_as(path)
+    with pytest.raises(Problem, match="cannot be decoded"):
+        dicom.read_dicom(path)
 
 
 def test_a_secondary_capture_is_read(tmp_path):

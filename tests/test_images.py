@@ -96,6 +96,12 @@ def test_opening_is_scipys():
         assert (images.opened(mask) == ndimage.binary_opening(mask, disc)).all() and images.opened(mask).any() == (share < 0.03)
 
 
+def test_filling_is_scipys():
+    for seed in range(20):
+        mask = ndimage.gaussian_filter(np.random.default_rng(seed).normal(size=(60, 47)), 1 + seed % 3) > 0
+        assert (images.filled(mask) == ndimage.binary_fill_holes(mask)).all() and (images.filled(mask) != mask).any()
+
+
 def test_a_mirrored_image_gives_the_same_picture():
     image, lesion = phantom_image("inbreast", "MLO", "L")
     a = images.mammogram(image.astype(np.float32), lesion, None, 96)

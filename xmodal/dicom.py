@@ -12,8 +12,9 @@ import numpy as np
 import pydicom
 from pydicom.encaps import generate_frames
 from pydicom.pixels import apply_modality_lut, apply_voi_lut
+from pydicom.pixels.utils import pixel_dtype
 from pydicom.uid import (DeflatedExplicitVRLittleEndian, JPEGBaseline8Bit, JPEGExtended12Bit, JPEGLossless, JPEGLosslessSV1, JPEGLSLossless,
-                         JPEGLSNearLossless)
+                         JPEGLSNearLossless, RLELossless)
 
 from .config import Problem
 
@@ -78,23 +79,45 @@ JPEG = {JPEGBaseline8Bit: imagecodecs.jpeg8_decode, JPEGExtended12Bit: imagecode
 
 
 def _decode(data):
-    """The stored values: JPEG and JPEG-LS by imagecodecs, the rest by pydicom and pylibjpeg."""
-    syntax = data.file_meta.TransferSyntaxUID
-    if syntax in JPEG:
-        pixels = JPEG[syntax](next(generate_frames(data.PixelData, number_of_frames=1), b""))
-        if pixels.shape != (data.Rows, data.Columns) or pixels.dtype.kind != "u" or pixels.itemsize * 8 > data.BitsAllocated:
-            raise ValueError(f"its JPEG holds {pixels.dtype} of shape {pixels.shape}, its header says {data.Rows} x {data.Columns}")
-        if not data.PixelRepresentation:
-            return pixels
-        unused = 16 - data.BitsStored                     # the sign is the highest stored bit
-        return (pixels.astype(np.uint16) << unused).view(np.int16) >> unused
-    try:
+    """The stored values: run lengths, JPEG and JPEG-LS by imagecodecs, the rest by pydicom and pylibjpeg."""
+    syntax, shape = data.file_meta.TransferSyntaxUID, (data.Rows, data.Columns)
+    if syntax == RLELossless:
+        return _used_bits(_run_lengths(_frame(data), pixel_dtype(data), shape), data.BitsStored)
+    if syntax not in JPEG:
         data.pixel_array_options(decoding_plugin="pylibjpeg" if syntax.is_compressed and syntax != DeflatedExplicitVRLittleEndian else "")
         return data.pixel_array
-    except BaseException as error:                        # a panic in the run-length decoder is no Exception
-        if type(error).__name__ != "PanicException":
-            raise
-        raise ValueError(error) from None
+    pixels = JPEG[syntax](_frame(data))
+    if pixels.shape != shape or pixels.dtype.kind != "u" or pixels.itemsize * 8 > data.BitsAllocated:
+        raise ValueError(f"its JPEG holds {pixels.dtype} of shape {pixels.shape}, its header says {data.Rows} x {data.Columns}")
+    return _used_bits(pixels.astype(np.uint16).view(np.int16), data.BitsStored) if data.PixelRepresentation else pixels
+
+
+def _frame(data):
+    """The encoded bytes of the only frame."""
+    return next(generate_frames(data.PixelData, number_of_frames=1), b"")
+
+
+def _used_bits(pixels, bits):
+    """Without what lies above the stored `bits`, of which the highest is the sign where there is one."""
+    unused = 8 * pixels.itemsize - bits
+    if unused < 0:
+        raise ValueError(f"it says that of {8 * pixels.itemsize} bits {bits} are used")
+    return pixels << unused >> unused if unused else pixels
+
+
+def _run_lengths(frame, kind, shape):
+    """Array of `kind` and `shape` from planes of bytes, the highest first, each packed (DICOM PS3.5 annex G). imagecodecs' decoder of
+    whole frames ends the process on some damaged ones, so it gets a plane at a time."""
+    count, *starts = np.frombuffer(frame[:64], "<u4").tolist()
+    planes = [np.frombuffer(imagecodecs.packbits_decode(frame[a:b]), np.uint8) for a, b in zip(starts, [*starts[1:count], None])]
+    n = math.prod(shape)
+    if count != kind.itemsize or min(map(len, planes)) < n:
+        raise ValueError(f"its run lengths hold {count} planes of {[len(p) for p in planes]} bytes, its header says {shape[0]} x {shape[1]} pixels")
+    pixels = planes[0][:n].astype(f"u{count}")
+    for plane in planes[1:]:
+        pixels <<= 8
+        pixels |= plane[:n]
+    return pixels.view(kind).reshape(shape)
 
 
 def read_pixels(path):

@@ -48,13 +48,14 @@ def block_mean(image, k):
     """float32 (ceil(H / k), ceil(W / k)): means of k x k pixels; blocks at the lower and right border hold what is left."""
     if k == 1:
         return np.asarray(image, np.float32)
-    total = np.zeros([-(-n // k) for n in image.shape], np.float32)
+    total = np.empty([-(-n // k) for n in image.shape], np.float32)
     for top in range(0, len(total), 32):                  # strips that stay in the processor's cache
         strip = image[k * top:k * (top + 32)]
-        rows = np.zeros((-(-len(strip) // k), strip.shape[1]), np.float32)
-        for sums, parts in ((rows, [strip[i::k] for i in range(k)]), (total[top:top + 32], [rows[:, i::k] for i in range(k)])):
-            for part in parts:
-                sums[:part.shape[0], :part.shape[1]] += part
+        rows = -(-len(strip) // k)
+        wide = np.zeros((k * rows, k * total.shape[1]), np.float32)
+        wide[:len(strip), :strip.shape[1]] = strip
+        sums = wide.reshape(rows, k, -1).sum(1).reshape(rows, -1, k)
+        total[top:top + 32] = np.ascontiguousarray(sums.transpose(2, 0, 1)).sum(0)     # long rows add up fastest
     down, across = (np.minimum(k, n - np.arange(0, n, k)) for n in image.shape)
     return total / np.outer(down, across).astype(np.float32)
 
@@ -62,12 +63,23 @@ def block_mean(image, k):
 def opened(mask, radius=6):
     """Opening of a bool mask by a disc of `radius` pixels and a fifth, run by run of its rows, which is several times faster than scipy's."""
     reach = np.sqrt((radius + 0.2) ** 2 - np.arange(-radius, radius + 1) ** 2).astype(int)
-    for fit, extreme, start in ((np.logical_and, ndimage.minimum_filter1d, True), (np.logical_or, ndimage.maximum_filter1d, False)):
-        runs = {n: np.pad(extreme(mask.view(np.uint8), 2 * n + 1, mode="constant").view(bool), [(radius, radius), (0, 0)]) for n in set(reach)}
-        mask = np.full(mask.shape, start)
-        for down, n in enumerate(reach):
-            fit(mask, runs[n][down:down + len(mask)], out=mask)
+    height, width = mask.shape
+    for fit in (np.logical_and, np.logical_or):           # erosion, then dilation
+        wide = np.pad(mask, radius)
+        runs = [wide[:, radius:-radius]]                  # of 2 n + 1 pixels, n = 0, 1, ...
+        for n in range(1, radius + 1):
+            runs.append(fit(runs[-1], fit(wide[:, radius - n:][:, :width], wide[:, radius + n:][:, :width])))
+        mask = fit.reduce([runs[n][down:down + height] for down, n in enumerate(reach)])
     return mask
+
+
+def filled(mask):
+    """A bool mask without holes, as `ndimage.binary_fill_holes` gives it: what no way through the background leads out of."""
+    parts, count = ndimage.label(~mask)
+    outside = np.zeros(count + 1, bool)
+    for edge in (parts[0], parts[-1], parts[:, 0], parts[:, -1]):
+        outside[edge] = True
+    return mask | ~outside[parts]
 
 
 def breast_mask(image):
@@ -90,7 +102,7 @@ def breast_mask(image):
     if not count:
         raise Problem("No breast was found in the image; take the file out of the index.")
     largest = parts == 1 + np.argmax(np.bincount(parts.ravel())[1:])
-    mask = ndimage.binary_fill_holes(largest)
+    mask = filled(largest)
     mask[mask.sum(1) < 0.2 * mask.sum(1).max()] = False  # light that leaked in along the film's edge
     return resize(mask, image.shape, Image.Resampling.BILINEAR) > 0.5
 
