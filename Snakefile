@@ -3,6 +3,8 @@
 # <name>.partial.ipynb with the cells that ran. Deleting an output, or editing a notebook, makes its step run again.
 # One job trains all methods of a fold, which saves a laptop the start of many kernels. With `--config jobs=methods` each method
 # of each fold is a job of its own, so that a cluster trains them side by side and a lost node costs one training (profiles/).
+# Snakemake deletes the outputs of a step before it runs that again, but those named `update`: a run that is done with the same
+# settings, cohort and encoder is loaded, and a training that was cut off goes on. `snakemake --report` shows what a finished run took.
 import sys
 
 from xmodal import config as house
@@ -30,12 +32,15 @@ workdir: house.HOME
 wildcard_constraints:
     held_out="|".join(house.DOMAINS), seed=r"\d+", which="classic|networks", method="|".join(METHODS), companion="|".join(COMPANIONS)
 
-rule reproduce:
-    input: [EXECUTED.format(name) for name in ("05_evaluate", "06_interpret", "00_start_here")]
+rule reproduce:  # what no later step would miss is named too, so that it is made again where it was deleted
+    input:
+        [EXECUTED.format(name) for name in ("05_evaluate", "06_interpret", "00_start_here")], DATA / "cohort.parquet",
+        expand([DONE, TRAIN, TTA], method=METHODS, held_out=house.DOMAINS, seed=house.SEEDS)
 
 rule download:
     input: notebook="notebooks/01_download.ipynb"
     output: executed=EXECUTED.format("01_download")
+    retries: 2  # for the network; any other step fails again as it failed, so only where nodes get lost are all retried (profiles/)
     benchmark: SPENT.format("01_download")
     resources: **CPU
     shell: RUN + " WORKERS={threads}"
@@ -57,7 +62,7 @@ rule pretrain:
 
 rule train:  # all methods of one held-out domain and seed; those that were trained alone are loaded
     input: rules.preprocess.output, rules.pretrain.output, expand(ONE, method=ALONE, allow_missing=True), notebook="notebooks/03_train.ipynb"
-    output: [] if ALONE else expand(DONE, method=METHODS, allow_missing=True), executed=TRAIN
+    output: [] if ALONE else update(expand(DONE, method=METHODS, allow_missing=True)), executed=TRAIN
     params: methods=lambda w: "all" if w.seed == FIRST else ",".join(METHODS)
     priority: 1  # no core waits for the last fold while another adapts
     benchmark: SPENT.format("03_train_{held_out}_{seed}")
@@ -75,7 +80,7 @@ rule baselines:  # the classic learners, while the encoder is pretrained, and th
 if ALONE:
     rule train_one:
         input: rules.preprocess.output, rules.pretrain.output, notebook="notebooks/03_train.ipynb"
-        output: DONE, executed=ONE
+        output: update(DONE), executed=ONE
         benchmark: SPENT.format("03_train_{held_out}_{seed}_{method}")
         resources: **GPU
         shell: RUN + " HELD_OUT={wildcards.held_out} SEED={wildcards.seed} METHODS={wildcards.method}"

@@ -1,4 +1,5 @@
 """Faults: a full disk, no leave to write, damaged files, two at once, kills. Each ends in one sentence or a clean recovery, and no file runs code."""
+import collections
 import dataclasses
 import multiprocessing
 import os
@@ -243,6 +244,29 @@ def test_a_damaged_image_array_is_one_sentence(table, damage):
     damage(config.DATA / "lesson" / "images" / "camelyon.npy")
     with pytest.raises(Problem, match="camelyon.npy cannot be read .*02_preprocess"):
         learner.train(TINY, "erm", "bach", 42, table)
+
+
+# ---- a deleted intermediate --------------------------------------------------------------------------------------
+
+def steps(home):
+    """Brings the graph of the main job up to date, where a step only adds a line to each of its outputs; {step: how often it ran}."""
+    text = (config.HOME / "Snakefile").read_text()
+    (home / "Snakefile").write_text(re.sub("^RUN = .*", 'RUN = "for f in {output}; do echo made >> $f; done #"', text, flags=re.M))
+    told = subprocess.run([sys.executable, "-m", "snakemake", "reproduce", "--snakefile", home / "Snakefile", "--cores", "1", "--nolock",
+                           "--drop-metadata", "--rerun-triggers", "mtime", "--config", "profile=lesson"], cwd=config.HOME,
+                          capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(config.HOME)})
+    assert told.returncode == 0, told.stderr
+    return collections.Counter(re.findall(r"^(?:local)?rule (\w+):", told.stdout + told.stderr, re.M))
+
+
+def test_a_deleted_intermediate_is_made_again_and_no_finished_run_is_lost_for_it(home):
+    """`done` of one run is deleted: its step runs again with all that hangs on it, and finds the other runs of the step as they were."""
+    assert steps(home)["train"] == 12
+    fold = record.run_dir("lesson", "ours", "bach", 42)
+    (fold / "done").unlink()
+    assert steps(home) == {"train": 1, "tta": 1, "evaluate": 1, "interpret": 1, "start": 1, "reproduce": 1}
+    made = {path.parts[-4]: path.read_text().count("made") for path in (config.RUNS / "lesson").glob("*/bach/seed_42/done")}
+    assert made.pop("ours") == 1 and set(made.values()) == {2} and len(made) == 8
 
 
 # ---- nothing is executed -----------------------------------------------------------------------------------------
