@@ -104,6 +104,16 @@ def test_the_interval_is_that_of_the_plain_bootstrap(rows):
     assert (value, low, high) == pytest.approx(stats.bootstrap(stats.auc, y, p, patient, 300, seed=1)[:3], rel=1e-12)
 
 
+def test_resamples_in_parts_give_what_all_at_once_give(found, monkeypatch):
+    wide = diagnosis.scores(found)
+    whole = diagnosis.fig1_measures(wide, n=30)
+    monkeypatch.setattr(diagnosis, "AT_ONCE", 4 * len(wide))
+    parts = diagnosis.fig1_measures(wide, n=30)
+    assert list(parts) == list(whole)
+    for key, values in whole.items():
+        np.testing.assert_allclose(parts[key], values, rtol=1e-12)
+
+
 def test_one_class_only_is_undefined_and_no_error():
     w = np.ones((3, 4))
     auc, precision = diagnosis.ranking(np.zeros(4, bool), np.arange(4) / 4, w)

@@ -15,6 +15,7 @@ COHORTS = {"target": "external test", "source test": "internal validation", "tra
 LEARNERS = (*CLASSIC, OURS)                                                 # Fig. 1
 RUN = ["held_out", "seed"]
 BINS, GRID = 10, np.linspace(0, 1, 101)
+AT_ONCE = 50_000_000                                                         # weights of rows in memory, 0.4 GB
 
 
 # ---- resampling --------------------------------------------------------------------------------------------------
@@ -103,7 +104,15 @@ def fig1_measures(wide, n=1000, seed=42):
     is that of the images of all runs put together, as it is too high where bins hold few.
     """
     people = np.unique(wide.index.get_level_values("patient").astype(str))
-    weights, chosen, found = resamples(people, n, seed), thresholds(wide), {}
+    weights, chosen = resamples(people, n, seed), thresholds(wide)
+    parts = np.array_split(weights, 1 + len(weights) * len(wide) // AT_ONCE)
+    found = [fig1_part(wide, people, part, chosen) for part in parts]
+    return {key: np.concatenate([f[key] for f in found]) for key in found[0]}
+
+
+def fig1_part(wide, people, weights, chosen):
+    """As `fig1_measures` for (B, people) `weights` of the patients `people`, at the thresholds `chosen`."""
+    found = {}
     for split in COHORTS:
         together = [(run, y, g, weights[:, np.searchsorted(people, np.asarray(who, str))]) for run, y, who, g in runs_of(wide, split)]
         for method in wide if together else ():
