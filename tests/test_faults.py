@@ -16,9 +16,10 @@ import pandas as pd
 import pytest
 import torch
 from test_learner import TINY, write_cohort
+from test_preprocess import row
 from test_record import predictions, write
 
-from xmodal import config, files, learner, notebook, record
+from xmodal import cohort, config, files, learner, notebook, preprocess, record
 from xmodal.config import Problem
 
 SHORT = dataclasses.replace(TINY, epochs=2)
@@ -160,6 +161,13 @@ def test_a_second_training_or_adaptation_of_the_same_run_is_refused_and_harms_no
     assert contents(folder) == before
 
 
+def test_a_second_preprocessing_into_one_folder_is_refused(tmp_path):
+    with files.held(tmp_path / "out"):
+        says = elsewhere(preprocess.build, pd.DataFrame([row("n001", "bach", tmp_path / "n001.tif")]), SHORT, tmp_path / "out")
+    assert says == f"Another process is writing in {tmp_path / 'out'}; wait until it is done, or end it, and start again."
+    assert not list((tmp_path / "out").iterdir())
+
+
 def test_a_run_that_fails_while_it_is_saved_lets_the_next_one_in(home):
     with pytest.raises(ValueError):
         write(embeddings={"bad": np.array([{}, None], dtype=object)})
@@ -267,6 +275,24 @@ def test_a_deleted_intermediate_is_made_again_and_no_finished_run_is_lost_for_it
     assert steps(home) == {"train": 1, "tta": 1, "evaluate": 1, "interpret": 1, "start": 1, "reproduce": 1}
     made = {path.parts[-4]: path.read_text().count("made") for path in (config.RUNS / "lesson").glob("*/bach/seed_42/done")}
     assert made.pop("ours") == 1 and set(made.values()) == {2} and len(made) == 8
+
+
+@pytest.mark.parametrize("damage, says", [(Path.unlink, "There is no pretrained encoder at .*; run 03a_pretrain first"),
+                                          (cut, "pretrained encoder .* is damaged .*; delete its folder and run 03a_pretrain again")])
+def test_a_lost_or_damaged_encoder_is_one_sentence(table, damage, says):
+    from safetensors.torch import save_file
+    path = config.RUNS / "lesson" / "pretrained" / "model.safetensors"
+    path.parent.mkdir(parents=True)
+    save_file({"w": torch.zeros(9)}, path)
+    damage(path)
+    with pytest.raises(Problem, match=says):
+        learner.train(dataclasses.replace(SHORT, pretrained="phantom"), "erm", "bach", 42, table)
+
+
+def test_a_lost_cohort_is_one_sentence(table):
+    (config.DATA / "lesson" / "cohort.parquet").unlink()
+    with pytest.raises(Problem, match="There is no cohort at .*; run 01_download and 02_preprocess first"):
+        cohort.load(config.DATA / "lesson" / "cohort.parquet")
 
 
 # ---- nothing is executed -----------------------------------------------------------------------------------------

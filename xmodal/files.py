@@ -109,6 +109,16 @@ def release(folder):
         os.close(descriptor)
 
 
+@contextlib.contextmanager
+def held(folder):
+    """Keeps other processes out of `folder` for the block. Raises `Problem` where another holds it."""
+    hold(folder)
+    try:
+        yield
+    finally:
+        release(folder)
+
+
 def sha256(path):
     """Hexadecimal sha256 of a file."""
     with open(path, "rb") as file:

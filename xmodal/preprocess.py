@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from . import __version__, cohort, dicom, images, slides
 from .config import DOMAINS, MAMMOGRAPHY, PRETRAINING, Problem
-from .files import atomic, sha256
+from .files import atomic, held, sha256
 
 log = logging.getLogger(__name__)
 UNFINISHED = "unfinished"     # folder below the output of what finished files gave
@@ -36,14 +36,19 @@ def build(rows, profile, out, workers=2):
     cohort.parquet        cohort.COHORT, written last
     exclusions.csv        source, reason: files that gave no row, also those that the index left out (`rows.attrs["exclusions"]`)
     notes.csv             source, note: files that were used although something of them could not be done
-    Returns the cohort table. The same rows give the same bytes for any number of workers. Raises `Problem` if nothing is left, or
-    for rows of a set that is no domain of the cohort, as TCGA.
+    Returns the cohort table. The same rows give the same bytes for any number of workers. Raises `Problem` if nothing is left, for
+    rows of a set that is no domain of the cohort, as TCGA, or where another process is writing there.
     What a file gave lies in unfinished/ until the cohort is written, so that a run that was killed goes on where it was.
     """
     if other := sorted(set(rows.get("domain", ())) - {*DOMAINS, *PRETRAINING}):
         raise Problem(f"{other[0]} is no domain of the cohort, which has {', '.join(DOMAINS)}; leave its rows to the companions that use them.")
-    out, excluded = Path(out), [tuple(e) for e in rows.attrs.get("exclusions", ())]
-    rows = cohort.validate(rows, cohort.INDEX, "index")
+    excluded, rows = [tuple(e) for e in rows.attrs.get("exclusions", ())], cohort.validate(rows, cohort.INDEX, "index")
+    with held(out):
+        return _build(rows, excluded, profile, Path(out), workers)
+
+
+def _build(rows, excluded, profile, out, workers):
+    """Does what `build` says; `excluded`, the files that the index left out, grows by those that are left out here."""
     tables = []
     with _workers(workers) as run:
         for domain, part in rows.groupby("domain", sort=True):

@@ -24,7 +24,7 @@ from safetensors import SafetensorError
 
 from . import config
 from .config import CONDITIONS, DOMAINS, MODALITIES, SPLITS, Problem
-from .files import atomic, hold, release, sha256, write_json
+from .files import atomic, held, hold, sha256, write_json
 
 log = logging.getLogger(__name__)
 
@@ -142,8 +142,7 @@ def check_predictions(table, where):
 
 def _write(folder, files, drop=None):
     """Writes {name: writer(path)}: all is prepared before any file takes its name or `drop` goes; `done` comes last."""
-    hold(folder)
-    try:
+    with held(folder):
         with contextlib.ExitStack() as stack:
             for name, writer in files.items():
                 writer(stack.enter_context(atomic(folder / name)))
@@ -151,8 +150,6 @@ def _write(folder, files, drop=None):
             if drop:
                 (folder / drop).unlink(missing_ok=True)
         write_json(folder / "done", {name: sha256(folder / name) for name in (*FILES, LATER) if (folder / name).exists()})
-    finally:
-        release(folder)
 
 
 def _plain(value):
