@@ -5,8 +5,10 @@
 patients are one person.
 """
 import logging
+import os
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
+from pathlib import Path
 
 import pandas as pd
 from tqdm import tqdm
@@ -14,6 +16,28 @@ from tqdm import tqdm
 from xmodal.config import Problem
 
 log = logging.getLogger(__name__)
+
+
+def files_below(root, *suffixes):
+    """Sorted paths of the files below `root`, of those that end in one of `suffixes`, in any case, where some are given.
+
+    Folders that are links are followed, since large sets lie on other disks; none is entered twice, and none that is hidden.
+    One that may not be read is logged.
+    """
+    def refused(error):
+        if isinstance(error, PermissionError):             # such as lost+found, where a disk begins
+            log.warning("The folder %s may not be read; what is in it is left out.", error.filename)
+
+    found, entered = [], set()
+    for folder, below, names in os.walk(root, onerror=refused, followlinks=True):
+        identity = (stat := os.stat(folder)).st_dev, stat.st_ino
+        if identity in entered:
+            below.clear()
+            continue
+        entered.add(identity)
+        below[:] = sorted(name for name in below if not name.startswith("."))    # an archive half unpacked, other programs' notes
+        found += [path for name in names if (not suffixes or name.lower().endswith(suffixes)) and (path := Path(folder, name)).is_file()]
+    return sorted(found)
 
 
 def link(rows, registry_path):

@@ -17,6 +17,7 @@ from xmodal.config import Problem
 HOLE = "hole"
 DAMAGED = (ElementTree.ParseError, OSError, ValueError, TypeError, AttributeError, LookupError, ArithmeticError, RuntimeError, MemoryError)
 FINE = 4096            # longest side that a mask is traced at, pixels: the finest level of its pyramid that is no larger
+PADDED = 0.03          # by how much, at most, the levels of some scanners are wider than the whole one halved: filled up to whole tiles
 
 
 def read(path):
@@ -63,11 +64,13 @@ def _ncrf(text):
 def _mask(path):
     """Traces the tumour of a mask on the finest level of at most `FINE` pixels a side."""
     with tifffile.TiffFile(path) as tiff:
-        levels = tiff.series[0].levels
+        levels = max(tiff.series[0].levels, [page for page in tiff.pages if len(page.shape) == 2], key=len)
         level = next((one for one in levels if max(one.shape) <= FINE), levels[-1])
         if max(level.shape) > FINE or len(level.shape) != 2:
             raise ValueError(f"its coarsest level has the shape {level.shape}, and at most {FINE} x {FINE} of one channel are traced")
         mask, scale = level.asarray(), np.array(levels[0].shape[::-1]) / level.shape[::-1]
+    power = 2 ** np.round(np.log2(scale))
+    scale = np.where(abs(scale / power - 1) < PADDED, power, scale)
     if mask.max() > 2:
         raise ValueError(f"it holds the value {mask.max()}, and a mask has 0, 1 and 2")
     found = []

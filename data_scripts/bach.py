@@ -11,18 +11,19 @@ validation or test, whose results on BACH are then a little too good. Who needs 
 """
 import json
 import logging
-from collections import Counter
+from collections import Counter, defaultdict
 from pathlib import Path
 
 import pandas as pd
 from skimage.measure import points_in_poly
 
-from data_scripts import annotations, tables
+from data_scripts import annotations, files_below, tables
 from data_scripts.download import File, ask, obtain
 from xmodal.cohort import INDEX, label_set, validate
 from xmodal.config import HISTOPATHOLOGY, Problem
 
 log = logging.getLogger(__name__)
+TABLE, PHOTO = "microscopy_ground_truth.csv", (".tif", ".tiff")
 CLASSES = {"Normal": 0, "Benign": 1, "InSitu": 2, "Invasive": 3}
 OUTLINED = {"benign": 1, "situ": 2, "invasi": 3}          # words of an outline's label, such as "Carcinoma in situ"
 RELEASE = [f"{prefix}{n:03d}" for prefix in ("b", "is", "iv", "n") for n in range(1, 101)]
@@ -30,7 +31,7 @@ SECOND = ((41, 59), (60, 90), (139, 169), (240, 258), (260, 273), (345, 368))   
 
 
 def index(root):
-    """The photos that the table lists and the outlined slides as rows of `cohort.INDEX`; the set may lie deeper in `root`.
+    """The photos that the table lists and the outlined slides as rows of `cohort.INDEX`; they may lie in any folder.
 
     A slide gives a row for each class that is outlined on it: "bach/A01-invasive". What lies in a hole, or in an outline of
     another class inside it, is excluded from the class around it. In the whole release, `study` is the photo's `side`; else
@@ -39,17 +40,23 @@ def index(root):
     or if nothing it lists is there.
     """
     root, left_out, traps = Path(root).absolute(), [], Counter()
-    home = next(iter(sorted(root.rglob("microscopy_ground_truth.csv"))), root / "ICIAR2018_BACH_Challenge" / "Photos" / "_").parents[1]
-    rows = _photos(home / "Photos", left_out, traps)
+    files = files_below(root, ".csv", ".tif", ".tiff", ".svs", ".xml")
+    of_test = ["_testdataset" in str(path.relative_to(root)).lower() for path in files]
+    hidden = [path for path, test in zip(files, of_test) if test and path.suffix.lower() in (*PHOTO, ".svs")]
+    files = [path for path, test in zip(files, of_test) if not test]
+    table = next((path for path in files if path.name.lower() == TABLE), None)
+    if table is None:
+        raise Problem(f"There is no {TABLE} under {root}; run 01_download, or unpack {ARCHIVE} there.")
+    rows = _photos(table, [path for path in files if path.suffix.lower() in PHOTO], left_out, traps)
     if not rows:
-        raise Problem(f"None of the images that microscopy_ground_truth.csv lists lies in {home / 'Photos'}; unpack the archive again"
-                      f"{f' ({left_out[0][1]})' if left_out else ''}.")
-    for path in sorted((home / "WSI").glob("*.svs")):
+        first = f" ({left_out[0][1]})" if left_out else ""
+        raise Problem(f"None of the images that {table} lists is there; unpack the archive again{first}.")
+    outlines = {path.stem.lower(): path for path in files if path.suffix.lower() == ".xml"}
+    for path in (path for path in files if path.suffix.lower() == ".svs"):
         try:
-            rows += _slide(path, traps)
+            rows += _slide(path, outlines.get(path.stem.lower()), traps)
         except Problem as problem:
             left_out.append((str(path), str(problem)))
-    hidden = sorted(path for folder in root.rglob("*_TestDataset") for kind in ("*.tif", "*.svs") for path in folder.rglob(kind))
     left_out += [(str(path), f"{path} is of the test set, whose labels are not published.") for path in hidden]
     traps["test_set"] += len(hidden)
     for _, reason in left_out:
@@ -59,25 +66,30 @@ def index(root):
     return table
 
 
-def _photos(folder, left_out, traps):
-    """The rows of the photos that the table in `folder` lists."""
-    rows, seen, table = [], set(), folder / "microscopy_ground_truth.csv"
+def _photos(table, files, left_out, traps):
+    """The rows of the photos among `files` that `table` lists; one in the folder of another class is not it, whatever its name."""
+    rows, seen, named = [], set(), defaultdict(list)
+    for path in files:
+        named[path.stem.lower()].append(path)
     for number, (name, *labels) in enumerate(tables.lines(table), 1):
-        label = next(filter(None, labels), "")
+        label, stem = next(filter(None, labels), ""), Path(name).stem.lower()
         if label not in CLASSES or Path(name).name != name or not name:
             traps["faulty_row"] += 1
             left_out.append((str(table), tables.reason(table, number, f"gives {name!r} the class {label!r}, which is unknown")))
             continue
-        path = folder / label / name
-        if path.stem in seen or not path.is_file():
-            traps["listed_twice" if path.stem in seen else "missing_image"] += 1
-            left_out.append((str(path), f"{path} is listed {'twice' if path.stem in seen else 'in the table, but there is no such file'}."))
+        fit = sorted((path.parent.name != label, path) for path in named[stem] if path.parent.name not in {*CLASSES} - {label})
+        if stem in seen or not fit:
+            traps["listed_twice" if stem in seen else "missing_image"] += 1
+            left_out.append((name, f"{name} is listed {'twice' if stem in seen else f'as {label}, but there is no such file'}."))
             continue
-        seen.add(path.stem)
-        rows.append(_row(path, path.stem, path.stem, CLASSES[label]))
-    unlisted = [path for path in sorted(folder.glob("*/*.tif")) if path.stem not in seen]
-    traps["unlisted_image"] += len(unlisted)
-    left_out += [(str(path), f"{path} is not listed in the table, so that its class is not sure.") for path in unlisted]
+        seen.add(stem)
+        rows.append(_row(fit[0][1], stem, stem, CLASSES[label]))
+    unlisted = sorted(set(files) - {Path(row["source"]) for row in rows})
+    copies = [path for path in unlisted if path.stem.lower() in seen]
+    traps.update(unlisted_image=len(unlisted) - len(copies), second_copy=len(copies))
+    for path in unlisted:
+        why = "a second copy" if path in copies else "not listed in the table, so that its class is not sure"
+        left_out.append((str(path), f"{path} is {why}."))
     if sorted(row["patient"] for row in rows) == sorted(f"bach/{stem}" for stem in RELEASE):
         rows = [{**row, "study": side(row["patient"].removeprefix("bach/"))} for row in rows]
     return rows
@@ -98,12 +110,11 @@ def _row(path, name, patient, label, annotation=""):
             "lesion_shape": "", "diameter_mm": float("nan"), "annotation": annotation, "source": str(path)}
 
 
-def _slide(path, traps):
-    """The rows of an outlined slide, one a class. Raises `Problem` if there are no outlines that say a class."""
-    xml = path.with_suffix(".xml")
-    if not xml.is_file():
+def _slide(path, xml, traps):
+    """The rows of a slide, one a class that its outlines say. Raises `Problem` if there are no such outlines."""
+    if xml is None:
         traps["unannotated_wsi"] += 1
-        raise Problem(f"{path} has no outlines beside it.")
+        raise Problem(f"{path} has no outlines.")
     holes, drawn = [], {}
     for group, points in annotations.read(xml):
         said = [label for words, label in OUTLINED.items() if words in group]

@@ -10,14 +10,15 @@ import logging
 import re
 import zipfile
 from collections import Counter
+from dataclasses import replace
 from json import dumps
 from pathlib import Path
-from urllib.parse import quote
 
 import pandas as pd
 
-from data_scripts import annotations, tables
-from data_scripts.download import File, ask, listing, obtain
+from data_scripts import annotations, files_below, tables
+from data_scripts.bucket import listing
+from data_scripts.download import ask, obtain
 from xmodal.cohort import INDEX, label_set, validate
 from xmodal.config import HISTOPATHOLOGY, Problem
 
@@ -41,7 +42,7 @@ def index(root):
     is no slide, if CAMELYON17 has no stage table, if a table cannot be read or lacks a column, or if no slide is left.
     """
     root, rows, left_out, traps = Path(root).absolute(), [], [], Counter()
-    files = sorted(path for path in root.rglob("*") if path.is_file())
+    files = files_below(root)
     slides, outlines = _slides(files, root, left_out, traps), _outlines(files)
     positive = _labels(files, slides, left_out, traps)
     if not slides:
@@ -96,7 +97,7 @@ def _slides(files, root, left_out, traps):
     slides = {}
     for path in files:
         stem = path.stem.lower()
-        if path.suffix.lower() not in (".tif", ".tiff") or not SLIDE.fullmatch(stem) or NOT_SLIDES & set(path.relative_to(root).parts):
+        if path.suffix.lower() not in (".tif", ".tiff") or not SLIDE.fullmatch(stem) or NOT_SLIDES & set(str(path.relative_to(root)).lower().split("/")):
             continue
         if stem in slides:
             traps["second_copy"] += 1
@@ -200,15 +201,15 @@ BUCKET = "https://camelyon-dataset.s3.us-west-2.amazonaws.com"
 def fetch(root, limit=None, dry_run=False):
     """The tables and `limit` slides with their outlines, of both parts; returns the plan as a table.
 
-    From the open bucket, checked by its checksums.md5. Slides of CAMELYON17 that stages.csv does not list have no label and
-    are not fetched. They come by number, so that the first ones are of every kind. All: about 2 TB. With `dry_run` nothing
-    is fetched. Raises `Problem` if the bucket does not answer, the disk is too small, or files did not come.
+    From the open bucket, checked by its checksums.md5, and what that does not list by its ETag. Slides of CAMELYON17 that
+    stages.csv does not list have no label and are not fetched. They come by number, so that the first ones are of every kind.
+    All: about 2 TB. With `dry_run` nothing is fetched. Raises `Problem` if the bucket does not answer, the disk is too small, or files did not come.
     """
     md5, listed = {}, []
     for part in ("CAMELYON16", "CAMELYON17"):
         sums = ask(f"{BUCKET}/{part}/checksums.md5", lambda answer: re.findall(r"^([0-9a-f]{32}) [ *](.+?)\s*$", answer.text, re.M))
         md5 |= {f"{part}/{name}": f"md5:{digits}" for digits, name in sums}
-        listed += [File(f"{BUCKET}/{quote(key)}", key, size, md5.get(key, tag)) for key, size, tag in listing(BUCKET, f"{part}/")]
+        listed += [replace(file, checksum=md5[file.path], check=None) if file.path in md5 else file for file in listing(BUCKET, f"{part}/")]
     staged = ask(f"{BUCKET}/CAMELYON17/stages.csv", lambda answer: answer.text)
     of_kind = lambda kind: {Path(f.path).stem: f for f in listed if Path(f.path).parent.name == kind}
     slides, outlines = of_kind("images"), of_kind("annotations")

@@ -4,6 +4,7 @@ import logging
 import re
 from collections import Counter, defaultdict
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -12,24 +13,17 @@ import pandas as pd
 import pydicom
 from tqdm import tqdm
 
-from data_scripts import tables
+from data_scripts import files_below
 from data_scripts.archive import Damaged
-from data_scripts.download import File, ask, digest, listing, obtain
+from data_scripts.bucket import listing
+from data_scripts.cbis_tables import PATHOLOGY, TABLES, film, lesion, read_tables, table_traps
+from data_scripts.download import File, ask, digest, obtain
 from xmodal.cohort import INDEX, label_set, validate
 from xmodal.config import MAMMOGRAPHY, Problem
 from xmodal.dicom import UNREADABLE, read_pixels
 
 log = logging.getLogger(__name__)
-TABLES = [f"{kind}_case_description_{part}_set.csv" for kind in ("mass", "calc") for part in ("train", "test")]
-# The two kinds of table name their columns differently.
-RENAME = {"breast density": "breast_density", "calc type": "first", "mass shape": "first", "calc distribution": "second",
-          "mass margins": "second", "left or right breast": "side", "image view": "view", "abnormality type": "type",
-          "image file path": "image", "cropped image file path": "crop", "roi mask file path": "mask"}
-NEEDED = {"patient_id", "breast_density", "side", "view", "type", "first", "second", "pathology", "image", "crop", "mask"}
-PATHOLOGY = {"BENIGN": label_set("benign"), "BENIGN_WITHOUT_CALLBACK": label_set("benign"),
-             "MALIGNANT": label_set("in situ", "invasive")}
 TAGS = ["SeriesInstanceUID", "SOPInstanceUID", "Rows", "Columns", "BitsAllocated", "InstanceNumber", "PatientID", "SeriesDescription"]
-ASYMMETRY = {"ASYMMETRIC_BREAST_TISSUE", "FOCAL_ASYMMETRIC_DENSITY"}
 
 
 def index(root):
@@ -74,67 +68,13 @@ def index(root):
     return rows
 
 
-def read_tables(root, left_out=None):
-    """The four case descriptions as one table, a row an abnormality, with common column names; "NA" stays a string.
-
-    A row whose pathology, side, view, patient or image cannot be told takes its film with it, since the label of a film
-    follows from all its abnormalities: they go to the list `left_out` as (table or image, reason), and are logged. Raises
-    `Problem` if a table is missing, cannot be read, lacks a column, or has rows of which none can be used.
-    """
-    table = pd.concat([_read_table(root, name) for name in TABLES], ignore_index=True)
-    parts = {column: table[column].str.strip().str.split("/") for column in ("image", "crop", "mask")}
-    for column, path in parts.items():                    # folder / StudyInstanceUID / SeriesInstanceUID / file, with stray line feeds
-        table[f"{column}_series"] = path.str[2].where(path.str.len() == 4, "")
-    table["folder"], table["study"] = parts["image"].str[0], parts["image"].str[1].fillna("")
-    for column, known in (("pathology", PATHOLOGY), ("view", ("CC", "MLO")), ("side", ("LEFT", "RIGHT"))):
-        table[column] = table[column].str.upper()
-        tables.mark(table, column, table[column].isin(known))
-    tables.mark(table, "image", table.image_series.str.fullmatch(r"[0-9.]+") & table.folder.str.contains(r"P_[0-9]+"))
-    tables.mark(table, "patient_id", table.patient_id.str.fullmatch(r"P_[0-9]+"))
-    table["film"] = table.patient_id + "_" + table.side + "_" + table["view"]
-    odd = table[table.fault != ""]
-    unnamed = odd[~odd.film.str.fullmatch(r"P_[0-9]+_(?:LEFT|RIGHT)_(?:CC|MLO)")]                     # their folder says which film
-    lost = set(odd.film) | {_film(folder) for folder in unnamed.folder}
-    torn = table[(table.fault == "") & (table.film.isin(lost) | table.folder.isin(odd.folder))]
-    found = [(line.file, tables.reason(line.file, line.row, line.fault)) for line in odd.itertuples()]
-    found += [(line.image, f"A finding of the film {line.film} cannot be used, so that its label is not known.") for line in torn.itertuples()]
-    for _, reason in found:
-        log.warning("%s Left out.", reason)
-    if left_out is not None:
-        left_out += found
-    kept = table.drop(index=odd.index.union(torn.index))
-    if unused := set(table.file) - set(kept.file):
-        first = next(reason for file, reason in found if file in unused)
-        raise Problem(f"No row of {min(unused)} can be used: {first}")
-    return kept.drop(columns=["row", "fault"]).reset_index(drop=True)
-
-
-def _read_table(root, name):
-    path = next(iter(sorted(path for path in root.rglob("*.csv") if path.name.lower() == name)), None)
-    if path is None:
-        raise Problem(f"There is no {name} under {root}; run 01_download again, or put the table there.")
-    return tables.read(path, NEEDED, RENAME).assign(file=str(path))
-
-
-def table_traps(table):
-    """{trap: how often} of what `read_tables` gave: images, patients or films, and for terms and numbers single values."""
-    malignant, part = table.pathology == "MALIGNANT", table.folder.str.extract("-(Training|Test)_")[0]
-    worse = malignant.groupby(table.film).transform("any") & ~malignant.groupby(table.folder).transform("any")
-    several = lambda values, by: int((values.groupby(table[by]).nunique() > 1).sum())
-    return {"several_abnormalities": int((table.groupby("folder").size() > 1).sum()), "mixed_pathology": several(malignant, "folder"),
-            "film_twice": several(table.folder, "film"), "film_twice_mixed": table.folder[worse].nunique(),
-            "crossing_patient": several(part, "patient_id"), "separate_series": int((table.crop_series != table.mask_series).sum()),
-            "na_terms": int((table[["first", "second"]] == "NA").to_numpy().sum()),
-            "zeros": int((table.filter(["breast_density", "assessment", "subtlety"]) == "0").to_numpy().sum())}
-
-
 def find_series(root):
     """({SeriesInstanceUID: [{path, bits, shape, pixels, number}, ...]}, traps, [(path, reason), ...]) of the DICOM files under `root`.
 
     Their names and folders do not matter. A file that is there twice counts once; one that cannot be read gives a reason.
     """
     series, traps, left_out, seen = {}, Counter(), [], set()
-    for path in sorted(p for p in root.rglob("*") if p.suffix.lower() == ".dcm" and p.is_file()):  # there are folders, too, that end in .dcm
+    for path in tqdm(files_below(root, ".dcm"), "reading headers", disable=None):
         try:
             data = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=TAGS)
             found = {"path": str(path.resolve()), "bits": int(data.BitsAllocated), "shape": (int(data.Rows), int(data.Columns)),
@@ -163,7 +103,8 @@ def _mask(finding, full, series, traps):
     """Path of the lesion mask of one abnormality, "" if there is none; counts in `traps` what is unusual about it.
 
     Neither file order nor SeriesDescription tells the mask from the crop, its pixels do: 8 bits at the size of the full
-    image, else two values, and of such the one whose size is nearest the full image's.
+    image, else two values, and of such the one whose size is nearest the full image's. One under half of that in another
+    aspect is the mask of the crop, which nothing places on the image.
     """
     found = {f["path"]: f for uid in (finding["mask_series"], finding["crop_series"]) for f in series.get(uid, ())}.values()
     fit = [f for f in found if f["bits"] == 8 and f["shape"] == full["shape"]] or [f for f in found if _two_values(f["path"])]
@@ -173,6 +114,10 @@ def _mask(finding, full, series, traps):
         return ""
     mask = min(fit, key=lambda f: abs(np.log(f["pixels"] / full["pixels"])))
     height, width = (of_mask / of_image for of_mask, of_image in zip(mask["shape"], full["shape"]))
+    if min(height, width) < 0.5 and abs(height / width - 1) > 0.02:
+        traps["crop_sized_mask"] += 1
+        log.warning("The mask %s is %.3f times as high and %.3f times as wide as its image: of the crop, and not used.", mask["path"], height, width)
+        return ""
     listed = Path(finding["mask"].strip()).stem              # the tables count instances from 000000, the files from 1
     traps.update(wide_mask=mask["bits"] > 8, scaled_mask=mask["shape"] != full["shape"], stretched_mask=abs(height / width - 1) > 0.02,
                  swapped_instances=mask["number"].isdigit() and listed.isdigit() and int(mask["number"]) != int(listed) + 1)
@@ -205,28 +150,6 @@ def _row(findings, full, masks):
             "source": full["path"]}
 
 
-def lesion(kind, first, second):
-    """(lesion_type, lesion_shape) of an abnormality from its type, mass shape or calc type, and margins or distribution.
-
-    Terms joined by "-" are taken together: anything with a mass in it is a mass; "spiculated" is a margin, and outranks
-    the shape.
-    """
-    words, margins = set(first.split("-")), set(second.split("-"))
-    if kind.startswith("calc"):
-        shape = "cluster" if "CLUSTERED" in margins else "scatter" if margins & {"DIFFUSELY_SCATTERED", "REGIONAL"} else second.lower()
-        return "calcification", "" if second == "NA" else shape
-    if words == {"ARCHITECTURAL_DISTORTION"}:
-        return "distortion", ""
-    if words <= ASYMMETRY | {"ARCHITECTURAL_DISTORTION"}:
-        return "asymmetry", ""
-    if "SPICULATED" in margins:
-        return "mass", "spiculated"
-    for term, name in (("IRREGULAR", "irregular"), ("LOBULATED", "lobulated")):
-        if term in words:
-            return "mass", name
-    return "mass", "circumscribed" if "CIRCUMSCRIBED" in margins else ""
-
-
 # ---- fetch --------------------------------------------------------------------------------------------------------
 
 TERMS = "CC BY 3.0; cite the data, doi 10.7937/K9/TCIA.2016.7O02S9CY, and Lee et al. 2017, doi 10.1038/sdata.2017.177."
@@ -239,7 +162,7 @@ def fetch(root, limit=None, dry_run=False):
     """The four tables and `limit` series (all 6,775: 163.5 GB), film by film, in the tree of IDC; returns the plan as a table.
 
     They come from the public bucket of the Imaging Data Commons, checked by size and, where the bucket has one, md5, else by
-    their identifiers and the length of their pixels; or, if that does not answer, from NBIA, as archives with md5 sums. Both become
+    ETag, identifiers and the length of their pixels; or, if that does not answer, from NBIA, as archives with md5 sums. Both become
     cbis_ddsm/<PatientID>/<StudyInstanceUID>/MG_<SeriesInstanceUID>/ below `root`. With `dry_run` nothing is fetched. Raises
     `Problem` if neither answers, the disk is too small, or files did not come.
     """
@@ -257,7 +180,7 @@ def idc_series():
     import idc_index_data                                 # here, since nothing else needs it
     series = pd.read_parquet(idc_index_data.IDC_INDEX_PARQUET_FILEPATH, filters=[("collection_id", "==", "cbis_ddsm")],
                              columns=["PatientID", "StudyInstanceUID", "SeriesInstanceUID", "series_aws_url", "instanceCount"])
-    return series.assign(film=series.PatientID.map(_film)).sort_values(["film", "PatientID"], ignore_index=True)
+    return series.assign(film=series.PatientID.map(film)).sort_values(["film", "PatientID"], ignore_index=True)
 
 
 def _from_idc(root, limit):
@@ -275,12 +198,12 @@ def _objects(root, series):
     objects = listing(IDC, series.series_aws_url.split("/")[3] + "/")
     if len(objects) != series.instanceCount:
         raise Problem(f"IDC has {len(objects)} files of the series {series.SeriesInstanceUID} and lists {series.instanceCount}.")
-    check = partial(_check_instance, series=series.SeriesInstanceUID)
-    return [File(f"{IDC}/{key}", f"{folder}/{key.split('/')[-1]}", size, md5, check=None if md5 else check) for key, size, md5 in objects]
+    return [replace(file, path=f"{folder}/{file.path.split('/')[-1]}",
+                    check=None if file.checksum else partial(_check_instance, series=series.SeriesInstanceUID, came=file.check)) for file in objects]
 
 
 def _from_nbia(limit):
-    by_film = lambda one: (_film(one["PatientID"]), one["PatientID"])
+    by_film = lambda one: (film(one["PatientID"]), one["PatientID"])
     return ask(f"{NBIA}/getSeries?Collection=CBIS-DDSM", lambda answer: [_archive(one) for one in sorted(answer.json(), key=by_film)])[:limit]
 
 
@@ -292,18 +215,15 @@ def _archive(series):
                 check=partial(_check_series, count=count))
 
 
-def _film(patient_id):
-    """Calc-Test_P_00038_LEFT_CC_1 and P_00038_LEFT_CC.dcm -> P_00038_LEFT_CC...: what belongs to a film sorts together."""
-    return re.sub(r"^.*?(?=P_\d)|\.dcm$", "", patient_id)
-
-
 def _check_table(path):
     if not path.read_bytes().startswith(b"patient_id,"):
         raise Damaged(f"{path.name} is no case description")
 
 
-def _check_instance(path, series):
-    """Raises `Damaged` unless the file is DICOM of this SeriesInstanceUID with all of its pixels: what came in several parts has no md5."""
+def _check_instance(path, series, came=None):
+    """Raises `Damaged` unless the file, which has no md5, passes `came` and is DICOM of this SeriesInstanceUID with all of its pixels."""
+    if came:
+        came(path)
     try:
         data = pydicom.dcmread(path)
         found, whole = str(data.get("SeriesInstanceUID", "")), data.file_meta.TransferSyntaxUID.is_compressed

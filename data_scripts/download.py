@@ -15,7 +15,6 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from urllib.parse import quote
 
 import pandas as pd
 import requests
@@ -92,12 +91,12 @@ def _part(file, path):
 
 # ---- asking ------------------------------------------------------------------------------------------------------
 
-def ask(url, read=requests.Response.json, body=None):
-    """What `read` makes of the answer to a GET, or to a POST of `body` as JSON. Raises `Problem` if none comes that it can read."""
+def ask(url, read=requests.Response.json, body=None, method="GET"):
+    """What `read` makes of the answer, also to a POST of `body` as JSON. Raises `Problem` if none comes that it can read."""
     for attempt in range(TRIES):
         time.sleep(PAUSE * 2 ** (attempt - 1) if attempt else 0)
         try:
-            answer = requests.request("POST" if body else "GET", url, json=body, timeout=TIMEOUT)
+            answer = requests.request("POST" if body else method, url, json=body, timeout=TIMEOUT)
             answer.raise_for_status()
             return read(answer)
         except (requests.RequestException, ElementTree.ParseError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError) as error:
@@ -105,26 +104,6 @@ def ask(url, read=requests.Response.json, body=None):
             if _final(error):
                 break
     raise Problem(f"{url} gives no good answer ({reason}); check the network, or try again later.")
-
-
-def listing(bucket, prefix):
-    """[(key, bytes, checksum), ...] of an open S3 bucket. The ETag of an object written in one piece is its md5."""
-    found, token = [], ""
-    while True:
-        url = f"{bucket}/?list-type=2&prefix={quote(prefix)}" + (f"&continuation-token={quote(token, safe='')}" if token else "")
-        objects, token = ask(url, _page)
-        found += objects
-        if not token:
-            return found
-
-
-def _page(answer):
-    """A page of a listing as ([(key, bytes, checksum), ...], token of the next page or None)."""
-    page, found = ElementTree.fromstring(answer.content), []
-    for item in page.iterfind("{*}Contents"):
-        key, etag = item.findtext("{*}Key").strip(), item.findtext("{*}ETag", "").strip('"')
-        found.append((key, int(item.findtext("{*}Size")), f"md5:{etag}" if re.fullmatch("[0-9a-f]{32}", etag) else ""))
-    return found, page.findtext("{*}NextContinuationToken")
 
 
 def _final(error):

@@ -35,10 +35,11 @@ class Threaded(socketserver.ThreadingMixIn, WSGIServer):
 
 
 class Server:
-    """`files` by path, bytes or a function (query, body) -> bytes; `faults` by path, of which each request takes the first."""
+    """`files` by path, bytes or a function (query, body) -> bytes; `faults` by path, of which each request takes the first; `parts`
+    by path, the bytes of a part in which an object of S3 was written."""
 
     def __init__(self):
-        self.files, self.faults, self.seen, self.release = {}, {}, [], threading.Event()
+        self.files, self.faults, self.parts, self.seen, self.release = {}, {}, {}, [], threading.Event()
 
     def __call__(self, environ, start):
         path = environ["PATH_INFO"]
@@ -51,6 +52,9 @@ class Server:
         data = self.files[path]
         query = dict(part.split("=", 1) for part in environ["QUERY_STRING"].split("&") if part)   # nothing here is escaped
         data = data(query, body) if callable(data) else data
+        if environ["REQUEST_METHOD"] == "HEAD":
+            start("206 part", self.told(path, len(data)))
+            return []
         tag = f'"{hashlib.md5(data).hexdigest()}"'
         first = re.match(r"bytes=(\d+)-", environ.get("HTTP_RANGE", ""))
         same = environ.get("HTTP_IF_RANGE", tag) == tag
@@ -61,6 +65,12 @@ class Server:
         middle = len(data) // 3
         wrong = data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1:]
         return self.send((wrong if fault == "flip" else data)[begin:], fault)
+
+    def told(self, path, size):
+        """Headers of an answer to ?partNumber=1."""
+        step = self.parts.get(path, 0)
+        count = [("x-amz-mp-parts-count", str(-(-size // step)))] if step else []
+        return [("Content-Length", str(min(step or size, size))), *count]
 
     def send(self, data, fault):
         if fault in ("cut", "hang", "nameless"):

@@ -53,7 +53,7 @@ def test_bach_leaves_out_and_counts_missing_images(photos, tmp_path, caplog):
     assert len(rows) == 3 and [p.endswith("b001.tif") for p, _ in rows.attrs["exclusions"]] == [True] and "b001.tif" in caplog.text
 
 
-@pytest.mark.parametrize("text, word", ((None, "cannot be read"), ("file,label\n", "None of the images.*Row 1.*'label'"),
+@pytest.mark.parametrize("text, word", ((None, "no microscopy_ground_truth.csv under"), ("file,label\n", "None of the images.*Row 1.*'label'"),
                                         ("zz.tif,Normal\n", "None of the images"), ("", "None of the images"), ("\0" * 9, "None of the images")))
 def test_bach_says_what_is_wrong_with_the_table(photos, tmp_path, text, word):
     table = photos / "microscopy_ground_truth.csv"
@@ -78,7 +78,7 @@ def test_bach_table_from_a_spreadsheet_and_a_photo_listed_twice(photos, tmp_path
     put(photos / "Normal" / "b001.tif")
     table.write_text("\ufeff" + table.read_text().replace(",", " ; ").replace("\n", ";;\n\n") + "b001.tif;Normal\n", encoding="utf-8")
     again = bach.index(tmp_path)
-    assert again.equals(rows) and again.attrs["traps"] == {"listed_twice": 1} and len(again.attrs["exclusions"]) == 1
+    assert again.equals(rows) and again.attrs["traps"] == {"listed_twice": 1, "second_copy": 1} and len(again.attrs["exclusions"]) == 2
 
 
 def test_bach_held_out_is_the_target_as_a_whole_and_as_a_source_no_photo_is_in_two_splits(photos, tmp_path):
@@ -241,6 +241,20 @@ def test_a_mask_is_traced_with_its_holes(tmp_path, monkeypatch, levels):
     tifffile.imwrite(tmp_path / "b_mask.tif", mask[::4, ::4] * 100)
     with pytest.raises(Problem, match="holds the value 200"):
         annotations.read(tmp_path / "b_mask.tif")
+
+
+def test_a_mask_whose_levels_are_filled_up_to_whole_tiles_is_not_shifted(tmp_path, monkeypatch):
+    """1000 x 1500 pixels halved are 500 x 750, and stored as 512 x 768; the lesion lies in the far corner."""
+    mask = np.zeros((1000, 1500), np.uint8)
+    mask[840:960, 1300:1440] = 1
+    half = np.pad(mask[::2, ::2], [(0, 12), (0, 18)])
+    monkeypatch.setattr(annotations, "FINE", 800)
+    with tifffile.TiffWriter(tmp_path / "a_mask.tif") as tiff:
+        for level, kind in ((mask, 0), (half, 1)):
+            tiff.write(level, tile=(256, 256), subfiletype=kind, photometric="minisblack", metadata=None)
+    (group, points), = annotations.read(tmp_path / "a_mask.tif")
+    drawn = xslides.tumour_mask(json.dumps({"polygons": [points]}), mask.shape, 1)
+    assert group == "positive" and (drawn & (mask == 1)).sum() > 0.97 * (drawn | (mask == 1)).sum()
 
 
 def test_camelyon_reads_outlines_in_any_form(slides):

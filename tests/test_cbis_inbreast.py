@@ -184,6 +184,19 @@ def test_a_header_whose_lengths_do_not_fit_is_a_file_left_out(module, native):
     assert [path for path, _ in module.index(root).attrs["exclusions"]][:1] == [str(source)]
 
 
+@pytest.mark.parametrize("part, used", [(np.s_[100:200, 50:290], False), (np.s_[::4, ::4], True)], ids=("the crop's", "a small one"))
+def test_cbis_mask_of_the_size_of_its_crop_is_not_blown_up(native, part, used):
+    root = native / "cbis_ddsm"
+    row = cbis_ddsm.index(root).iloc[0]
+    path, = json.loads(row.annotation)["masks"]
+    data = pydicom.dcmread(path)
+    pixels = np.ascontiguousarray(data.pixel_array[part])
+    data.PixelData, (data.Rows, data.Columns) = pixels.tobytes(), pixels.shape
+    data.save_as(path)
+    rows = cbis_ddsm.index(root)
+    assert rows.annotation[0] == (row.annotation if used else "") and rows.attrs["traps"].get("crop_sized_mask", 0) == (not used)
+
+
 def test_cbis_crop_of_8_bits_is_no_mask_and_a_file_there_twice_counts_once(native):
     root = native / "cbis_ddsm"
     rows = cbis_ddsm.index(root)

@@ -1,4 +1,5 @@
 """The fetch of each dataset against a server on this machine that imitates its route."""
+import hashlib
 import json
 import os
 
@@ -11,20 +12,27 @@ from IPython.display import display
 from loopback import DATA, md5, server, zipped  # noqa: F401
 from pydicom.uid import ImplicitVRLittleEndian
 
-from data_scripts import bach, busi, camelyon, cbis_ddsm, inbreast, tcga
+from data_scripts import bach, busi, camelyon, cbis_ddsm, download, inbreast, tcga
+from data_scripts.bucket import listing
 from data_scripts.phantom.mammogram_files import SECONDARY_CAPTURE, write_dicom
 from xmodal import config
 from xmodal.config import Problem
 
 
-def bucket(server, name, objects, parts=""):
-    """An open S3 bucket of {key: bytes} at /name, whose listing has three keys a page. The ETag of what came in `parts` ("-2") is no md5."""
+def etag(data, step):
+    """The ETag of an object of S3: its md5, or the md5 of the md5s of its parts of `step` bytes, and their number."""
+    sums = [hashlib.md5(data[k:k + step]).digest() for k in range(0, len(data), step)] if step else []
+    return f"{hashlib.md5(b''.join(sums)).hexdigest()}-{len(sums)}" if step else md5(data)[4:]
+
+
+def bucket(server, name, objects, step=0):
+    """An open S3 bucket of {key: bytes} at /name, whose listing has three keys a page, written in parts of `step` bytes."""
     server.files |= {f"/{name}/{key}": data for key, data in objects.items()}
 
     def page(query, body):
         keys = sorted(k for k in objects if k.startswith(query["prefix"]))
         begin = int(query.get("continuation-token", 0))
-        items = "".join(f"<Contents><Key>{k}</Key><ETag>&quot;{md5(objects[k])[4:]}{parts}&quot;</ETag><Size>{len(objects[k])}</Size></Contents>"
+        items = "".join(f"<Contents><Key>{k}</Key><ETag>&quot;{etag(objects[k], step)}&quot;</ETag><Size>{len(objects[k])}</Size></Contents>"
                         for k in keys[begin:begin + 3])
         more = f"<NextContinuationToken>{begin + 3}</NextContinuationToken>" if begin + 3 < len(keys) else ""
         return f'<ListBucketResult xmlns="http://s3.amazonaws.com/doc/2006-03-01/">{items}{more}</ListBucketResult>'.encode()
@@ -78,15 +86,30 @@ def test_a_file_without_md5_is_held_against_its_identifiers_and_pixels(cbis, tmp
     server, root = cbis
     objects = {f"uuid-{s}/{i}.dcm": image(tmp_path, s) for s, n in (("1.1", 1), ("1.2", 2), ("2.1", 1), ("2.2", 2)) for i in range(n)}
     objects["uuid-1.1/0.dcm"], objects["uuid-2.1/0.dcm"], objects["uuid-2.2/1.dcm"] = image(tmp_path, "1.2"), image(tmp_path, "2.1", 400), b"no DICOM"
-    monkeypatch.setattr(cbis_ddsm, "IDC", bucket(server, "idc", objects, "-2"))
+    monkeypatch.setattr(cbis_ddsm, "IDC", bucket(server, "idc", objects, 600))      # of whose parts nobody tells the size
     assert cbis_ddsm.fetch(root, dry_run=True).checksum.eq("").all()
     with pytest.raises(Problem, match="3 of 10 files did not come") as told:
         cbis_ddsm.fetch(root)
     assert "is not the image of the series" in str(told.value)
     assert sorted(p.parent.name for p in root.rglob("*.dcm") if p.is_file()) == ["MG_1.2", "MG_1.2", "MG_2.2"]
     objects |= {"uuid-1.1/0.dcm": image(tmp_path, "1.1"), "uuid-2.1/0.dcm": image(tmp_path, "2.1"), "uuid-2.2/1.dcm": image(tmp_path, "2.2")}
-    bucket(server, "idc", objects, "-2")
+    bucket(server, "idc", objects, 600)
     assert cbis_ddsm.fetch(root).state.eq("complete").all()
+
+
+@pytest.mark.parametrize("step, parts", [(1000, 11), (5120, 2), (10_240, 1), (20_000, 1)])
+def test_an_object_written_in_parts_is_held_against_its_etag(server, tmp_path, step, parts):
+    url = bucket(server, "b", {"a.bin": DATA}, step)
+    server.parts["/b/a.bin"], server.faults["/b/a.bin"] = step, ["flip"]
+    file, = listing(url, "a")
+    assert (file.bytes, file.checksum, file.check.keywords["etag"][33:]) == (len(DATA), "", str(parts))
+    with pytest.raises(Problem, match="has the ETag .* instead of"):
+        server.faults["/b/a.bin"] = ["flip", ""] * 3      # a file, then the size of its parts
+        download.download([file], tmp_path)
+    assert not os.listdir(tmp_path)
+    server.faults["/b/a.bin"] = ["flip"]
+    download.download([file], tmp_path)
+    assert (tmp_path / "a.bin").read_bytes() == DATA and server.seen[-1][0] == "/b/a.bin"
 
 
 def test_a_limit_takes_films_with_their_masks(cbis):
@@ -221,10 +244,22 @@ def test_inbreast_is_checked_where_it_lies(tmp_path, capsys, caplog):
     (folder / "INbreast.csv").write_bytes("\r\n".join(["Patient ID;Patient age;Laterality;View;Acquisition date;File Name;ACR;Bi-Rads", *lines]).encode())
     with pytest.raises(Problem, match="None of the 2 images"):
         inbreast.fetch(tmp_path)
-    (folder / "AllDICOMs" / "20586908_6c613a14b80a8591_MG_L_CC_ANON.dcm").write_bytes(DATA)
+    whole, path = image(tmp_path, "1.1"), folder / "AllDICOMs" / "20586908_6c613a14b80a8591_MG_L_CC_ANON.dcm"
+    path.write_bytes(whole[:-100])
+    with pytest.raises(Problem, match="None of the 2 images"):
+        inbreast.fetch(tmp_path)                          # it breaks off
+    assert "which is damaged" not in caplog.text and "cannot be decoded" in caplog.text
+    path.write_bytes(whole)
     plan = inbreast.fetch(tmp_path)
-    assert plan.state.tolist() == ["complete", "missing"] and plan.bytes[0] == len(DATA)
-    assert "1 of 2 listed images, of 1 patients" in capsys.readouterr().out and "20586934" in caplog.text and "no AllXML" in caplog.text
+    assert plan.state.tolist() == ["complete", "missing"] and plan.bytes[0] == len(whole)
+    assert "1 of 2 listed images, of 1 patients" in capsys.readouterr().out and "20586934" in caplog.text and "no outline file" in caplog.text
+    other = path.with_name("20586934_6c613a14b80a8591_MG_L_ML_ANON.dcm")
+    other.write_bytes(whole[:-100])
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "20586908.xml").write_text("<plist/>")
+    assert inbreast.fetch(tmp_path, dry_run=True).state.tolist() == ["complete"] * 2, "by their sizes"
+    plan = inbreast.fetch(tmp_path)
+    assert plan.state.tolist() == ["complete", "damaged"] and plan.outlined.tolist() == [True, False] and "which is damaged" in caplog.text
     assert not len(inbreast.fetch(tmp_path / "none", dry_run=True)) and "no open download" in capsys.readouterr().out
 
 

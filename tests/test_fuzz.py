@@ -84,8 +84,11 @@ def tiffs(folder):
 
 
 def outlines(folder):
+    import tifffile
     for name, text in (("asap.xml", XML), ("scope.xml", SCOPE), ("ncrf.json", NCRF)):
         (folder / name).write_text(text)
+    mask = np.pad(np.ones((20, 20), np.uint8), 22)
+    tifffile.imwrite(folder / "a_mask.tif", mask, tile=(32, 32), compression="deflate", metadata=None)
     return sorted(folder.iterdir())
 
 
@@ -170,7 +173,7 @@ def damaged(data, rng):
 
 def readers():
     """What reads each kind."""
-    from data_scripts import annotations, bach, busi, camelyon, cbis_ddsm, download, inbreast, tables as texts, tcga
+    from data_scripts import annotations, bach, bucket, busi, camelyon, cbis_ddsm, inbreast, tables as texts, tcga
     from xmodal import dicom, images, regions, slides
     from xmodal.config import Problem
 
@@ -210,7 +213,7 @@ def readers():
         """A server on this machine answers with what is in the file."""
         url = says(path.read_bytes())
         bach.ZENODO = cbis_ddsm.NBIA = tcga.GDC = url
-        {"listing": lambda: download.listing(url, "c/"), "series": lambda: cbis_ddsm._from_nbia(None), "record": lambda: bach.fetch(path.parent, dry_run=True),
+        {"listing": lambda: bucket.listing(url, "c/"), "series": lambda: cbis_ddsm._from_nbia(None), "record": lambda: bach.fetch(path.parent, dry_run=True),
          "files": lambda: tcga._hits("files", {}, "a", "b", tcga._file), "cases": lambda: tcga._hits("cases", {}, "a", "b", tcga._case)}[path.name]()
 
     return {"dicom": (dicoms, mammogram), "tiff": (tiffs, tiles), "outlines": (outlines, annotations.read), "tables": (tables, table),
