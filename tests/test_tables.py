@@ -2,11 +2,15 @@
 import re
 import shutil
 
+import numpy as np
 import pandas as pd
 import pytest
+from pydicom.uid import ExplicitVRLittleEndian
 from test_cbis_inbreast import MASS_TRAIN, edit, line_of, native, people, written  # noqa: F401  three of them are fixtures
 
 from data_scripts import cbis_ddsm, inbreast
+from data_scripts.phantom.mammogram_files import DIGITAL_MAMMOGRAM, write_dicom
+from xmodal.cohort import label_set
 
 
 def change(path, sample, **values):
@@ -113,3 +117,24 @@ def test_inbreast_odd_names_copies_and_rows_are_told(native):  # noqa: F811
     assert again.drop(columns="source").equals(rows.drop(columns="source"))
     assert [reason.split(" ", 1)[0 if reason[0] == "R" else 1][:30] for _, reason in again.attrs["exclusions"]] == [
         "is a second image of " + images[0].name.split("_")[0] + ".", "has not a name such as 2058690", "Row", "Row"] and again.attrs["traps"]["faulty_row"] == 2
+
+
+def test_inbreast_of_the_published_make_up(tmp_path):
+    """410 images of 115 patients, 90 with four and 25 with two; views, BI-RADS and the one blank density are counted as published."""
+    write_dicom(tmp_path / "blank", np.full((16, 16), 9, np.uint16), ExplicitVRLittleEndian, DIGITAL_MAMMOGRAM, 14, SOPInstanceUID="2.25.1",
+                ImagerPixelSpacing=[0.07, 0.07])
+    patients = [p for p in range(115) for _ in range(4 if p < 90 else 2)]
+    birads = [b for b, n in {"1": 67, "2": 220, "3": 23, "4a": 13, "4b": 8, "4c": 22, "5": 49, "6": 8}.items() for _ in range(n)]
+    views, lines = ["MLO"] * 206 + ["CC"] * 203 + ["FB"], ["Patient ID;Patient age;Laterality;View;Acquisition date;File Name;ACR;Bi-Rads"]
+    for k, (patient, said, view) in enumerate(zip(patients, birads, views)):
+        lines.append(f"removed;removed;{'LR'[k % 2]};{view};200801;{20586900 + k};{' ' * 193 if k == 7 else 1 + k % 4};{said}")
+        name = f"{20586900 + k}_{patient:016x}_MG_{'LR'[k % 2]}_{'ML' if view == 'MLO' else view}_ANON.dcm"
+        (tmp_path / "AllDICOMs").mkdir(exist_ok=True)
+        shutil.copy(tmp_path / "blank", tmp_path / "AllDICOMs" / name)
+    (tmp_path / "INbreast.csv").write_text("\r\n".join([*lines, ""]), newline="")
+    rows = inbreast.index(tmp_path)
+    assert (len(rows), rows.patient.nunique(), rows.attrs["exclusions"]) == (410, 115, [])
+    assert rows.groupby("patient").size().value_counts().to_dict() == {4: 90, 2: 25}
+    assert rows["view"].value_counts().to_dict() == {"MLO": 206, "CC": 203, "FB": 1} and (rows.density == "").sum() == 1
+    assert rows.allowed.value_counts().to_dict() == {label_set("benign"): 220 + 23, label_set("in situ", "invasive"): 100, label_set("normal"): 67}
+    assert rows.attrs["traps"] == {"birads_3": 23, "blank_acr": 1, "missing_xml": 343, "view_fb": 1}

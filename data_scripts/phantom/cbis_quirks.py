@@ -1,7 +1,7 @@
 """The traps of CBIS-DDSM, each done to a phantom that is already written. `quirks.QUIRKS` says what each is.
 
-What every real release has needs no switch and is always there: two names of the density column, line feeds in quoted
-paths, crop and mask in another order in calcification cases, descriptions that name the wrong one of the two.
+What every real release has is always there, and a switch takes it away: two names of the density column, line feeds in quoted
+paths, crop and mask in another order in calcification cases. Descriptions name the wrong one of the two as often as the right one.
 """
 import csv
 import re
@@ -55,6 +55,29 @@ def _edit(root, change):
 
 def _every_other(patient_id):
     return int(re.search(r"P_(\d+)", patient_id)[1]) % 2 == 0
+
+
+def one_density_name(root):
+    for path, (header, *lines) in _read(root).items():
+        write_table(path, ["breast_density" if i == DENSITY else name for i, name in enumerate(header)], lines)
+
+
+def no_line_feeds(root):
+    _edit(root, lambda line: [[value.strip() for value in line]])
+
+
+def one_order(root):
+    def change(line):
+        if line[IMAGE].startswith("Calc"):
+            _swap(root, line)
+            line[CROP], line[MASK] = line[CROP].replace("000001.dcm", "000000.dcm"), line[MASK].replace("000000.dcm", "000001.dcm")
+        return [line]
+    _edit(root, change)
+
+
+def joined_terms(root):
+    other = {"Mass": "ARCHITECTURAL_DISTORTION", "Calc": "FINE_LINEAR_BRANCHING"}
+    _edit(root, lambda line: [[*line[:FIRST], f"{line[FIRST]}-{other[line[IMAGE][:4]]}", *line[SECOND:]]])
 
 
 def na_terms(root):
@@ -192,12 +215,17 @@ def separate_series(root):
 
 def swapped_instances(root):
     for line in _lines(root):
-        pair = [_file(root, line[i]) for i in (CROP, MASK)]
-        if all(pair) and pair[0].parent == pair[1].parent:
-            for path in pair:
-                data = pydicom.dcmread(path)
-                data.InstanceNumber = 3 - data.InstanceNumber
-                _save(path, data)
+        _swap(root, line)
+
+
+def _swap(root, line):
+    """Numbers the crop and the mask of a line the other way round, where they are of one series."""
+    pair = [_file(root, line[i]) for i in (CROP, MASK)]
+    if all(pair) and pair[0].parent == pair[1].parent:
+        for path in pair:
+            data = pydicom.dcmread(path)
+            data.InstanceNumber = 3 - data.InstanceNumber
+            _save(path, data)
 
 
 def missing_mask(root):
@@ -254,5 +282,6 @@ def _move(root, name):
     shutil.rmtree(root / "cbis_ddsm", ignore_errors=True)
 
 
-TRAPS = (several_abnormalities, mixed_pathology, crossing_patient, na_terms, zeros, scaled_mask, stretched_mask, wide_mask, separate_series,
-         missing_mask, missing_image, swapped_instances, malformed_patient_id, no_series_description, nbia_tree, nbia_tree_old)
+TRAPS = (one_density_name, no_line_feeds, one_order, several_abnormalities, mixed_pathology, crossing_patient, joined_terms, na_terms,
+         zeros, scaled_mask, stretched_mask, wide_mask, separate_series, missing_mask, missing_image, swapped_instances, malformed_patient_id,
+         no_series_description, nbia_tree, nbia_tree_old)

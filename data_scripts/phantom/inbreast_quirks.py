@@ -69,6 +69,14 @@ def missing_xml(root):
         path.unlink()
 
 
+def pectoral_outlines(root):
+    """A triangle in the corner of the chest wall, as {x, y} under ROIPoints."""
+    for path in sorted((root / "AllDICOMs").glob("*_ML_*.dcm")):
+        roi = {"Name": "Pectoral Muscle", "NumberOfPoints": 3, "ROIPoints": ["{0, 0}", "{90, 0}", "{0, 180}"]}
+        with atomic(root / "PectoralMuscle" / "Pectoral Muscle XML" / f"{path.name.split('_')[0]}.xml") as temporary:
+            temporary.write_bytes(plistlib.dumps({"Images": [{"ImageIndex": 0, "NumberOfROIs": 1, "ROIs": [roi]}]}))
+
+
 def mlo_names(root):
     for path in sorted((root / "AllDICOMs").glob("*_ML_*.dcm")):
         path.rename(path.with_name(path.name.replace("_ML_", "_MLO_")))
@@ -85,4 +93,5 @@ def deeper_folder(root):
         path.rename(deeper / path.name)
 
 
-TRAPS = (view_fb, blank_acr, point_findings, odd_names, roi_points, damaged_xml, missing_xml, mlo_names, missing_image, deeper_folder)
+TRAPS = (view_fb, blank_acr, point_findings, odd_names, roi_points, damaged_xml, missing_xml, pectoral_outlines, mlo_names, missing_image,
+         deeper_folder)

@@ -9,9 +9,13 @@ from xmodal.config import Problem
 
 QUIRKS = {
     "cbis_ddsm": {
+        "one_density_name": "calcification tables say breast_density too, as mass tables do",
+        "no_line_feeds": "no path ends with a line feed",
+        "one_order": "calcification cases have the crop before the mask too, as masses do",
         "several_abnormalities": "CC views have two abnormalities, each with half of the lesion",
         "mixed_pathology": "malignant MLO views have a benign abnormality too, which is listed first",
         "crossing_patient": "the CC film of every other patient is listed again in the other kind's table, and in its other part",
+        "joined_terms": "mass shapes and calcification types are two terms joined by -",
         "na_terms": "margins and distributions are the letters NA",
         "zeros": "density, assessment and subtlety are 0",
         "scaled_mask": "masks of CC views are 0.870 times as large as their images",
@@ -34,6 +38,7 @@ QUIRKS = {
         "roi_points": "points are {x, y} under ROIPoints",
         "damaged_xml": "one outline file breaks off",
         "missing_xml": "one outline file is not there",
+        "pectoral_outlines": "PectoralMuscle/ has an outline file of the same name for each MLO view",
         "mlo_names": "DICOM names say MLO where most releases say ML",
         "missing_image": "one listed image is not there",
         "deeper_folder": "everything lies in INbreast Release 1.0/",
