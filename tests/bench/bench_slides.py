@@ -9,7 +9,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 os.environ["OMP_NUM_THREADS"] = "1"
-os.environ.setdefault("XMODAL_HOME", tempfile.mkdtemp(prefix="xmodal-bench-"))
 warnings.simplefilter("ignore")
 
 import histolab

@@ -1,10 +1,5 @@
 """The bootstrap of AUC by patient, 1,000 resamples, as ratios in one process: `stats.bootstrap` against a loop over scikit-learn's
 roc_auc_score on the same resamples, whose intervals must agree. Prints a table and writes build/bench_stats.json."""
-import os
-import tempfile
-
-os.environ.setdefault("XMODAL_HOME", tempfile.mkdtemp(prefix="xmodal-bench-"))
-
 import numpy as np
 from sklearn.metrics import roc_auc_score
 

@@ -1,10 +1,6 @@
 """The cost of a training step, as ratios in one process: the Learner against a bare PyTorch loop of the same model and losses, and
 IRM with two half-batches against ERM. Prints a table and writes build/bench_training.json."""
-import os
-import tempfile
 import time
-
-os.environ.setdefault("XMODAL_HOME", tempfile.mkdtemp(prefix="xmodal-bench-"))
 
 import numpy as np
 import pandas as pd

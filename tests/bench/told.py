@@ -1,10 +1,19 @@
-"""What the benches share: two ways timed in turn make a row, and the rows are printed as a table and kept as JSON."""
+"""What the benches share: two ways timed in turn make a row, and the rows are printed as a table and kept as JSON.
+Imported before xmodal: what that writes goes to a folder that ends with the process."""
+import atexit
 import json
+import os
+import shutil
 import statistics
+import tempfile
 import time
 from pathlib import Path
 
 import pandas as pd
+
+if "XMODAL_HOME" not in os.environ:
+    os.environ["XMODAL_HOME"] = tempfile.mkdtemp(prefix="xmodal-bench-")
+    atexit.register(shutil.rmtree, os.environ["XMODAL_HOME"], ignore_errors=True)
 
 
 def seconds(function, *args):
