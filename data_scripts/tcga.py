@@ -1,4 +1,4 @@
-"""TCGA-BRCA: diagnostic slides of invasive breast carcinoma, open at the Genomic Data Commons.
+"""TCGA-BRCA: diagnostic slides of invasive breast carcinoma, open at the Genomic Data Commons; and those of the lung, for MIRROR.
 
     root/slides/TCGA-A8-A06U-01Z-00-DX1.<UUID>.svs and clinical.csv (case, days, dead, diagnosis, stage), as `fetch` leaves
     them; the slides may lie at any depth.
@@ -9,6 +9,7 @@ import logging
 import re
 from collections import Counter
 from pathlib import Path
+from typing import NamedTuple
 
 import pandas as pd
 import pandera.pandas as pa
@@ -26,16 +27,16 @@ KINDS = {"01": ("invasive",), "06": ("invasive",), "11": ("normal", "benign")}
 ROWS = INDEX.update_column("domain", checks=pa.Check.equal_to("tcga_brca"))   # not one of the four that are trained and tested on
 
 
-def index(root):
-    """A row of `cohort.INDEX` for each slide in paraffin under `root`; the study is the case, as in `clinical`.
+class Slide(NamedTuple):
+    path: Path
+    case: str     # TCGA-A8-A06U
+    kind: str     # of the sample, 01
 
-    The domain is "tcga_brca", which is none of the four of the main job: `preprocess.build` refuses these rows, and what uses
-    them are the companions, whose `tcga_tables.cohort` joins them with `clinical` by their `study`. The project is about
-    invasive carcinoma, so that tumour samples are invasive; normal tissue beside a tumour is normal or benign. Frozen
-    sections, other samples, empty files, further copies and other names are left out, logged and listed in
-    `.attrs["exclusions"]` as (path, reason); `.attrs["traps"]` counts them by reason. Raises `Problem` if no slide is left.
-    """
-    rows, left_out, traps, seen = [], [], Counter(), set()
+
+def slides(root):
+    """([Slide] in paraffin under `root`, by path; what is left out as (path, reason); its reasons counted). Frozen sections, other
+    samples, empty files, further copies and other names are left out and logged. Raises `Problem` if no slide is left."""
+    found, left_out, traps, seen = [], [], Counter(), set()
     for path in sorted(p for p in Path(root).rglob("*") if p.suffix.lower() == ".svs" and p.is_file()):
         match = NAME.match(path.name)
         trap, reason = (("odd_name", "its name is not one of TCGA") if not match else
@@ -49,16 +50,31 @@ def index(root):
             log.warning("%s", left_out[-1][1])
             continue
         seen.add(path.stem.lower())
-        allowed, case = label_set(*KINDS[match[3]]), match[1].upper()
+        found.append(Slide(path, match[1].upper(), match[3]))
+    if not found:
+        raise Problem(f"There is no diagnostic slide of TCGA under {root} ({len(left_out)} left out); fetch them with data_scripts.tcga.fetch.")
+    return found, left_out, dict(sorted(traps.items()))
+
+
+def index(root):
+    """A row of `cohort.INDEX` for each slide in paraffin under `root`; the study is the case, as in `clinical`.
+
+    The domain is "tcga_brca", which is none of the four of the main job: `preprocess.build` refuses these rows, and what uses
+    them are the companions, whose `tcga_tables` join slides with `clinical` by case. The project is about invasive carcinoma,
+    so that tumour samples are invasive; normal tissue beside a tumour is normal or benign. What `slides` leaves out is listed
+    in `.attrs["exclusions"]` as (path, reason); `.attrs["traps"]` counts it by reason. Raises `Problem` if no slide is left.
+    """
+    found, left_out, traps = slides(root)
+    rows = []
+    for path, case, kind in found:
+        allowed = label_set(*KINDS[kind])
         known = 3 if allowed == label_set("invasive") else -1
         rows.append({"sample": f"tcga_brca/{path.stem}", "patient": f"tcga_brca/{case}", "study": case, "domain": "tcga_brca",
                      "modality": HISTOPATHOLOGY, "view": "", "laterality": "", "allowed": allowed, "truth": known, "grade": known,
                      "density": "", "lesion_type": "", "lesion_shape": "", "diameter_mm": float("nan"), "annotation": "",
                      "source": str(path.absolute())})
-    if not rows:
-        raise Problem(f"There is no diagnostic slide of TCGA under {root} ({len(left_out)} left out); fetch them with data_scripts.tcga.fetch.")
     table = ROWS.validate(pd.DataFrame(rows))
-    table.attrs.update(exclusions=left_out, traps=dict(sorted(traps.items())))
+    table.attrs.update(exclusions=left_out, traps=traps)
     return table
 
 
@@ -87,26 +103,29 @@ def clinical(root):
 
 # ---- fetch -------------------------------------------------------------------------------------------------------
 
-TERMS = "open access by the GDC data use policy (no re-identification); cite the Cancer Genome Atlas Network 2012, doi 10.1038/nature11412."
+TERMS = "open access by the GDC data use policy (no re-identification); cite the Cancer Genome Atlas, doi {}."
+PAPERS = {"TCGA-BRCA": "10.1038/nature11412", "TCGA-LUAD": "10.1038/nature13385", "TCGA-LUSC": "10.1038/nature11404"}
 GDC = "https://api.gdc.cancer.gov"
 PAGE = 1000
 
 
-def fetch(root, limit=None, dry_run=False):
-    """`limit` diagnostic slides (all: about 1.05 TB) into slides/, and clinical.csv; returns the plan as a table.
+def fetch(root, limit=None, dry_run=False, project="TCGA-BRCA"):
+    """`limit` diagnostic slides (all of BRCA: about 1.05 TB) into slides/, and clinical.csv; returns the plan as a table.
 
-    From the Genomic Data Commons, with its md5 sums. With `dry_run` nothing is fetched. Raises `Problem` if GDC does not
-    answer, the disk is too small, or files did not come.
+    From the Genomic Data Commons, with its md5 sums. With `dry_run` nothing is fetched. project: one of PAPERS. Raises
+    `Problem` for another, and if GDC does not answer, the disk is too small, or files did not come.
     """
-    wanted = {"cases.project.project_id": "TCGA-BRCA", "data_format": "SVS", "experimental_strategy": "Diagnostic Slide", "access": "open"}
+    if project not in PAPERS:
+        raise Problem(f"There is no project {project!r} here; choose one of {', '.join(PAPERS)}.")
+    wanted = {"cases.project.project_id": project, "data_format": "SVS", "experimental_strategy": "Diagnostic Slide", "access": "open"}
     files = _hits("files", wanted, "file_name", "file_id,file_name,file_size,md5sum", _file)[:limit]
     if not dry_run:
         fields = ("submitter_id,demographic.vital_status,demographic.days_to_death,diagnoses.primary_diagnosis,"
                   "diagnoses.ajcc_pathologic_stage,diagnoses.days_to_last_follow_up,follow_ups.days_to_follow_up")
-        cases = _hits("cases", {"project.project_id": "TCGA-BRCA"}, "submitter_id", fields, _case)
+        cases = _hits("cases", {"project.project_id": project}, "submitter_id", fields, _case)
         with atomic(Path(root) / "clinical.csv") as partial:
             pd.DataFrame(cases).to_csv(partial, index=False)
-    return obtain(files, root, TERMS, dry_run)
+    return obtain(files, root, TERMS.format(PAPERS[project]), dry_run)
 
 
 def _hits(endpoint, wanted, order, fields, read):

@@ -33,21 +33,24 @@ def fig3b(ax, table):
 
 
 def fig4(ax, table):
-    """Attention of [CLS] over the patches of one slide; outlined: patches of the tumour."""
+    """Attention of [CLS] over the patches of one slide, where they lie; outlined: patches of the tumour, where it is known."""
     if not len(table):
         return nothing(ax, "no attention")
-    side = round(len(table) ** 0.5)
-    ax.imshow(table.attention.to_numpy().reshape(side, side), cmap="inferno")
-    for i in np.flatnonzero(table.tumour):
-        ax.add_patch(plt.Rectangle((i % side - 0.46, i // side - 0.46), 0.92, 0.92, fill=False, ec="#00E0C0", lw=1.2))
-    ax.set(xticks=[], yticks=[], title=f"{table.patient.iloc[0]}, subtype {table.subtype.iloc[0]}, AUC {table.auc.iloc[0]:.2f}")
+    x, y = ((table[k] - table[k].min()).round().astype(int) for k in "xy")
+    grid = np.full((y.max() + 1, x.max() + 1), np.nan)
+    grid[y, x] = table.attention
+    ax.imshow(grid, cmap="inferno")
+    for i in np.flatnonzero(table.tumour == 1):
+        ax.add_patch(plt.Rectangle((x[i] - 0.46, y[i] - 0.46), 0.92, 0.92, fill=False, ec="#00E0C0", lw=1.2))
+    known = "" if np.isnan(table.auc.iloc[0]) else f", AUC {table.auc.iloc[0]:.2f}"
+    ax.set(xticks=[], yticks=[], title=f"{table.patient.iloc[0]}, subtype {table.subtype.iloc[0]}{known}")
     return ax
 
 
 def fig4_all(ax, table):
     """How well attention finds the tumour, over all unseen patients."""
-    if not len(table):
-        return nothing(ax, "no attention")
+    if not len(table) or table.auc.isna().all():
+        return nothing(ax, "no outlines of tumours")
     ax.hist(table.auc.dropna(), bins=20, range=(0, 1), color="#0072B2", alpha=0.6)
     ax.axvline(0.5, color="#444444", ls=":", lw=0.8)
     ax.axvline(table.auc.median(), color="#D55E00", lw=1)
@@ -103,7 +106,7 @@ def draw_fig3():
 
 def draw_fig4():
     a, b = read("mirror_fig4a"), read("mirror_fig4b")
-    cases = [g for _, g in a.groupby("patient", sort=False)] if len(a) else [a]
+    cases = [g.reset_index() for _, g in a.groupby("patient", sort=False)] if len(a) else [a]
     panels = [(k, lambda ax, g=g: fig4(ax, g)) for k, g in zip("ab", cases)] + [("c", lambda ax: fig4_all(ax, b))]
     note = "Outlined: patches of the tumour, which training never saw. Each case is the median one of its subtype."
     return _figure("mirror_fig4", [a, b], 62, panels, note)

@@ -154,6 +154,8 @@ def test_without_slides_or_table_tcga_says_what_to_do(tmp_path):
         tcga.index(tmp_path)
     with pytest.raises(Problem, match="tcga.fetch"):
         tcga.clinical(tmp_path)
+    with pytest.raises(Problem, match="no project 'TCGA-OV' here; choose one of TCGA-BRCA, TCGA-LUAD, TCGA-LUSC"):
+        tcga.fetch(tmp_path, project="TCGA-OV")
     (tmp_path / "clinical.csv").write_text("patient\n1\n")
     with pytest.raises(Problem, match="lacks the columns case, days"):
         tcga.clinical(tmp_path)

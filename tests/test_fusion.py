@@ -24,7 +24,7 @@ def cohort():
 
 @pytest.fixture(scope="module")
 def inputs(cohort):
-    return fusion.Inputs(cohort, np.arange(90))
+    return fusion.Inputs(cohort, np.arange(90), TINY)
 
 
 @pytest.fixture(scope="module")
@@ -138,7 +138,7 @@ def test_the_bag_is_blind_to_where_patches_lie_and_the_graph_is_not(inputs, arms
     bag, shuffled = inputs.columns["bag"][:1], torch.randperm(25, generator=torch.Generator().manual_seed(0))
     assert torch.allclose(arms["bag"](bag), arms["bag"](bag[:, shuffled]), atol=1e-5)
     from torch_geometric.data import Batch, Data
-    graph = lambda x: Batch.from_data_list([Data(x=x, edge_index=inputs.graphs[0].edge_index)])
+    graph = lambda x: Batch.from_data_list([Data(x=x, edge_index=inputs.slides.graph(0).edge_index)])
     assert not torch.allclose(arms["graph"](graph(bag[0])), arms["graph"](graph(bag[0, shuffled])), atol=1e-3)
 
 
@@ -165,10 +165,22 @@ def test_only_the_graph_sees_how_cells_are_arranged(name):
     assert right > 0.9 if name == "graph" else 0.3 < right < 0.7
 
 
+def test_test_patients_have_no_say_in_how_arms_are_fed(cohort, inputs):
+    changed = dataclasses.replace(cohort, bags=cohort.bags.copy(), copies=cohort.copies.copy(), clinical=cohort.clinical.copy())
+    changed.bags[90:] *= 3
+    changed.copies.iloc[90:] *= 3
+    changed.clinical.loc[90:, "age"] *= 3
+    again = fusion.Inputs(changed, np.arange(90), TINY)
+    assert all(torch.equal(inputs.batch(m, np.arange(90)), again.batch(m, np.arange(90))) for m in MODALITIES[:3])
+    assert torch.equal(inputs.batch("graph", np.arange(90)).x, again.batch("graph", np.arange(90)).x)
+    assert not torch.equal(inputs.batch("bag", 95), again.batch("bag", 95))
+
+
 def test_clinical_columns_say_what_is_not_recorded():
     table = pd.DataFrame({"age": [40.0, 60.0, np.nan], "er": ["positive", None, "negative"]})
     found = fusion.clinical_columns(table, [0, 1, 2])
-    assert found.tolist() == pytest.approx(np.array([[-0.7071, 0, 0, 1, 0], [0.7071, 0, 0, 0, 1], [0, 1, 1, 0, 0]]), abs=1e-3)
+    assert found.tolist() == pytest.approx(np.array([[-1, 0, 0, 1, 0], [1, 0, 0, 0, 1], [0, 1, 1, 0, 0]]), abs=1e-3)
+    assert fusion.clinical_columns(pd.DataFrame({"rare": [0.0, 0, 0, 1]}), [0, 1, 2]).tolist() == [[0], [0], [0], [1]], "new to training: no million"
 
 
 def test_macro_f1_is_scikit_learns():

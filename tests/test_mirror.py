@@ -14,7 +14,6 @@ from xmodal.config import HOME, Problem
 from xmodal.losses import info_nce
 from xmodal.record import seed_everything
 
-SHARED = HOME.parent / "shared" / "data"
 TINY = dataclasses.replace(mirror.SETTINGS["lesson"], epochs=2)
 
 
@@ -200,6 +199,7 @@ def test_genes_are_those_eliminated_last_and_those_curated(cohort):
     chosen = genes.select(cohort.expression, cohort.subtype)
     assert set(genes.CURATED) <= set(chosen) and len(genes.CURATED) == len(set(genes.CURATED)) == 50
     assert chosen == [g for g in cohort.expression if g in set(chosen)]
+    assert {"NKX2-1", "TP63"} <= set(genes.LUNG) and len(genes.LUNG) == len(set(genes.LUNG))
     noise = pd.DataFrame(np.random.default_rng(0).normal(size=(160, 30)), columns=[f"G{i}" for i in range(30)])
     noise["G3"] += 3 * cohort.subtype
     few = genes.select(noise, cohort.subtype, curated=["G7", "not there"], least=1)
@@ -261,6 +261,8 @@ def test_a_study_gives_the_same_bits_resumes_and_makes_damage_anew(cohort, tmp_p
 def test_a_kept_result_belongs_to_its_cohort():
     a, b = paired.draw(20, 1), paired.draw(20, 1)
     assert a.digest() == b.digest() and a.digest() != paired.draw(20, 2).digest() != a.select(range(19)).digest()
+    b.clinical.loc[0, "age"] = 99
+    assert a.digest() != b.digest(), "fusion reads the clinical record"
 
 
 def test_rna_arm_and_ridge_cox_on_real_patients():
@@ -271,113 +273,8 @@ def test_rna_arm_and_ridge_cox_on_real_patients():
     arm = mirror.rna_arm(found.genes, found.time, found.event, dataclasses.replace(TINY, epochs=10))
     intervals = {name: mirror.c_index(arm, name, n=100) for name in ("cox", "encoder")}
     assert intervals["cox"].low > 0.5 and all(i.low < i.value < i.high for i in intervals.values())
+    assert mirror.c_index(arm, "cox", n=1, tau=60).value > 0.5, "also by Uno's C up to five years"
+    other = breast_expression.load("nki295")
+    assert (other.genes.shape, other.event.sum()) == ((295, 4919), 79)
     with pytest.raises(Problem, match="choose one of desmedt, nki295"):
         breast_expression.load("metabric")
-
-
-# ---- slides and tables -------------------------------------------------------------------------------------------
-
-@pytest.fixture(scope="module")
-def encoder():
-    from xmodal.companions import patches
-    return patches.frozen_encoder()
-
-
-def phantom_slide(path, rgb):
-    from data_scripts.phantom.histology_files import pyramid
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pyramid(path, rgb, 0.5, 75)
-    return path
-
-
-def stained(side=900):
-    """A 0.45 mm square: tissue with nuclei on the left two thirds, glass on the right."""
-    rng = np.random.default_rng(0)
-    rgb = np.full((side, side, 3), 242, np.uint8)
-    rgb[:, :side * 2 // 3] = (230, 150, 190)
-    for y, x in rng.integers(4, side * 2 // 3 - 4, (900, 2)):
-        rgb[y - 4:y + 4, x - 4:x + 4] = (110, 60, 140)
-    return rgb
-
-
-def test_the_frozen_encoder_knows_a_cat_and_takes_no_gradient(encoder):
-    """skimage's cat is one of ImageNet's cats (281-285) to the whole network, so the tensors lie where they should."""
-    from skimage import data, transform
-    from xmodal.companions import frozen, patches
-    picture = data.cat()[:, 75:375]
-    square = (transform.resize(picture, (224, 224), anti_aliasing=True) * 255).astype(np.uint8)
-    whole = frozen.ImageEncoder().net
-    assert int(whole(patches.scaled(whole, square[None])).argmax()) in range(281, 286)
-    assert encoder(patches.scaled(encoder, square[None])).shape == (1, 1280)
-    assert not any(p.requires_grad for p in encoder.parameters())
-
-
-def test_a_slide_becomes_features_of_its_tissue_only(encoder, tmp_path):
-    from xmodal.companions import patches
-    found = patches.of_slide(phantom_slide(tmp_path / "a.tif", stained()), encoder, batch=3)
-    assert found.features.shape == (len(found.xy), 1280) and 6 <= len(found.xy) < 16
-    assert (found.xy[:, 0] + 224 < 0.75 * 900).all(), "glass on the right is left out"
-    again = patches.of_slide(tmp_path / "a.tif", encoder, batch=64)
-    assert np.allclose(found.features, again.features, atol=1e-4)
-
-
-def test_a_slide_without_tiles_and_an_encoder_without_weights_are_said(encoder, tmp_path):
-    from xmodal.companions import patches
-    with pytest.raises(Problem, match="empty.tif has no tile with 50% tissue"):
-        patches.of_slide(phantom_slide(tmp_path / "empty.tif", np.full((900, 900, 3), 242, np.uint8)), encoder)
-    with pytest.raises(Problem, match="timm has no weights for 'no_such_model'"):
-        patches.frozen_encoder("no_such_model")
-
-
-@pytest.fixture
-def tcga_folder(tmp_path):
-    """Four patients of BRCA: one complete, one lobular, one without expression, one with another diagnosis; frozen sections beside."""
-    for case in ("A8-A06U", "A2-A3Y0", "AN-A0AM", "A7-A0CE"):
-        phantom_slide(tmp_path / "slides" / f"TCGA-{case}-01Z-00-DX1.svs", stained())
-    samples = ["TCGA-A8-A06U-01", "TCGA-A8-A06U-11", "TCGA-A2-A3Y0-01", "TCGA-A2-A3Y0-01B", "TCGA-A7-A0CE-01", "no name"]
-    pd.DataFrame(np.arange(18.0).reshape(3, 6), ["ESR1", "ERBB2", "TP53"], samples).to_csv(tmp_path / "expression.tsv.gz", sep="\t")
-    said = ["Infiltrating duct carcinoma, NOS", "Lobular carcinoma, NOS", "Lobular carcinoma, NOS", "Mucinous adenocarcinoma"]
-    pd.DataFrame({"case": [f"TCGA-{c}" for c in ("A8-A06U", "A2-A3Y0", "AN-A0AM", "A7-A0CE")], "days": [365, 30, 10, 10],
-                  "dead": [True, False, True, True], "diagnosis": said, "stage": ""}).to_csv(tmp_path / "clinical.csv", index=False)
-    return tmp_path
-
-
-@pytest.mark.filterwarnings("ignore")
-def test_tcga_is_joined_by_patient_into_the_generators_shape(encoder, tcga_folder):
-    from data_scripts import tcga_tables
-    found = tcga_tables.cohort(tcga_folder, "BRCA", encoder)
-    assert found.patient.tolist() == ["TCGA-A2-A3Y0", "TCGA-A8-A06U"] and found.subtype.tolist() == [1, 0]
-    assert found.event.tolist() == [0, 1] and found.time == pytest.approx([30 / 30.4375, 365 / 30.4375])
-    assert found.expression.to_dict("list") == {"ESR1": [2, 0], "ERBB2": [8, 6], "TP53": [14, 12]}, "the first primary tumour"
-    assert all(b.shape[1] == 1280 for b in found.bags) and (tcga_folder / "features" / "TCGA-A8-A06U-01Z-00-DX1.npz").exists()
-    assert len(found.select([1])) == 1
-    with pytest.raises(Problem, match="no subtypes of 'LUAD'"):
-        tcga_tables.cohort(tcga_folder, "LUAD", encoder)
-
-
-def test_lung_subtypes_follow_the_diagnosis():
-    from data_scripts import tcga_tables
-    said = pd.DataFrame({"diagnosis": ["Adenocarcinoma, NOS", "Squamous cell carcinoma, keratinizing, NOS", "Adenosquamous carcinoma", ""]})
-    assert tcga_tables.subtypes(said, "NSCLC").tolist() == [0, 1, -1, -1]
-
-
-def test_tables_that_are_not_what_they_should_be_are_said(tmp_path):
-    from data_scripts import tcga_tables
-    (tmp_path / "expression.tsv").write_text("gene\tsample\nESR1\t1\n")
-    with pytest.raises(Problem, match="no column of a primary tumour"):
-        tcga_tables.expression(tmp_path / "expression.tsv")
-    (tmp_path / "slides.csv").write_text("case_id,slide_id\na,b\n")
-    with pytest.raises(Problem, match="lacks the columns censorship, survival_months"):
-        tcga_tables.slide_survival(tmp_path / "slides.csv")
-
-
-@pytest.mark.skipif(not (SHARED / "tcga_brca_clinical").exists(), reason="the real TCGA-BRCA tables lie outside the project")
-def test_two_published_tables_of_tcga_agree_on_who_died():
-    """One table says censorship = 1 and calls days months, the other says E: read rightly, they agree on patients of both."""
-    from data_scripts import tcga_tables
-    clinical = tcga_tables.regions(SHARED / "tcga_brca_clinical")
-    slides = tcga_tables.slide_survival(SHARED / "tcga_brca_clinical" / "patchgcn_tcga_brca_slides.csv")
-    both = slides.drop_duplicates("case_id").set_index("case_id").join(clinical[["time", "event"]], rsuffix="_clinical", how="inner")
-    assert len(both) > 1000 and (both.event == both.event_clinical).mean() > 0.99
-    assert (both.time / both.time_clinical).median() == pytest.approx(1)
-    assert len(clinical) == 1083 and len(clinical.attrs["exclusions"]) == 13

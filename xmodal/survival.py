@@ -89,7 +89,7 @@ def cox_loss(risk, time, event):
 def ridge_cox(x, time, event, alpha=1.0):
     """(D,) coefficients of a Cox model on x (N, D) that minimise the negative log partial likelihood + alpha / 2 * their squared norm."""
     time, event = _checked(time, event)
-    x, time, event = (torch.as_tensor(np.asarray(v), dtype=torch.float32) for v in (x, time, event))
+    x, time, event = (torch.tensor(np.asarray(v), dtype=torch.float32) for v in (x, time, event))
     weight = torch.zeros(x.shape[1], requires_grad=True)
     solver = torch.optim.LBFGS([weight], max_iter=200, line_search_fn="strong_wolfe")
 

@@ -17,7 +17,8 @@ from torch_geometric.nn import GraphConv, global_max_pool, global_mean_pool
 
 from ..config import Problem
 from .mil import GatedAttention
-from .paired import MODALITIES, PAM50
+from .paired import PAM50
+from .tasks import draw_patches, spread
 
 
 @dataclass(frozen=True)
@@ -25,14 +26,15 @@ class Settings:
     """Everything that differs between the lesson and the paper."""
     width: int
     dropout: float
+    patches: int        # drawn from a slide for its bag; the graph has them all
     epochs: int
     batch: int
     lr: float
     weight_decay: float
 
 
-SETTINGS = {"lesson": Settings(width=32, dropout=0.2, epochs=25, batch=64, lr=3e-3, weight_decay=1e-3),
-            "paper": Settings(width=256, dropout=0.25, epochs=100, batch=32, lr=1e-4, weight_decay=1e-4)}
+SETTINGS = {"lesson": Settings(width=32, dropout=0.2, patches=49, epochs=25, batch=64, lr=3e-3, weight_decay=1e-3),
+            "paper": Settings(width=256, dropout=0.25, patches=2048, epochs=100, batch=32, lr=1e-4, weight_decay=1e-4)}
 
 
 # ---- encoders ----------------------------------------------------------------------------------------------------
@@ -106,6 +108,12 @@ def neighbours(xy, side):
     return torch.as_tensor(np.concatenate([pairs, pairs[:, ::-1]]).T.copy(), dtype=torch.long)
 
 
+def _scaled(table, train):
+    """(N, D) of a table of numbers, scaled by the rows `train` as `tasks.scaled` does; 0 where a number is missing."""
+    known = table.iloc[train].astype(float)
+    return ((table - known.mean()) / known.std(ddof=0).where(known.std(ddof=0) > 1e-6, 1)).fillna(0).to_numpy(float)
+
+
 def clinical_columns(table, train):
     """(N, D) float32 of a raw clinical table: numbers scaled by the rows `train` with 0 for what is not recorded, every text a column of
     0 and 1, and a column for what is not recorded."""
@@ -113,8 +121,7 @@ def clinical_columns(table, train):
     for name, column in table.items():
         missing = column.isna()
         if pd.api.types.is_numeric_dtype(column):
-            scaled = (column - column.iloc[train].mean()) / (column.iloc[train].std() + 1e-6)
-            parts += [scaled.fillna(0).to_numpy()]
+            parts += [_scaled(column.to_frame(), train)]
         else:
             parts += [(column == value).to_numpy(float) for value in sorted(column.iloc[train].dropna().unique())]
         if missing.any():
@@ -122,24 +129,57 @@ def clinical_columns(table, train):
     return np.column_stack(parts).astype(np.float32)
 
 
-class Inputs:
-    """A cohort as the arms read it, scaled by its training patients: batch(name, rows) is what the arm `name` takes."""
+def having(cohort):
+    """{modality: (N,) bool} of the patients who have it, in the order of MODALITIES; one that nobody has is not there."""
+    slide = np.array([len(bag) > 0 for bag in cohort.bags])
+    told = lambda table: np.array(table.notna().any(axis=1))
+    found = {"copy number": told(cohort.copies), "clinical": told(cohort.clinical), "bag": slide, "graph": slide}
+    return {name: there for name, there in found.items() if there.any()}
 
-    def __init__(self, cohort, train, device="cpu"):
-        scaled = lambda v, axes: (v - v[train].mean(axes)) / (v[train].std(axes) + 1e-6)
-        side = round(cohort.bags.shape[1] ** 0.5)
-        grid = np.stack(np.divmod(np.arange(side * side), side), 1)
-        edges, self.device = neighbours(grid, 1).to(device), device
-        tensor = lambda v: torch.as_tensor(np.asarray(v, np.float32), device=device)
-        patches = tensor(scaled(cohort.bags, (0, 1)))
-        self.columns = {"copy number": tensor(scaled(cohort.copies.to_numpy(), 0)), "bag": patches,
-                        "clinical": tensor(clinical_columns(cohort.clinical, train))}
-        self.graphs = [Data(x=bag, edge_index=edges) for bag in patches]
-        self.features = {name: self.columns["bag" if name == "graph" else name].shape[-1] for name in MODALITIES}
+
+class Slides:
+    """The slides of a cohort, scaled by the patches of its training patients: bags (N, P, D) of at most `most` patches, and graphs of all.
+    A patient without a slide has zeros. there: (N,) bool, who has one. Raises `Problem` if no training patient has."""
+
+    def __init__(self, cohort, there, train, most, seed):
+        known, most = train[there[train]], min(most, max(map(len, cohort.bags)))
+        if not len(known):
+            raise Problem("No training patient has a slide; add some, or leave slides out.")
+        self.bags = np.zeros((len(there), most, cohort.bags[known[0]].shape[1]), np.float32)
+        for i in np.flatnonzero(there):
+            self.bags[i] = draw_patches(cohort.bags[i], most, seed)
+        self.mean, self.spread = self.bags[known].mean((0, 1)), spread(self.bags[known], (0, 1))
+        self.bags[there] = self.scaled(self.bags[there])
+        self.patches = [(bag, neighbours(xy, 1)) if len(bag) else (self.mean[None], torch.empty(2, 0, dtype=torch.long))
+                        for bag, xy in zip(cohort.bags, cohort.xy)]
+
+    def scaled(self, bag):
+        return (bag - self.mean) / self.spread
+
+    def graph(self, i):
+        bag, edges = self.patches[i]
+        return Data(x=torch.as_tensor(self.scaled(bag)), edge_index=edges)
+
+
+class Inputs:
+    """A cohort as the arms read it, scaled by its training patients: batch(name, rows) is what the arm `name` takes, features[name] its
+    width. Patients who lack a modality have a row all the same, which tells nothing: ask `having` first."""
+
+    def __init__(self, cohort, train, settings, seed=42, device="cpu"):
+        there, self.device, columns = having(cohort), device, {}
+        if "copy number" in there:
+            columns["copy number"] = _scaled(cohort.copies, train)
+        if "clinical" in there:
+            columns["clinical"] = clinical_columns(cohort.clinical, train)
+        if "bag" in there:
+            self.slides = Slides(cohort, there["bag"], train, settings.patches, seed)
+            columns["bag"] = self.slides.bags
+        self.columns = {name: torch.as_tensor(np.asarray(v, np.float32), device=device) for name, v in columns.items()}
+        self.features = {name: self.columns["bag" if name == "graph" else name].shape[-1] for name in there}
 
     def batch(self, name, rows):
         rows = np.atleast_1d(rows)
-        return Batch.from_data_list([self.graphs[i] for i in rows]) if name == "graph" else self.columns[name][rows]
+        return Batch.from_data_list([self.slides.graph(i) for i in rows]).to(self.device) if name == "graph" else self.columns[name][rows]
 
 
 # ---- fusion ------------------------------------------------------------------------------------------------------

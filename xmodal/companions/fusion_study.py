@@ -5,18 +5,17 @@ import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
-from sklearn.model_selection import StratifiedKFold
 from torch import nn
 
 from ..config import Problem
 from ..record import seed_everything
 from ..stats import auc, bootstrap, concordance
-from ..survival import cox_loss, ridge_cox
-from .fusion import Arm, Columns, Concatenated, Fusion, Inputs, clinical_columns, subsets
-from .paired import MODALITIES, PAM50
+from ..survival import ridge_cox
+from .fusion import Arm, Columns, Concatenated, Fusion, Inputs, clinical_columns, having, subsets
+from .paired import PAM50
 from .study import fit, kept
+from .tasks import FOLDS, cox_risk, parted
 
-FOLDS = 5
 ALONE, FUSED, MEAN, CONCATENATED = "alone", "weighted logits", "mean of probabilities", "early concatenation"
 
 
@@ -60,22 +59,22 @@ def missing(n, share, seed):
 
 def one(cohort, present, train, valid, test, settings, seed, device="cpu"):
     """({"probabilities": a row a test patient, subset and way of fusing; "weights"}, state) of one fold, as `study.kept` takes them."""
-    inputs, y = Inputs(cohort, train, device), cohort.pam50
-    arms = nn.ModuleDict({name: train_arm(name, inputs, present, y, train, settings, seed) for name in MODALITIES})
+    inputs, y, names = Inputs(cohort, train, settings, seed, device), cohort.pam50, tuple(present)
+    arms = nn.ModuleDict({name: train_arm(name, inputs, present, y, train, settings, seed) for name in names})
     with torch.no_grad():
-        groups = np.array_split(np.arange(len(y)), 8)
+        groups = np.array_split(np.arange(len(y)), 1 + len(y) // 64)
         logits = {name: torch.cat([arm(inputs.batch(name, rows)) for rows in groups]) for name, arm in arms.items()}
     there, goal = _tensors(present, device), torch.as_tensor(y, device=device)
     cut = lambda parts, rows: {name: v[rows] for name, v in parts.items()}
-    fusion = Fusion().to(device).add(cut(logits, valid), cut(there, valid), goal[valid], MODALITIES)
+    fusion = Fusion().to(device).add(cut(logits, valid), cut(there, valid), goal[valid], names)
     rows = []
-    for subset in subsets(MODALITIES):
+    for subset in subsets(names):
         known = test[np.any([present[m][test] for m in subset], axis=0)]
         rows += _probabilities(cohort, subset, known, {m: logits[m][known] for m in subset}, {m: there[m][known] for m in subset}, fusion)
-    whole = train_concatenated(MODALITIES, inputs, present, y, train, settings, seed)
+    whole = train_concatenated(names, inputs, present, y, train, settings, seed)
     with torch.no_grad():
-        rows.append(_frame(cohort, MODALITIES, test, CONCATENATED, whole(test).softmax(1)))
-    learned = [(m, fusion.weight[m].item(), *fusion.bias[m].tolist()) for m in MODALITIES]
+        rows.append(_frame(cohort, names, test, CONCATENATED, whole(test).softmax(1)))
+    learned = [(m, fusion.weight[m].item(), *fusion.bias[m].tolist()) for m in names]
     weights = pd.DataFrame(learned, columns=["modality", "weight", *PAM50])
     state = {f"arms.{k}": v for k, v in arms.state_dict().items()} | {f"fusion.{k}": v for k, v in fusion.state_dict().items()}
     return {"probabilities": pd.concat(rows, ignore_index=True), "weights": weights}, state
@@ -97,17 +96,18 @@ def _frame(cohort, subset, rows, way, p):
 
 def study(cohort, settings, seed, folder, present=None, device="cpu"):
     """The tables {name: DataFrame} of five folds of patients (three to train, one to fit the fusion on, one to test), with column
-    fold; each is kept in folder/fold_<k>. present: {modality: (N,) bool}, or all. Raises `Problem` for a patient without any."""
-    given = present or {name: np.ones(len(cohort), bool) for name in MODALITIES}
-    nobody = np.flatnonzero(~np.any([given[m] for m in MODALITIES], axis=0))
+    fold; each is kept in folder/fold_<k>. present: {modality: (N,) bool}, or what the cohort has. Raises `Problem` for a patient without
+    any, and for a class with fewer than five patients."""
+    given, digest = present or having(cohort), cohort.digest()
+    nobody = np.flatnonzero(~np.any(list(given.values()), axis=0))
     if len(nobody):
         raise Problem(f"{len(nobody)} patients, among them {cohort.patient[nobody[0]]}, have no modality; leave them out with Cohort.select.")
-    parts = [test for _, test in StratifiedKFold(FOLDS, shuffle=True, random_state=seed).split(cohort.patient, cohort.pam50)]
+    parts = [test for _, test in parted(cohort.pam50, seed)]
     found = {}
     for k in range(FOLDS):
         test, valid = parts[k], parts[(k + 1) % FOLDS]
         train = np.sort(np.concatenate([parts[(k + j) % FOLDS] for j in (2, 3, 4)]))
-        config = {"fold": k, "seed": seed, "cohort": cohort.digest(), "settings": asdict(settings),
+        config = {"fold": k, "seed": seed, "cohort": digest, "settings": asdict(settings),
                   "present": {m: np.packbits(v).tobytes().hex() for m, v in given.items()}}
         tables = kept(folder / f"fold_{k}", config, lambda: one(cohort, given, train, valid, test, settings, seed, device))
         for name, table in tables.items():
@@ -148,14 +148,15 @@ def held_out_regions(table, settings, seed=42, device="cpu"):
     """Survival from clinical columns, each region held out in turn: region, patients, events, and the C-index of the clinical encoder under
     the Cox loss and of a ridge Cox model, with 95 % intervals over patients. table: columns, `time`, `event`, `region`. Regions with fewer
     than five events are trained on and not reported."""
-    x, rows = clinical_columns(table.drop(columns=["time", "event", "region"]), np.arange(len(table))), []
+    rows, columns = [], table.drop(columns=["time", "event", "region"])
     time, event, place = table.time.to_numpy(float), table.event.to_numpy(int), table.region.to_numpy()
     for region in sorted(set(place)):
         test, train = np.flatnonzero(place == region), np.flatnonzero(place != region)
         if event[test].sum() < 5:
             continue
-        z = (x - x[train].mean(0)) / (x[train].std(0) + 1e-6)
-        risks = {"encoder": _cox_columns(z, time, event, train, settings, seed, device),
+        z = clinical_columns(columns, train)
+        model = lambda: nn.Sequential(Columns(z.shape[1], settings), nn.Linear(settings.width, 1))
+        risks = {"encoder": cox_risk(model, z, time, event, train, settings, seed, device),
                  "cox": z @ ridge_cox(z[train], time[train], event[train], alpha=50)}
         row = {"region": region, "patients": len(test), "events": int(event[test].sum())}
         for name, risk in risks.items():
@@ -164,13 +165,3 @@ def held_out_regions(table, settings, seed=42, device="cpu"):
             row |= {name: value, f"{name}_low": low, f"{name}_high": high}
         rows.append(row)
     return pd.DataFrame(rows)
-
-
-def _cox_columns(z, time, event, train, settings, seed, device):
-    seed_everything(seed)
-    z, time, event = (torch.tensor(v, dtype=torch.float32, device=device) for v in (z, time, event))
-    model = nn.Sequential(Columns(z.shape[1], settings), nn.Linear(settings.width, 1)).to(device)
-    fit(model, lambda i: {"cox": cox_loss(model(z[train[i]]).squeeze(1), time[train[i]], event[train[i]])}, len(train), settings.epochs,
-        max(settings.batch, 128), settings.lr, seed, 1e-2)
-    with torch.no_grad():
-        return model(z).squeeze(1).cpu().numpy()

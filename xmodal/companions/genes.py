@@ -26,6 +26,7 @@ def read_list(path):
 
 
 CURATED = read_list(Path(__file__).with_name("breast_genes.txt"))
+LUNG = read_list(Path(__file__).with_name("lung_genes.txt"))
 
 
 def select(expression, label, curated=CURATED, seed=42, step=0.1, least=10):

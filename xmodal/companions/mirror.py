@@ -9,17 +9,17 @@ import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
-from sklearn.model_selection import StratifiedKFold
 from torch import nn
 
 from ..losses import info_nce
 from ..record import seed_everything
 from ..stats import bootstrap, concordance
-from ..survival import cox_loss, ridge_cox
+from ..survival import ridge_cox, uno
+from .genes import CURATED
 from .mil import ABMIL, PORPOISE, GatedAttention
 from .nystrom import TransMIL
 from .study import fit, kept
-from .tasks import FOLDS, encode, end_to_end, folds, prepare, probe, recovered, score, shots
+from .tasks import cox_risk, encode, end_to_end, folds, parted, prepare, probe, recovered, scaled, score, shots
 
 TERMS = ("align", "retention", "style", "cluster")
 
@@ -86,6 +86,7 @@ class Retention(nn.Module):
         x = x if self.place is None else x + self.place
         x = self.out(self.block(torch.cat([pooled[:, None], x], 1))[:, 1:])
         return (x - target)[hidden].square().mean()
+
 
 class Mirror(nn.Module):
     """Both encoders and the three modules. loss(bags, expression) gives the terms of Eq. 19 by name."""
@@ -166,11 +167,22 @@ class Tangle(nn.Module):
 
 def pretrain(model, inputs, train, settings, seed):
     """Trains `model` on the training patients without any label; returns its history."""
-    bags, expression = inputs.bags[train], inputs.expression[train]
-    return fit(model, lambda rows: model.loss(bags[rows], expression[rows]), len(train), settings.epochs, settings.batch, settings.lr, seed)
+    loss = lambda rows: model.loss(inputs.bags[train[rows]], inputs.expression[train[rows]])
+    return fit(model, loss, len(train), settings.epochs, settings.batch, settings.lr, seed)
 
 
 # ---- the RNA arm alone -------------------------------------------------------------------------------------------
+
+class RNARisk(RNAEncoder):
+    """Expression (B, G) -> risk (B, 1): a linear layer on the gene token."""
+
+    def __init__(self, genes, width, heads, tokens, depth):
+        super().__init__(genes, width, heads, tokens, depth)
+        self.risk = nn.Linear(width, 1)
+
+    def forward(self, expression):
+        return self.risk(super().forward(expression)[0])
+
 
 def rna_arm(expression, time, event, settings, seed=42, device="cpu"):
     """Survival from expression alone, five folds of patients: a row a patient with `fold`, and the risk by the RNA encoder under the Cox
@@ -180,10 +192,10 @@ def rna_arm(expression, time, event, settings, seed=42, device="cpu"):
     """
     x, time, event = np.asarray(expression, np.float32), np.asarray(time, float), np.asarray(event, int)
     found = pd.DataFrame({"time": time, "event": event, "fold": -1, "encoder": np.nan, "cox": np.nan})
-    for k, (train, test) in enumerate(StratifiedKFold(FOLDS, shuffle=True, random_state=seed).split(x, event)):
-        seed_everything(seed)
-        z = (x - x[train].mean(0)) / (x[train].std(0) + 1e-6)
-        risks = {"encoder": _cox_encoder(z, time, event, train, settings, seed, device),
+    for k, (train, test) in enumerate(parted(event, seed)):
+        z = scaled(x, train)
+        net = lambda: RNARisk(z.shape[1], settings.width, settings.heads, settings.gene_tokens, settings.depth)
+        risks = {"encoder": cox_risk(net, z, time, event, train, settings, seed, device),
                  "cox": z @ ridge_cox(z[train], time[train], event[train], alpha=z.shape[1])}       # the penalty grows with the genes
         for name, risk in risks.items():
             found.loc[test, name] = (risk[test] - risk[train].mean()) / risk[train].std()
@@ -191,21 +203,12 @@ def rna_arm(expression, time, event, settings, seed=42, device="cpu"):
     return found
 
 
-def _cox_encoder(z, time, event, train, settings, seed, device):
-    z, time, event = (torch.tensor(v, dtype=torch.float32, device=device) for v in (z, time, event))
-    model = nn.ModuleList([RNAEncoder(z.shape[1], settings.width, settings.heads, settings.gene_tokens, settings.depth),
-                           nn.Linear(settings.width, 1)]).to(device)
-    risk = lambda rows: model[1](model[0](z[rows])[0]).squeeze(1)
-    fit(model, lambda rows: {"cox": cox_loss(risk(train[rows]), time[train[rows]], event[train[rows]])}, len(train),
-        settings.epochs, max(settings.batch, 64), settings.lr, seed, weight_decay=1e-2)
-    with torch.no_grad():
-        return risk(np.arange(len(z))).cpu().numpy()
-
-
-def c_index(arm, which, n=1000):
-    """`stats.Interval` of the concordance of `rna_arm`'s column `which`: of pairs within a fold, patients resampled."""
-    inside = lambda y: (y[:, 2] == k for k in np.unique(arm.fold))
-    pairs = lambda y, p: np.nanmean([concordance(y[f, 0], y[f, 1], p[f]) for f in inside(y)])
+def c_index(arm, which, n=1000, tau=None):
+    """`stats.Interval` of the concordance of `rna_arm`'s column `which`: of pairs within a fold, patients resampled. Harrell's, or with
+    `tau`, in the unit of time, Uno's up to then, its censoring estimated on all patients."""
+    known = arm.time.to_numpy(float), arm.event.to_numpy(int)
+    c = concordance if tau is None else lambda time, event, risk: uno(time, event, risk, tau, known)
+    pairs = lambda y, p: np.nanmean([c(y[f, 0], y[f, 1], p[f]) for f in (y[:, 2] == k for k in np.unique(arm.fold))])
     return bootstrap(pairs, arm[["time", "event", "fold"]].to_numpy(float), arm[which].to_numpy(), n=n)
 
 
@@ -255,20 +258,20 @@ def one(name, inputs, cohort, train, test, settings, seed):
         tables["rna"] = pd.DataFrame(z["rna"][test]).assign(patient=cohort.patient[test], subtype=cohort.subtype[test])
     if name == "MIRROR":
         with torch.no_grad():
-            seen = model.slide.attention_map(inputs.bags[test]).cpu().numpy()
+            seen = torch.cat([model.slide.attention_map(bags) for bags in inputs.bags[test].split(64)]).cpu().numpy()
         tables["attention"] = pd.DataFrame(seen).assign(patient=cohort.patient[test])
         tables["genes"] = pd.DataFrame({"gene": inputs.genes})
     return tables, model.state_dict() if model else {}
 
 
-def study(cohort, names, settings, seed, folder, which=range(5), device="cpu"):
+def study(cohort, names, settings, seed, folder, which=range(5), device="cpu", curated=CURATED):
     """The tables {name: DataFrame} of `names` (ABLATIONS or BASELINES) on the folds `which`, with columns method and fold; each is kept in
-    folder/<method>/fold_<k> and not trained twice."""
-    found = {}
+    folder/<method>/fold_<k> and not trained twice. curated: genes that are read whatever elimination says."""
+    found, digest = {}, cohort.digest()
     for k, (train, test) in enumerate(folds(cohort, seed)):
-        inputs = functools.cache(lambda: prepare(cohort, train, settings, seed, device))     # only if something is still to be trained
+        inputs = functools.cache(lambda: prepare(cohort, train, settings, seed, device, curated))    # if something is still to be trained
         for name in names if k in which else ():
-            config = {"method": name, "fold": k, "seed": seed, "cohort": cohort.digest(), "settings": asdict(settings)}
+            config = {"method": name, "fold": k, "seed": seed, "cohort": digest, "curated": curated, "settings": asdict(settings)}
             tables = kept(folder / name.replace(", ", "_").replace(" ", "_") / f"fold_{k}", config,
                           lambda: one(name, inputs(), cohort, train, test, settings, seed))
             for table, rows in tables.items():

@@ -2,8 +2,9 @@
 import numpy as np
 import pandas as pd
 
-from ..stats import auc, silhouette
-from .genes import CURATED
+from ..stats import NAN, auc, silhouette
+from .mirror import c_index
+from .tasks import draw_patches
 
 PRIVATE = {"slide": "slide", "rna": "rna"}             # the factor that only this side sees
 NUISANCE = {"slide": "stain", "rna": "batch"}
@@ -20,23 +21,44 @@ def fig3a(cohort, genes, patients=50, most=40):
     return long.assign(subtype=cohort.subtype[rows][long.row])
 
 
-def fig3b(cohort, genes, most=10):
+def fig3b(cohort, genes, curated, most=10):
     """The `most` variable of the chosen genes: gene, variance, curated."""
     variance = cohort.expression[genes].var().nlargest(most)
-    return pd.DataFrame({"gene": variance.index, "variance": variance.to_numpy(), "curated": variance.index.isin(CURATED)})
+    return pd.DataFrame({"gene": variance.index, "variance": variance.to_numpy(), "curated": variance.index.isin(curated)})
 
 
-def fig4(cohort, attention):
+def fig4(cohort, attention, seed):
     """Attention of the median case: of each subtype the patient whose AUC of attention for tumour patches is the median, and the AUC of
-    every patient. attention: the study's table. Columns patient, subtype, auc, patch, tumour, attention; patches row by row of a grid."""
+    every patient; where nobody outlined a tumour AUCs are nan, and the case is the middle one by name.
+
+    attention, seed: the study's table and seed, by which patches were drawn. Columns patient, subtype, auc, x and y (of a patch, in sides
+    of one), tumour, attention.
+    """
     seen = attention.set_index("patient").drop(columns=["method", "fold"])
     number = {name: i for i, name in enumerate(cohort.patient)}
-    found = pd.DataFrame([(p, cohort.subtype[number[p]], auc(cohort.tumour[number[p]], row.to_numpy())) for p, row in seen.iterrows()],
-                         columns=["patient", "subtype", "auc"])
-    cases = [g.sort_values(["auc", "patient"]).iloc[len(g) // 2] for _, g in found.groupby("subtype")]
-    parts = [pd.DataFrame({"patient": c.patient, "subtype": c.subtype, "auc": c.auc, "patch": range(seen.shape[1]), "tumour":
-                           cohort.tumour[number[c.patient]].astype(int), "attention": seen.loc[c.patient].to_numpy(float)}) for c in cases]
+    drawn = lambda values, p: draw_patches(values[number[p]], seen.shape[1], seed).astype(float)
+    area = lambda truth, row: NAN if np.isnan(truth).any() else auc(truth, row)
+    rows = [(p, cohort.subtype[number[p]], area(drawn(cohort.tumour, p), row.to_numpy())) for p, row in seen.iterrows()]
+    found = pd.DataFrame(rows, columns=["patient", "subtype", "auc"])
+    parts = []
+    for _, rows in found.groupby("subtype"):
+        case = rows.sort_values(["auc", "patient"]).iloc[[len(rows) // 2]]
+        patient = case.patient.item()
+        x, y = drawn(cohort.xy, patient).T
+        values = {"x": x, "y": y, "tumour": drawn(cohort.tumour, patient), "attention": seen.loc[patient].to_numpy(float)}
+        parts.append(case.merge(pd.DataFrame(values), "cross"))
     return pd.concat(parts, ignore_index=True), found
+
+
+def rna(arms, n=300, tau=60.0):
+    """The RNA arm on real patients beside a ridge Cox model: a row a cohort and model with Harrell's C, its 95 % interval, and Uno's up to
+    `tau` months. arms: {cohort: what `mirror.rna_arm` found}."""
+    rows = []
+    for cohort, arm in arms.items():
+        for which, model in (("encoder", "RNA encoder"), ("cox", "ridge Cox")):
+            value, low, high, _ = c_index(arm, which, n)
+            rows.append((cohort, len(arm), int(arm.event.sum()), model, value, low, high, c_index(arm, which, 1, tau).value))
+    return pd.DataFrame(rows, columns=["cohort", "patients", "events", "model", "c_index", "low", "high", "uno"])
 
 
 def fig5(rna, fold=0, seed=42):

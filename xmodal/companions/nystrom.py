@@ -31,6 +31,7 @@ def pseudo_inverse(a, iterations=6):
 def nystrom(q, k, v, m, iterations=6):
     """softmax(q k~) pinv(softmax(q~ k~)) softmax(q~ k) v for q, k, v (B, H, N, d), ~ being `landmarks`; exact attention where m = N.
 
+    With m = N / 4 and queries and keys that change slowly along the tokens the relative error is below 6 % (tests/test_mirror.py).
     The two outer products go through torch's fused attention, so no N x M matrix is kept.
     """
     m = min(m, q.shape[2])

@@ -25,11 +25,16 @@ MODALITIES = ("copy number", "clinical", "bag", "graph")    # graph: the same sl
 
 @dataclass(frozen=True)
 class Cohort:
-    """N patients; row i of everything is patient i. `select` keeps some of them."""
+    """N patients; row i of everything is patient i. `select` keeps some of them.
+
+    Of real slides P differs: bags, xy and tumour are then object arrays (N,) of arrays. A patient without a slide has no patches, one
+    without copy number or clinical record a row of NaN.
+    """
     patient: np.ndarray        # (N,) names
     site: np.ndarray           # (N,) where they were treated
-    bags: np.ndarray           # float32 (N, P, D) features of the patches of a square grid, row by row
-    tumour: np.ndarray         # bool (N, P) patches of the tumour: for looking at attention, never trained on
+    bags: np.ndarray           # float32 (N, P, D) features of the patches of a grid, row by row
+    xy: np.ndarray             # (N, P, 2) their upper left corners, in sides of a patch
+    tumour: np.ndarray         # bool (N, P) patches of the tumour: for looking at attention, never trained on; NaN where nobody knows
     expression: pd.DataFrame   # (N, G) log2(TPM + 1), a column a gene
     copies: pd.DataFrame       # (N, S) log2 copy ratios, a column a segment
     clinical: pd.DataFrame     # (N, 6) raw columns; NaN where not recorded
@@ -43,9 +48,13 @@ class Cohort:
         return len(self.patient)
 
     def digest(self):
-        """Hexadecimal sha256 of names, bags, expression and outcomes: says whether two cohorts are one."""
-        parts = [self.expression.to_numpy(float), self.time, self.event, self.subtype, self.pam50, *self.bags]
-        return hashlib.sha256("/".join(self.patient).encode() + b"".join(np.ascontiguousarray(p).tobytes() for p in parts)).hexdigest()
+        """Hexadecimal sha256 of names, slides, tables and outcomes: says whether two cohorts are one."""
+        names = "/".join([*self.patient, *self.expression.columns, *self.copies.columns])
+        found = hashlib.sha256((names + self.clinical.to_csv()).encode())
+        tables = self.expression.to_numpy(float), self.copies.to_numpy(float)
+        for part in (*tables, self.time, self.event, self.subtype, self.pam50, *self.bags, *self.xy):
+            found.update(np.ascontiguousarray(part).tobytes())
+        return found.hexdigest()
 
     def select(self, rows):
         """The patients `rows` (an index array or a boolean mask) as a Cohort."""
@@ -62,11 +71,12 @@ def draw(n, seed=42, side=7, width=24, genes=96, segments=40):
     factors = {name: rng.normal(size=(n, k)) for name, k in SEEN.items()}
     site = rng.integers(len(SITES), size=n)
     factors["stain"] = factors["stain"] + np.array([-1.0, 0.0, 1.0])[site, None]      # a site has its stain
-    bags, tumour = _slides(rng, factors, side, width)
+    bags, xy, tumour = _slides(rng, factors, side, width)
     time, event = _survival(rng, factors)
     names = np.array([f"P{i:04d}" for i in range(n)])
     tables = _expression(rng, factors, genes), _copies(rng, factors, segments), _clinical(rng, factors)
-    return Cohort(names, np.array(SITES)[site], bags, tumour, *tables, factors, _subtype(rng, factors), _pam50(rng, factors), time, event)
+    classes = _subtype(rng, factors), _pam50(rng, factors)
+    return Cohort(names, np.array(SITES)[site], bags, xy, tumour, *tables, factors, *classes, time, event)
 
 
 def _direction(rng, k, d):
@@ -76,7 +86,7 @@ def _direction(rng, k, d):
 
 
 def _slides(rng, factors, side, width):
-    """Bags float32 (N, P, D) and tumour masks (N, P): a round tumour of two equally frequent cell kinds in normal tissue."""
+    """Bags float32 (N, P, D), corners (N, P, 2), tumour (N, P): a round tumour of two equally frequent cell kinds in normal tissue."""
     n, grid = len(factors["shared"]), np.stack(np.meshgrid(*[np.linspace(-1, 1, side)] * 2, indexing="ij"), -1).reshape(-1, 2)
     centre, radius = rng.uniform(-0.4, 0.4, (n, 1, 2)), rng.uniform(0.6, 0.9, (n, 1))
     tumour = np.linalg.norm(grid - centre, axis=2) < radius
@@ -88,7 +98,8 @@ def _slides(rng, factors, side, width):
     bags = rng.normal(size=(*tumour.shape, width)) + 2 * (factors["stain"] @ _direction(rng, 2, width))[:, None]
     inside = factors["shared"] @ _direction(rng, 3, width) + factors["slide"] @ _direction(rng, 2, width)
     bags += tumour[..., None] * (2 * inside[:, None] + 2 * _direction(rng, 1, width) + 2 * kind[..., None] * _direction(rng, 1, width))
-    return bags.astype(np.float32), tumour
+    xy = np.stack(np.divmod(np.arange(side * side), side)[::-1], 1)
+    return bags.astype(np.float32), np.tile(xy, (n, 1, 1)), tumour
 
 
 def _expression(rng, factors, genes):

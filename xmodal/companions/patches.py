@@ -6,7 +6,7 @@ import timm
 import torch
 
 from ..config import Problem
-from ..slides import open_slide, region, tile_grid
+from ..slides import extract, open_slide, tile_grid
 from .frozen import ImageEncoder
 
 TILE_UM = 112.0            # 224 pixels at 20x, 0.5 um a pixel
@@ -16,6 +16,7 @@ class Patches(NamedTuple):
     """The patches of one slide, row by row of its grid."""
     features: np.ndarray   # float32 (N, D_p)
     xy: np.ndarray         # (N, 2) upper left corners, level-0 pixels
+    side: float            # of a patch, level-0 pixels
 
 
 def frozen_encoder(name="tf_efficientnet_lite0", device="cpu"):
@@ -56,6 +57,6 @@ def of_slide(path, model, mpp=None, tile_um=TILE_UM, size=224, tissue=0.5, batch
         xy = xy[share >= tissue]
         if not len(xy):
             raise Problem(f"{path} has no tile with {tissue:.0%} tissue; look at its overview, lower the share, or leave the patient out.")
-        parts = [model(scaled(model, np.stack([region(slide, *corner, tile_um / mpp, size) for corner in xy[i:i + batch]])))
-                 for i in range(0, len(xy), batch)]
-    return Patches(torch.cat(parts).cpu().numpy(), xy)
+        side = tile_um / mpp
+        parts = [model(scaled(model, extract(slide, xy[i:i + batch], side, size))).cpu() for i in range(0, len(xy), batch)]
+    return Patches(torch.cat(parts).numpy(), xy, side)

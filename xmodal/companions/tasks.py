@@ -12,9 +12,10 @@ from sklearn.metrics import f1_score
 from sklearn.model_selection import StratifiedKFold
 
 from ..config import Problem
+from ..record import seed_everything
 from ..stats import concordance
-from ..survival import DiscreteHazard, cuts, discrete_nll, discrete_risk
-from .genes import select, take
+from ..survival import DiscreteHazard, cox_loss, cuts, discrete_nll, discrete_risk
+from .genes import CURATED, select, take
 from .study import fit
 
 FOLDS = 5
@@ -22,9 +23,18 @@ FOLDS = 5
 
 # ---- what goes in ------------------------------------------------------------------------------------------------
 
+def parted(label, seed):
+    """[(train, test) row numbers] of five folds with equal shares of the classes `label` (N,). Raises `Problem` if one is too small."""
+    names, members = np.unique(label, return_counts=True)
+    if members.min() < FOLDS:
+        raise Problem(f"{members.min()} patients of class {names[members.argmin()]} do not part into {FOLDS} folds; leave the class out.")
+    return list(StratifiedKFold(FOLDS, shuffle=True, random_state=seed).split(label, label))
+
+
 def folds(cohort, seed):
     """[(train, test) row numbers] of five folds of patients with equal shares of the subtypes."""
-    return list(StratifiedKFold(FOLDS, shuffle=True, random_state=seed).split(cohort.patient, cohort.subtype))
+    return parted(cohort.subtype, seed)
+
 
 def draw_patches(bag, n, seed=0, slide="the slide"):
     """n patch features of a bag (N, D_p), without replacement where there are enough, in the order of the slide (for PPEG).
@@ -37,6 +47,17 @@ def draw_patches(bag, n, seed=0, slide="the slide"):
     return bag[np.sort(rng.choice(len(bag), n, replace=len(bag) < n))]
 
 
+def spread(x, axes=0):
+    """Standard deviation over `axes`, and 1 where nothing varies, so that a value new to the training patients stays what it is."""
+    found = x.std(axes)
+    return np.where(found > 1e-6, found, found.dtype.type(1))
+
+
+def scaled(x, train, axes=0):
+    """x (B, ...) with mean 0 and deviation 1 over `axes` of its rows `train`."""
+    return (x - x[train].mean(axes)) / spread(x[train], axes)
+
+
 class Inputs(NamedTuple):
     """A cohort as the networks read it, scaled by its training patients."""
     bags: torch.Tensor         # (B, N, D_p)
@@ -44,22 +65,25 @@ class Inputs(NamedTuple):
     genes: list                # the G genes that were chosen on the training patients
 
 
-def prepare(cohort, train, settings, seed, device="cpu"):
+def prepare(cohort, train, settings, seed, device="cpu", curated=CURATED):
     """`Inputs` of a cohort with expression (a DataFrame), bags and subtype; train: row numbers of its training patients."""
-    genes = select(cohort.expression.iloc[train], cohort.subtype[train], seed=seed)
+    genes = select(cohort.expression.iloc[train], cohort.subtype[train], curated, seed)
     bags = np.stack([draw_patches(bag, settings.patches, seed, f"The slide of {name}") for bag, name in zip(cohort.bags, cohort.patient)])
     x = take(cohort.expression, genes).to_numpy(np.float32)
-    scaled = lambda v, axes: (v - v[train].mean(axes)) / (v[train].std(axes) + 1e-6)
-    return Inputs(torch.tensor(scaled(bags, (0, 1)), device=device), torch.tensor(scaled(x, 0), device=device), genes)
+    return Inputs(torch.tensor(scaled(bags, train, (0, 1)), device=device), torch.tensor(scaled(x, train), device=device), genes)
 
 
 # ---- what is asked -----------------------------------------------------------------------------------------------
 
+def batches(inputs, size=64):
+    """(bags, expression) of `size` patients at a time."""
+    return zip(inputs.bags.split(size), inputs.expression.split(size))
+
+
 @torch.no_grad()
-def encode(model, inputs, batch=64):
+def encode(model, inputs):
     """The two embeddings (B, D) of every patient as arrays."""
-    parts = [model(b, e) for b, e in zip(inputs.bags.split(batch), inputs.expression.split(batch))]
-    return [torch.cat(z).cpu().numpy() for z in zip(*parts)]
+    return [torch.cat(z).cpu().numpy() for z in zip(*(model(*batch) for batch in batches(inputs)))]
 
 
 def shots(cohort, train, task, n, seed):
@@ -71,7 +95,7 @@ def shots(cohort, train, task, n, seed):
 
 def probe(z, cohort, train, task):
     """Scores (B,) of a linear model on frozen embeddings z (B, d): the probability of subtype 1, or the risk of discrete-time survival."""
-    z = (z - z[train].mean(0)) / (z[train].std(0) + 1e-6)
+    z = scaled(z, train)
     if task == "subtype":
         return LogisticRegression(C=0.05, max_iter=1000).fit(z[train], cohort.subtype[train]).predict_proba(z)[:, 1]
     return DiscreteHazard().fit(z[train], cohort.time[train], cohort.event[train]).risk(z)
@@ -92,8 +116,19 @@ def end_to_end(net, inputs, cohort, train, task, settings, seed):
 
     fit(model, objective, len(train), settings.epochs, settings.batch, settings.lr, seed, weight_decay=1e-3)
     with torch.no_grad():
-        p = model(inputs.bags, inputs.expression).sigmoid().cpu().numpy()
+        p = torch.cat([model(*batch) for batch in batches(inputs)]).sigmoid().cpu().numpy()
     return p[:, 0] if task == "subtype" else discrete_risk(p)
+
+
+def cox_risk(net, z, time, event, train, settings, seed, device="cpu"):
+    """Risks (B,) of the network that net() makes, (B, d) -> (B, 1), trained under the Cox loss on the rows `train` of z (B, d)."""
+    seed_everything(seed)
+    z, time, event = (torch.tensor(v, dtype=torch.float32, device=device) for v in (z, time, event))
+    model = net().to(device)
+    fit(model, lambda i: {"cox": cox_loss(model(z[train[i]]).squeeze(1), time[train[i]], event[train[i]])}, len(train), settings.epochs,
+        max(settings.batch, 128), settings.lr, seed, weight_decay=1e-2)        # the loss compares the patients of a batch
+    with torch.no_grad():
+        return model(z).squeeze(1).cpu().numpy()
 
 
 def score(cohort, test, task, scores):
@@ -107,8 +142,7 @@ def score(cohort, test, task, scores):
 def recovered(z, factors, train, test):
     """{factor: R2} of ridge regressions of known factors (B, k) on frozen embeddings z (B, D): fitted on train, 1 - residual / total
     variance on test. 0 is no better than the mean."""
-    z = (z - z[train].mean(0)) / (z[train].std(0) + 1e-6)
-    found = {}
+    z, found = scaled(z, train), {}
     for name, f in factors.items():
         guess = RidgeCV(np.logspace(-1, 4, 12)).fit(z[train], f[train]).predict(z[test]).reshape(f[test].shape)
         found[name] = float(1 - ((f[test] - guess) ** 2).sum() / ((f[test] - f[train].mean(0)) ** 2).sum())
