@@ -54,11 +54,12 @@ def index(root):
             rows.append(_row(stem, path, positive.get(stem), outlines.get(stem), traps))
         except Problem as problem:
             left_out.append((str(path), str(problem)))
-    missing = [f"{stem}.tif" for stem in positive if stem not in slides]
-    traps["missing_image"] += len(missing)
-    left_out += [(name, f"{name} is listed in a table, but there is no such file.") for name in missing]
     for _, reason in left_out:
         log.warning("%s Left out.", reason)
+    if missing := [f"{stem}.tif" for stem in positive if stem not in slides]:
+        traps["missing_image"] += len(missing)
+        left_out += [(name, f"{name} is listed in a table, but there is no such file.") for name in missing]
+        log.warning("CAMELYON: %d slides that its tables list are not there.", len(missing))
     if not rows:
         raise Problem(f"No slide in {root} could be indexed ({len(left_out)} left out); check its tables and annotations.")
     table = validate(pd.DataFrame(rows), INDEX, "index of CAMELYON")

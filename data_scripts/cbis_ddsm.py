@@ -51,7 +51,7 @@ def index(root):
     for folder, own in sorted(images.items()):
         found = series.get(own[0]["image_series"])
         if not found:
-            left_out.append((own[0]["image"], f"CBIS-DDSM lists {folder}, but its image is not there."))
+            left_out.append((folder, f"CBIS-DDSM lists {folder}, but its image is not there."))
             traps["missing_image"] += 1
             log.info("%s Left out.", left_out[-1][1])     # thousands, where a part of the release was fetched; counted below
             continue

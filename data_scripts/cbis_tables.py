@@ -28,7 +28,7 @@ def read_tables(root, left_out=None):
     """The four case descriptions as one table, a row an abnormality, with common column names; "NA" stays a string.
 
     A row whose pathology, side, view, patient or image cannot be told takes its film with it, since the label of a film
-    follows from all its abnormalities: they go to the list `left_out` as (table or image, reason), and are logged. Raises
+    follows from all its abnormalities: they go to the list `left_out` as (table or folder, reason), and are logged. Raises
     `Problem` if a table is missing, cannot be read, lacks a column, or has rows of which none can be used.
     """
     there = {path.name.lower(): path for path in reversed(files_below(root, ".csv"))}
@@ -50,7 +50,7 @@ def read_tables(root, left_out=None):
     lost = set(odd.film) | {film(folder) for folder in unnamed.folder}
     torn = table[(table.fault == "") & (table.film.isin(lost) | table.folder.isin(odd.folder))]
     found = [(line.file, tables.reason(line.file, line.row, line.fault)) for line in odd.itertuples()]
-    found += [(line.image, f"A finding of the film {line.film} cannot be used, so that its label is not known.") for line in torn.itertuples()]
+    found += [(line.folder, f"A finding of the film {line.film} cannot be used, so that its label is not known.") for line in torn.itertuples()]
     for _, reason in found:
         log.warning("%s Left out.", reason)
     if left_out is not None:

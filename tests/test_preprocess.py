@@ -119,6 +119,14 @@ def test_a_slide_of_one_stain_is_used_with_a_note(tmp_path):
     assert len(table) == 3 and noted.source.tolist() == [str(tmp_path / "grey.tif")] and "stain could not be normalised" in noted.note[0]
 
 
+def test_the_pixel_size_of_a_domain_is_that_of_its_photographs_not_of_its_slides(tmp_path):
+    rgb = tissue(np.random.default_rng(0), (512, 512))
+    for name in ("n001.TIF", "A01.svs"):
+        tifffile.imwrite(tmp_path / name, rgb, photometric="rgb", tile=(256, 256) if name == "A01.svs" else None)
+    photo, slide = (preprocess.read(row(name, "bach", tmp_path / name), SMALL) for name in ("n001.TIF", "A01.svs"))
+    assert len(photo[0]) == 3 and slide[0] == [] and "add the line A01.svs" in slide[1]
+
+
 def test_a_mammogram_without_pixel_spacing_is_used_with_a_note(tmp_path):
     y, x = np.mgrid[:200, :160]
     breast = (np.hypot(y - 100, x) < 90) * (2000 + 500 * np.sin(y / 9) * np.cos(x / 7))

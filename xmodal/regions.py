@@ -17,7 +17,7 @@ from .config import Problem
 UNREADABLE = (openslide.OpenSlideError, OSError, EOFError, ValueError, SyntaxError, TypeError, AttributeError, LookupError, ArithmeticError,
               AssertionError, RuntimeError, MemoryError, struct.error, Image.DecompressionBombError)
 LARGEST = 1 << 20         # side of a slide, pixels: a quarter of a metre at 0.25 um
-MPP = {"bach": 0.42}      # um per pixel of domains whose files do not say
+MPP = {"bach": 0.42}      # um per pixel of the photographs of domains whose files do not say; slides must
 TABLE = "mpp.csv"         # beside the slides: file,mpp
 PLAIN = ("generic-tiff", "aperio")    # vendors whose levels are pages of tiles and nothing else
 JPEG, LOSSLESS = 7, (1, 5, 8, 32946)  # compressions of TIFF; lossless are none, LZW, and deflate by two numbers
