@@ -73,8 +73,8 @@ def draw():
         letter(fig2b(axes[1, 1], tables["fig2b"]), "d", x=20)
         if len(tables["table2"]):
             fig.legend(*axes[0, 0].get_legend_handles_labels(), ncols=3, loc="outside upper center")
-        model = tables["table2"].model.iloc[0] if len(tables["table2"]) else ""
-        caption(fig, f"image-text model: {model}", tables.values())
+        first = tables["table2"].iloc[0] if len(tables["table2"]) else {"model": "", "seeds": 0}
+        caption(fig, f"image-text model: {first['model']}; mean and sd over {first['seeds']} seeds", tables.values())
         return save(fig, "kmat")
 
 

@@ -17,13 +17,15 @@ PANELS = ("table1", "table3", "table4a", "table4b", "table5", "fig4", "fig5", "f
 
 
 def bars(ax, table, title, measure="R@10"):
-    """A bar a row; a dotted line at what random order gives."""
+    """A bar a row, with its 95 % interval where the table has one; a dotted line at what random order gives."""
     if not len(table):
         return nothing(ax)
     y = np.arange(len(table))[::-1]
-    ax.barh(y, table[measure], color="#56B4E9", height=0.7)
-    for i, value in zip(y, table[measure]):
-        ax.text(value, i, f" {value:.1f}" if measure != "auc" else f" {value:.2f}", va="center", fontsize=5.5)
+    low, high = (table.get(f"{measure}_{end}", table[measure]) for end in ("low", "high"))
+    ax.barh(y, table[measure], xerr=((table[measure] - low).clip(0), (high - table[measure]).clip(0)), color="#56B4E9", height=0.7,
+            error_kw={"lw": 0.6, "ecolor": "#555555"})
+    for i, value, end in zip(y, table[measure], high):
+        ax.text(end, i, f" {value:.1f}" if measure != "auc" else f" {value:.2f}", va="center", fontsize=5.5)
     if "n" in table and measure.startswith("R@"):
         ax.axvline(100 * int(measure[2:]) / table.n.iloc[0], color="#D55E00", ls=":", lw=0.8)
     ax.set(yticks=y, title=title, xlabel={"auc": "AUC"}.get(measure, f"{measure} (%)"))
@@ -107,7 +109,8 @@ def draw():
         letter(bars(axes[1], t["table5"], "Modules (Table 5)", "auc"), "i", x=20)
         for ax, name, mark in ((axes[2], "alike", "j"), (axes[3], "apart", "k")):
             letter(fig7(ax, t["fig7"][t["fig7"].pair == name] if len(t["fig7"]) else t["fig7"], f"most {name}"), mark)
-        caption(rows[3], "dotted: random order; Fig. 4 in the second row, cases at evenly spaced ranks of IoU", t.values())
+        caption(rows[3], "each bar one training of one seed, whiskers 95 % over patients; dotted: random order\n"
+                         "Fig. 4 in the second row, cases at evenly spaced ranks of IoU", t.values())
         return save(fig, "rfpmss")
 
 

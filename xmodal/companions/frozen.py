@@ -5,6 +5,8 @@ The image-text model is BiomedCLIP (Zhang et al. 2023) where its weights are on 
 which; it goes into every record and onto every figure. N pictures or texts, D dimensions of the common space, W width of a token.
 """
 import hashlib
+import json
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +20,7 @@ from .. import config
 from ..config import Problem
 from ..losses import info_nce
 from ..model import to_input
+from ..record import checkpoint
 from . import study
 
 BIOMEDCLIP = "microsoft/BiomedCLIP-PubMedBERT_256-vit_base_patch16_224"
@@ -144,7 +147,8 @@ def biomedclip(path, device="cpu"):
     """The open_clip model in the folder `path` (open_clip_config.json and weights, as its hub has them). Raises `Problem` if it is not."""
     import open_clip
     try:
-        model, see = open_clip.create_model_from_pretrained(f"local-dir:{path}")
+        with tempfile.TemporaryDirectory() as folder:
+            model, see = open_clip.create_model_from_pretrained(f"local-dir:{path}", text_cfg=_text_tower(Path(path), folder))
         tokenizer = open_clip.get_tokenizer(f"local-dir:{path}").tokenizer
         transformer, pooler = model.text.transformer, model.text.pooler
     except (OSError, ValueError, RuntimeError, AttributeError, KeyError) as error:
@@ -159,6 +163,18 @@ def biomedclip(path, device="cpu"):
     pool = lambda hidden, mask: pooler(type("Out", (), {"last_hidden_state": hidden}), mask)
     return ImageText(f"open_clip {Path(path).name}", vision, nn.Identity(), transformer, tokenizer, pool, model.text.proj,
                      model.logit_scale.exp(), device)
+
+
+def _text_tower(path, folder):
+    """The text_cfg of the open_clip folder `path`, with the text tower's config.json on disk: where its name says, in `path`, or, as
+    BiomedCLIP's release has none and is of BERT's size, written to `folder`."""
+    from transformers import BertConfig
+    text = json.loads((path / "open_clip_config.json").read_text())["model_cfg"]["text_cfg"]
+    if not Path(text["hf_model_name"]).is_dir():
+        if not (path / "config.json").exists():
+            BertConfig().save_pretrained(folder)
+        text["hf_model_name"] = str(path if (path / "config.json").exists() else folder)
+    return {**text, "hf_model_pretrained": False}
 
 
 def on_disk():
@@ -201,10 +217,10 @@ def standin(pictures, texts, folder, epochs=10, width=128, seed=7, device="cpu")
     layers = nn.ModuleDict({"image": nn.Linear(2560, width), "text": nn.Linear(384, width)})
     model = ImageText(f"stand-in: EfficientNet-Lite0 and MiniLM with projections trained on {len(pictures)} phantom pictures and reports",
                       lambda p: encoder.pooled(_square(p)), layers["image"], transformer, tokenizer, mean_pool, layers["text"], 1 / TAU, device)
-    about = {"what": model.name, "epochs": epochs, "width": width, "seed": seed, "texts": len(texts[0])}
-    study.kept(folder, about, lambda: _project(model, layers, pictures, texts, epochs, seed))
-    from safetensors.torch import load_file
-    layers.load_state_dict(load_file(Path(folder) / "model.safetensors"))
+    seen = hashlib.sha256(np.ascontiguousarray(pictures).tobytes() + json.dumps(texts).encode()).hexdigest()
+    about = {"what": model.name, "epochs": epochs, "width": width, "seed": seed, "seen": seen}
+    study.kept(folder, about, lambda: _project(model, layers, pictures, texts, epochs, seed, checkpoint(folder, about)))
+    layers.load_state_dict(study.tensors(folder))
     _freeze(layers, device)
     return model
 
@@ -216,7 +232,7 @@ def _square(pictures):
     return np.stack([np.asarray(Image.fromarray(np.asarray(p)).resize((SIZE, SIZE), Image.Resampling.BOX)) for p in pictures])
 
 
-def _project(model, layers, pictures, texts, epochs, seed):
+def _project(model, layers, pictures, texts, epochs, seed, resume):
     """Trains the projections; returns the history and their tensors."""
     torch.manual_seed(seed)
     for layer in layers.values():
@@ -226,11 +242,11 @@ def _project(model, layers, pictures, texts, epochs, seed):
     with torch.no_grad():
         read = torch.cat([mean_pool(model.transformer(ids, mask).last_hidden_state, mask)
                           for ids, mask in (model.tokens(unique[i:i + 64]) for i in range(0, len(unique), 64))])
-    number = torch.tensor([[unique.index(t) for t in row] for row in texts])
+    number = torch.tensor([[unique.index(t) for t in row] for row in texts], device=model.device)
 
     def objective(rows):
         z = layers["image"](seen[rows].to(model.device))
         return {f"text {k}": info_nce(z, layers["text"](read[number[rows, k]]), number[rows, k], number[rows, k], TAU, symmetric=True)
                 for k in range(number.shape[1])}
-    history = study.fit(layers, objective, len(seen), epochs, 64, 1e-3, seed, weight_decay=1e-3)
+    history = study.fit(layers, objective, len(seen), epochs, 64, 1e-3, seed, weight_decay=1e-3, resume=resume)
     return {"history": history}, layers.state_dict()

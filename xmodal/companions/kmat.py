@@ -19,7 +19,10 @@ from sklearn.metrics import f1_score
 
 from .. import config
 from ..config import Problem
+from ..files import sha256
+from ..record import checkpoint
 from . import study
+from .measures import harmonic
 from .prompts import Method, Settings, learn
 
 SETTINGS = {"lesson": Settings(shots=16, epochs=12, batch=16, lr=0.02),
@@ -33,7 +36,10 @@ METHODS = {                      # K-MaT's anchor weight is chosen by `choose`
     "kmat": Method(csc=True, msc=True, anchor=1.0, fgw=1.0),
 }
 OURS = METHODS["kmat"]
-ABLATION = {                     # Table 3; its check marks are read from its discussion and from which rows share their high end
+# Table 3. Its check marks are lost; rows are those of its discussion, where row 5 adds the anchors and row 8 the transport to them. In the
+# printed numbers rows 3 and 5 share their high end, and so do 4 and 8, which a transport that is detached there would give if 4 and 5 were
+# the other way round.
+ABLATION = {
     "1": Method(), "2": Method(csc=True), "3": Method(csc=True, msc=True), "4": replace(OURS, anchor=0.0), "5": replace(OURS, fgw=0.0),
     "6": replace(OURS, csc=False), "7": replace(OURS, msc=False), "8": OURS,
 }
@@ -46,11 +52,13 @@ LAMBDAS = (0.1, 1.0, 10.0)
 class Modality:
     """Pictures of one modality. table: columns sample, patient, label, split (train, validation, test); pictures(table) -> list of uint8.
 
-    Features are computed when they are asked for, and once: whoever does not ask for the low end has not seen it.
+    Features are computed when they are asked for, and once: whoever does not ask for the low end has not seen it. Pictures are opened
+    32 at a time, since a published mammogram alone takes 90 MB.
     """
     name: str
     table: pd.DataFrame
     pictures: object
+    checksum: str = ""           # of the file that holds them, if one does
     _features: dict = field(default_factory=dict)
 
     def features(self, model, split):
@@ -59,12 +67,14 @@ class Modality:
             rows = self.table[self.table.split == split]
             if not len(rows):
                 raise Problem(f"There are no {split} pictures of {self.name}; look at the split column of its table.")
-            self._features[model.name, split] = model.images(self.pictures(rows)), rows
+            parts = [model.images(self.pictures(rows[i:i + 32])) for i in range(0, len(rows), 32)]
+            self._features[model.name, split] = torch.cat(parts), rows
         return self._features[model.name, split]
 
     def digest(self):
-        """A sha256 of name and table, so that a result knows its pictures."""
-        return hashlib.sha256((self.name + self.table.to_csv(index=False)).encode()).hexdigest()
+        """A sha256 of name, table and checksum, wherever the files lie, so that a result knows its pictures."""
+        table = self.table.drop(columns="path", errors="ignore").to_csv(index=False)
+        return hashlib.sha256((self.name + table + self.checksum).encode()).hexdigest()
 
 
 @dataclass
@@ -76,10 +86,7 @@ class Pair:
 
     def labels(self, rows):
         """Class numbers of rows of a table. Raises `Problem` for a class that the pair does not have."""
-        unknown = sorted(set(rows.label) - set(self.classes))
-        if unknown:
-            raise Problem(f"There is no class {unknown[0]!r} among {', '.join(self.classes)}; rename it in the table, or leave its rows out.")
-        return torch.tensor([self.classes.index(label) for label in rows.label])
+        return study.class_numbers(rows.label, self.classes)
 
 
 def split_patients(table, seed=42, shares=(0.4, 0.15)):
@@ -98,8 +105,9 @@ def phantom_pair(folder, seed=42):
     if not (folder / "studies.parquet").exists():
         raise Problem(f"There are no phantom studies in {folder}; write them with data_scripts.phantom.studies.write, as 11_kmat does.")
     table = split_patients(pd.read_parquet(folder / "studies.parquet"), seed)
+    file = lambda view: folder / "images" / f"{view}.npy"
     side = lambda name, view: Modality(name, table[["patient", "label", "split"]].assign(sample=table.patient + "/" + view),
-                                       lambda rows: np.load(folder / "images" / f"{view}.npy", mmap_mode="r")[rows.index])
+                                       lambda rows: np.load(file(view), mmap_mode="r")[rows.index], sha256(file(view)))
     return Pair(("normal", "benign", "malignant"), side("mammography", "magnified"), side("ultrasound", "ultrasound"))
 
 
@@ -133,27 +141,40 @@ def run(profile, pair, model, texts, name, method, seed, settings=None):
     Returns {"history", "predictions" (a row a test picture: modality, sample, patient, truth, p0..), "embeddings" (modality, class, d0..)}.
     """
     settings = settings or SETTINGS[getattr(profile, "name", profile)]
-    folder = config.RUNS / getattr(profile, "name", profile) / "companions" / "kmat" / name / f"seed_{seed}"
-    about = {"profile": getattr(profile, "name", profile), "companion": "kmat", "method": asdict(method), "settings": asdict(settings),
-             "seed": seed, "model": model.name, "weights": model.digest(), "classes": list(pair.classes), "high": pair.high.digest(),
-             "low": pair.low.digest()}
+    folder, about = place(profile, name, seed), told(profile, pair, model, method, settings, seed)
 
     def make():
-        prompts, history = trained(pair, model, texts, method, settings, seed)
+        prompts, history = trained(pair, model, texts, method, settings, seed, checkpoint(folder, about))
         w = embeddings(prompts, texts)
         found = pd.concat([predict(prompts, texts, pair, k) for k in (0, 1)], ignore_index=True)       # the first look at the low end
         return {"history": history, "predictions": found, "embeddings": w}, prompts.state_dict() if prompts else {"none": torch.zeros(0)}
     return study.kept(folder, about, make)
 
 
-def trained(pair, model, texts, method, settings, seed):
-    """(Prompts, history) of a method on the few shots of a seed; (None, empty) for zero-shot. Never asks for the low end."""
+def place(profile, name, seed):
+    """runs/<profile>/companions/kmat/<name>/seed_<n>."""
+    return config.RUNS / getattr(profile, "name", profile) / "companions" / "kmat" / name / f"seed_{seed}"
+
+
+def told(profile, pair, model, method, settings, seed):
+    """What a result was made with: its config.json."""
+    return {"profile": getattr(profile, "name", profile), "companion": "kmat", "method": asdict(method), "settings": asdict(settings),
+            "seed": seed, "model": model.name, "weights": model.digest(), "classes": list(pair.classes), "high": pair.high.digest(),
+            "low": pair.low.digest()}
+
+
+def trained(pair, model, texts, method, settings, seed, resume=None):
+    """(Prompts, history) of a method on the few shots of a seed; (None, empty) for zero-shot. Never asks for the low end. resume: as for
+    `study.fit`. Raises `Problem` for a class without a training picture."""
     if not method.learned:
         return None, pd.DataFrame({"epoch": []})
     features, rows = pair.high.features(model, "train")
     labels = pair.labels(rows)
+    missing = [name for k, name in enumerate(pair.classes) if not (labels == k).any()]
+    if missing:
+        raise Problem(f"No training picture of {pair.high.name} shows {missing[0]}; look at its table, or leave the class out of the pair.")
     few = few_shots(labels.numpy(), settings.shots, seed)
-    return learn(method, model, texts, features[few], labels[few], pair.classes, settings, seed)
+    return learn(method, model, texts, features[few], labels[few], pair.classes, settings, seed, resume)
 
 
 @torch.no_grad()
@@ -182,12 +203,17 @@ def choose(profile, pair, model, texts, seed, settings=None, grid=LAMBDAS):
     Of equal accuracies the first counts. The high end does not feel lambda_fgw where modalities have contexts of their own (it is
     detached there), so only lambda_anc is searched and lambda_fgw stays 1.
     """
-    settings, rows = settings or SETTINGS[getattr(profile, "name", profile)], []
-    for anchor in grid:
-        prompts, _ = trained(pair, model, texts, replace(OURS, anchor=anchor), settings, seed)
-        found = predict(prompts, texts, pair, 0, "validation")
-        rows.append((anchor, OURS.fgw, float((guess(found) == found.truth).mean())))
-    table = pd.DataFrame(rows, columns=["lambda_anc", "lambda_fgw", "high_validation_accuracy"])
+    settings = settings or SETTINGS[getattr(profile, "name", profile)]
+
+    def make():
+        rows = []
+        for anchor in grid:
+            prompts, _ = trained(pair, model, texts, replace(OURS, anchor=anchor), settings, seed)
+            found = predict(prompts, texts, pair, 0, "validation")
+            rows.append((anchor, OURS.fgw, float((guess(found) == found.truth).mean())))
+        return {"tried": pd.DataFrame(rows, columns=["lambda_anc", "lambda_fgw", "high_validation_accuracy"])}, {"none": torch.zeros(0)}
+    about = {**told(profile, pair, model, OURS, settings, seed), "grid": list(grid)}
+    table = study.kept(place(profile, "choice", seed), about, make)["tried"]
     return replace(OURS, anchor=float(table.lambda_anc[table.high_validation_accuracy.idxmax()])), table
 
 
@@ -196,12 +222,6 @@ def choose(profile, pair, model, texts, seed, settings=None, grid=LAMBDAS):
 def guess(predictions):
     """(N,) predicted class numbers."""
     return predictions.filter(regex=r"^p\d+$").to_numpy().argmax(1)
-
-
-def harmonic(high, low):
-    """Harmonic mean; 0 where either is 0."""
-    high, low = np.asarray(high, float), np.asarray(low, float)
-    return np.where(high + low > 0, 2 * high * low / np.maximum(high + low, 1e-12), 0.0)
 
 
 def scores(predictions):

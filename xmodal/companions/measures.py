@@ -1,4 +1,4 @@
-"""Measures of retrieval and of written reports: numpy and lists of words in, numbers out."""
+"""Measures of retrieval, of two ends together, and of written reports: numpy and lists of words in, numbers out."""
 from collections import Counter
 
 import numpy as np
@@ -14,19 +14,36 @@ def ranks(similarity):
     similarity = np.asarray(similarity, float)
     if similarity.ndim != 2 or similarity.shape[0] != similarity.shape[1]:
         raise Problem(f"Retrieval needs as many items as queries, not a table of shape {similarity.shape}; give row i the answer in column i.")
+    if not np.isfinite(similarity).all():
+        raise Problem("A similarity is not a number; look at the embeddings that it was computed from.")
     own = np.diag(similarity)[:, None]
     return 1 + (similarity > own).sum(1) + ((similarity == own).sum(1) - 1) / 2
 
 
 def retrieval(similarity):
-    """{"R@1", "R@5", "R@10" (percent), "MedR", "MeanR", "n"} of a table as in `ranks`."""
+    """{"R@1", "R@5", "R@10" (percent), "MedR", "MeanR", "n"} of a table as in `ranks`, R@k by `hits`."""
     r = ranks(similarity)
-    return {**{f"R@{k}": 100 * float((r <= k).mean()) for k in (1, 5, 10)}, "MedR": float(np.median(r)), "MeanR": float(r.mean()), "n": len(r)}
+    return {**{f"R@{k}": 100 * float(hits(similarity, k).mean()) for k in (1, 5, 10)}, "MedR": float(np.median(r)), "MeanR": float(r.mean()),
+            "n": len(r)}
+
+
+def hits(similarity, k):
+    """(N,) probability that the answer of each query is among the first k, where items as similar as it stand in random order."""
+    similarity = np.asarray(similarity, float)
+    ties = (similarity == np.diag(similarity)[:, None]).sum(1)
+    first = ranks(similarity) - (ties - 1) / 2                              # the best rank that the ties allow
+    return np.clip((k + 1 - first) / ties, 0, 1)
 
 
 def chance(n):
     """What `retrieval` expects of random order."""
     return {**{f"R@{k}": 100 * min(k / n, 1.0) for k in (1, 5, 10)}, "MedR": (n + 1) / 2, "MeanR": (n + 1) / 2, "n": n}
+
+
+def harmonic(high, low):
+    """Harmonic mean; 0 where either is 0."""
+    high, low = np.asarray(high, float), np.asarray(low, float)
+    return np.where(high + low > 0, 2 * high * low / np.maximum(high + low, 1e-12), 0.0)
 
 
 def ngrams(words, n):

@@ -152,11 +152,14 @@ def schedule(epochs, epoch):
     return 0.01 if epoch == 0 else 0.5 * (1 + np.cos(np.pi * (epoch - 1) / max(epochs - 1, 1)))
 
 
-def learn(method, model, texts, features, labels, classes, settings, seed):
-    """Prompts of a method trained on few-shot features (N, D) and labels (N,) of the high end. Returns (Prompts, history)."""
+def learn(method, model, texts, features, labels, classes, settings, seed, resume=None):
+    """Prompts of a method trained on few-shot features (N, D) and labels (N,) of the high end; resume as for `study.fit`.
+
+    Returns (Prompts, history).
+    """
     seed_everything(seed, threads=torch.get_num_threads())
     prompts = Prompts(method, model, classes, settings.tokens, seed)
     terms = partial(objective, prompts, texts, features, labels.to(features.device), settings)
     sgd = partial(torch.optim.SGD, momentum=0.9, weight_decay=5e-4)
     return prompts, study.fit(prompts, terms, len(features), settings.epochs, settings.batch, settings.lr, seed, optimiser=sgd,
-                              schedule=partial(schedule, settings.epochs))
+                              schedule=partial(schedule, settings.epochs), resume=resume)

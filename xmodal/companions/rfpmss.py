@@ -41,6 +41,7 @@ class Settings:
     batch: int
     lr: float
     patches: str           # "frozen": feature maps of EfficientNet-Lite0; "pixels": the picture's own patches
+    decay: float = 1.0     # of the learning rate, an epoch
     damping: float = 0.25
     bank: int = 0          # past samples that take part in the assignment of anchors
 
@@ -48,7 +49,7 @@ class Settings:
 SETTINGS = {
     "lesson": Settings(width=64, depth=2, heads=4, anchors=16, chosen=8, length=128, epochs=16, batch=48, lr=2e-3, patches="frozen", bank=96),
     "paper": Settings(width=768, depth=12, heads=12, anchors=64, chosen=32, length=256, epochs=15, batch=32, lr=5e-5, patches="pixels",
-                      bank=5500)}
+                      decay=0.9, bank=5500)}
 
 
 @dataclass(frozen=True)
@@ -236,31 +237,37 @@ class Consistency:
     def __init__(self, settings, variant):
         self.settings, self.variant, self.bank = settings, variant, {}
 
+    def state_dict(self):
+        return dict(self.bank)
+
+    def load_state_dict(self, state):
+        self.bank = dict(state)
+
     def assigned(self, scores, keys):
         """M(scores): targets for a list of (B, K) similarities, assigned together with what the bank keeps for each of `keys`."""
         past = [self.bank.get(k) for k in keys]
-        whole = torch.stack([s.detach() if p is None else torch.cat([s.detach(), p]) for s, p in zip(scores, past)])
+        whole = torch.stack([s.detach() if p is None else torch.cat([s.detach(), p.to(s)]) for s, p in zip(scores, past)])
         chosen, n = self.settings.chosen, len(scores[0])
-        found = (multi_sk(whole, chosen, self.settings.damping, iterations=200, tolerance=1e-4) if self.variant.assign == "multi"
+        found = (multi_sk(whole, chosen, self.settings.damping) if self.variant.assign == "multi"
                  else chosen * sinkhorn(whole, iterations=200, tolerance=1e-4))
         for key, rows in zip(keys, whole):
             self.bank[key] = rows[:self.settings.bank]
-        return found[:, :n].clamp(0, 1)
+        return found[:, :n].clamp(0, 1).to(whole)
 
     def __call__(self, model, out):
         z, zhat = ({m: model.anchors[f"{m}_{k}"] for m in MODALITIES} for k in ("input", "joint"))
         couples = [(m, n) for m in MODALITIES for n in MODALITIES if (m == n and self.variant.within in ("anchors", "self")) or
                    (m != n and self.variant.across)]
         before = {m: similarity(out["inputs"][m], z[m]) for m in MODALITIES}
-        after = {(m, n): similarity(out["joint"][n], zhat[m]) for m, n in couples}
+        after = {f"{m} {n}": similarity(out["joint"][n], zhat[m]) for m, n in couples}
         keys = [*before, *after]
         targets = dict(zip(keys, self.assigned([*before.values(), *after.values()], keys)))
         bce = lambda scores, target: F.binary_cross_entropy_with_logits(scores / TAU, target)
         total = 0
         for m, n in couples:
             swap = self.variant.within == "self" and m == n              # each space agrees with itself only
-            total = total + weight(m, n) * (bce(before[m], targets[m] if swap else targets[m, n])
-                                            + bce(after[m, n], targets[m, n] if swap else targets[m]))
+            both = f"{m} {n}"
+            total = total + weight(m, n) * (bce(before[m], targets[m if swap else both]) + bce(after[both], targets[both if swap else m]))
         return total / len(couples)
 
 
@@ -292,8 +299,8 @@ def batch(studies, rows, device="cpu"):
     return {v: studies.tokens[v][rows].to(device) for v in VIEWS}, studies.words[rows].to(device), studies.mask[rows].to(device)
 
 
-def train(studies, rows, settings, variant, seed, vocabulary, labels=("normal", "benign", "malignant"), device="cpu"):
-    """(model, history) of a variant trained on the studies `rows`."""
+def train(studies, rows, settings, variant, seed, vocabulary, labels=("normal", "benign", "malignant"), device="cpu", resume=None):
+    """(model, history) of a variant trained on the studies `rows`; resume as for `study.fit`."""
     seed_everything(seed, threads=torch.get_num_threads())
     first = studies.tokens[VIEWS[0]]
     model = RFPMSS(settings, variant, first.shape[2], len(vocabulary), first.shape[1], len(labels)).to(device)
@@ -301,7 +308,9 @@ def train(studies, rows, settings, variant, seed, vocabulary, labels=("normal", 
         model.project[view].fit(studies.tokens[view][rows].flatten(0, 1))
     model.project["report"].fit(studies.words[rows][studies.mask[rows] > 0])
     numbers = vocabulary.encode(studies.table.report, settings.length)
-    truth = torch.tensor([labels.index(x) for x in studies.table.label])
-    terms = partial(objective, model, Consistency(settings, variant), studies, numbers, truth, device)
-    history = study.fit(model, lambda k: terms(np.asarray(rows)[k]), len(rows), settings.epochs, settings.batch, settings.lr, seed, 1e-4)
+    truth = study.class_numbers(studies.table.label, labels)
+    consistency = Consistency(settings, variant)
+    terms = partial(objective, model, consistency, studies, numbers, truth, device)
+    history = study.fit(model, lambda k: terms(np.asarray(rows)[k]), len(rows), settings.epochs, settings.batch, settings.lr, seed, 1e-4,
+                        schedule=lambda epoch: settings.decay ** epoch, resume=resume, memory=consistency)
     return model, history

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -16,9 +17,10 @@ from ..cases import to_uri
 from ..config import Problem
 from ..explain import inside, pointing_hit
 from ..predict import strongest_box
-from ..stats import auc, iou
+from ..record import checkpoint
+from ..stats import auc, bootstrap, iou
 from . import measures, rfpmss, study
-from .kmat import split_patients
+from .kmat import open_pictures, split_patients
 from .reporter import Vocabulary, beam, greedy, words
 from .rfpmss import MODALITIES, VIEWS
 from .transport import multi_sk
@@ -40,11 +42,42 @@ def load(folder, sites=SITES, seed=42):
         tables.append(table.assign(site=site, patient=site + "/" + table.patient))
         for view in VIEWS:
             pictures[view].append(np.load(path.parent / "images" / f"{view}.npy", mmap_mode="r"))
-    table = pd.concat(tables, ignore_index=True)
+    return _reported(pd.concat(tables, ignore_index=True)), {v: np.concatenate(p) for v, p in pictures.items()}
+
+
+def load_table(root, size=128, seed=42):
+    """(table, pictures) as of `load`, of studies of one's own: root/studies.csv has a row a study with columns patient, label, report,
+    mammogram, magnified, ultrasound (a picture file each, below `root`); and, if known, site, split (train, test), lesion_type and
+    boxes_<view> (JSON, corners x0, y0, x1, y1 in pixels of the file). Pictures become `size` x `size`, grey.
+
+    Raises `Problem` for a missing table, column or picture and for an empty report.
+    """
+    path = Path(root) / "studies.csv"
+    if not path.exists():
+        raise Problem(f"There is no table of studies at {path}; write one as rfpmss_study.load_table tells, or leave ROOT empty for phantoms.")
+    table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    missing = [c for c in ("patient", "label", "report", *VIEWS) if c not in table]
+    if missing:
+        raise Problem(f"{path} has no column {missing[0]!r}; give it a row a study with patient, label, report and {', '.join(VIEWS)}.")
+    table = _reported(table.assign(**{c: table.get(c, default) for c, default in (("site", "studies"), ("lesion_type", "lesion"))}))
+    pictures = {}
+    for view in VIEWS:
+        boxes, small = table.get(f"boxes_{view}", pd.Series("[]", table.index)), []
+        for row, name in table[view].items():
+            picture = Image.fromarray(open_pictures(pd.DataFrame({"path": [path.parent / name]}))[0]).convert("L")
+            small.append(np.asarray(picture.resize((size, size), Image.Resampling.BOX)))
+            scale = np.tile(size / np.array(picture.size), 2)
+            boxes[row] = json.dumps([[int(c) for c in np.round(box * scale)] for box in json.loads(boxes[row] or "[]")])
+        table[f"boxes_{view}"], pictures[view] = boxes, np.stack(small)
+    return table if "split" in table else split_patients(table, seed, (0.6, 0.0)), pictures
+
+
+def _reported(table):
+    """`table`. Raises `Problem` for an empty report."""
     empty = table.report.str.strip() == ""
     if empty.any():
         raise Problem(f"The study of {table.patient[empty].iloc[0]} has an empty report; write one, or leave the study out.")
-    return table, {v: np.concatenate(p) for v, p in pictures.items()}
+    return table
 
 
 def rows_of(table, split, sites=None):
@@ -68,8 +101,20 @@ def retrieval_table(out):
     """Zero-shot retrieval: study against report both ways, and every pair of modalities. Columns query, item, R@1, ..., MeanR, n."""
     z = {"study": out["v"], **out["joint"]}
     pairs = [("report", "study"), ("study", "report"), *((a, b) for a in MODALITIES for b in MODALITIES if a != b)]
-    cosine = lambda a, b: (F.normalize(z[a], dim=1) @ F.normalize(z[b], dim=1).T).numpy()
-    return pd.DataFrame([{"query": a, "item": b, **measures.retrieval(cosine(a, b))} for a, b in pairs])
+    return pd.DataFrame([{"query": a, "item": b, **measures.retrieval(cosine(z[a], z[b]))} for a, b in pairs])
+
+
+def interval(out, patients):
+    """{"R@10_low", "R@10_high"}: 95 % interval of R@10 between study and report, the mean of both ways, from resampled patients."""
+    both = cosine(out["v"], out["joint"]["report"])
+    found = 50 * (measures.hits(both, 10) + measures.hits(both.T, 10))
+    drawn = bootstrap(lambda y, p: p.mean(), found, found, patients)
+    return {"R@10_low": drawn.low, "R@10_high": drawn.high}
+
+
+def cosine(a, b):
+    """Cosine of each row of a (N, D) and each of b (M, D), an array (N, M)."""
+    return (F.normalize(a, dim=1) @ F.normalize(b, dim=1).T).numpy()
 
 
 def probe(before, after, truth_before, truth_after):
@@ -84,18 +129,18 @@ def run(profile, studies, name, variant, seed, settings, train_rows, test_rows, 
     about = {"profile": getattr(profile, "name", profile), "companion": "rfpmss", "variant": asdict(variant), "settings": asdict(settings),
              "seed": seed, "studies": studies.digest(), "train": np.asarray(train_rows).tolist(), "test": np.asarray(test_rows).tolist(),
              "report": report}
-    table = studies.table
+    table, folder = studies.table, place(profile, name, seed)
 
     def make():
         vocabulary = Vocabulary(table.report[train_rows])
-        model, history = rfpmss.train(studies, train_rows, settings, variant, seed, vocabulary, device=device)
+        model, history = rfpmss.train(studies, train_rows, settings, variant, seed, vocabulary, device=device, resume=checkpoint(folder, about))
         seen, out = represent(model, studies, train_rows, device), represent(model, studies, test_rows, device)
         malignant = (table.label == "malignant").to_numpy().astype(int)
-        scores = {"auc": probe(seen, out, malignant[train_rows], malignant[test_rows])}
+        scores = {"auc": probe(seen, out, malignant[train_rows], malignant[test_rows]), **interval(out, table.patient[test_rows])}
         if report:
             scores |= written(model, vocabulary, out["v"].to(device), list(table.report[test_rows]))
         return {"history": history, "retrieval": retrieval_table(out), "scores": pd.DataFrame([scores])}, model.state_dict()
-    return study.kept(place(profile, name, seed), about, make)
+    return study.kept(folder, about, make)
 
 
 def place(profile, name, seed):
@@ -104,11 +149,10 @@ def place(profile, name, seed):
 
 
 def again(profile, studies, name, variant, seed, settings, train_rows, device="cpu"):
-    """(model, vocabulary) of a finished run, from its folder."""
-    from safetensors.torch import load_file
+    """(model, vocabulary) of a finished run, from its folder. Raises `Problem` where its weights cannot be read."""
     vocabulary, first = Vocabulary(studies.table.report[train_rows]), studies.tokens[VIEWS[0]]
     model = rfpmss.RFPMSS(settings, variant, first.shape[2], len(vocabulary), first.shape[1]).to(device)
-    model.load_state_dict(load_file(place(profile, name, seed) / "model.safetensors"))
+    model.load_state_dict(study.tensors(place(profile, name, seed)))
     return model.eval(), vocabulary
 
 
@@ -157,7 +201,7 @@ def attention_table(studies, pictures, out, rows, view="magnified", threshold=0.
         found.append({"patient": studies.table.patient[row], "lesion_type": studies.table.lesion_type[row], "inside": inside(heat, mask),
                       "area": float(mask.mean()), "hit": pointing_hit(heat, mask), "iou": overlap, "boxes": json.dumps(boxes),
                       "box": json.dumps([int(c) for c in box or ()]), "image": to_uri(np.asarray(picture)), "heat": to_uri(heat)})
-    return pd.DataFrame(found)
+    return pd.DataFrame(found, columns=["patient", "lesion_type", "inside", "area", "hit", "iou", "boxes", "box", "image", "heat"])
 
 
 def spread(table, column, n=6):
@@ -208,15 +252,9 @@ def fig7(shares, studies, rows, pictures, view="magnified"):
     return pd.DataFrame(table, columns=["pair", "side", "patient", "label", "assigned", "image"])
 
 
-def poisoned(model, studies, out, rows, transformer, tokenizer, report, who, device="cpu"):
-    """Ranks of study rows[who] among the reports before and after its own report is replaced by another text."""
-    found = tokenizer([report], return_tensors="pt", padding="max_length", max_length=studies.words.shape[1], truncation=True)
-    with torch.no_grad():
-        hidden = transformer(found["input_ids"].to(device), found["attention_mask"].to(device)).last_hidden_state.cpu()
-        tokens, _, _ = rfpmss.batch(studies, rows[who:who + 1], device)
-        t = model(tokens, hidden.to(device), found["attention_mask"].to(device))["joint"]["report"].cpu()
+def poisoned(out, who, other):
+    """Ranks of study number `who` of `out` among all reports: with its own, and with that of study number `other` in its place."""
     reports = out["joint"]["report"].clone()
-    cosine = lambda z: (F.normalize(out["v"], dim=1) @ F.normalize(z, dim=1).T).numpy()
-    before = measures.ranks(cosine(reports))[who]
-    reports[who] = t[0]
-    return before, measures.ranks(cosine(reports))[who]
+    before = measures.ranks(cosine(out["v"], reports))[who]
+    reports[who] = reports[other]
+    return before, measures.ranks(cosine(out["v"], reports))[who]

@@ -3,6 +3,7 @@
 Sources: Cuturi 2013 (Sinkhorn); Swetha et al. 2023 and RFPMSS, Algorithm 1 (Multi-SK); Vayer et al. 2019 (fused Gromov-Wasserstein),
 solved by POT.
 """
+import logging
 import math
 import warnings
 from typing import NamedTuple
@@ -12,11 +13,13 @@ import torch
 
 from ..config import Problem
 
+log = logging.getLogger(__name__)
+
 
 # ---- assignments of samples to anchors ---------------------------------------------------------------------------
 
 def sinkhorn(x, sharpness=10.0, iterations=5000, tolerance=1e-9):
-    """Similarities x (..., N, K) -> P = exp(sharpness * x) scaled so that every row sums to 1 and every column to N / K."""
+    """Similarities x (..., N, K) -> P = exp(sharpness * x) scaled so that every row sums to 1 and every column to N / K, as float64."""
     log_p, column = sharpness * x.double(), math.log(x.shape[-2] / x.shape[-1])
     for _ in range(iterations):
         log_p = log_p - log_p.logsumexp(-1, keepdim=True)
@@ -24,33 +27,51 @@ def sinkhorn(x, sharpness=10.0, iterations=5000, tolerance=1e-9):
         log_p = log_p - excess
         if excess.abs().max() < tolerance:
             break
-    return log_p.exp().to(x)
+    return log_p.exp()
 
 
-def multi_sk(x, chosen, damping=0.25, sharpness=10.0, iterations=5000, tolerance=1e-9):
-    """Multi-SK: similarities x (..., N, K) -> P in [0, 1]; every row sums to `chosen` (K'), every column to N K' / K.
+def multi_sk(x, chosen, damping=0.25, sharpness=10.0, iterations=2000, tolerance=1e-9):
+    """Multi-SK: similarities x (..., N, K) -> P in [0, 1], float64; every row sums to `chosen` (K'), every column to N K' / K.
 
-    Algorithm 1 of RFPMSS scales a tensor of K channels, of which the first K' hold x and the others damping * x, three ways: rows of a
-    channel to 1, its columns to N / K, and every sample and anchor over the channels to 1; P is the sum of the first K'. (As printed
-    the exponent has the sign of a cost; x is a similarity.) Channels that start alike stay alike, so one of each kind is kept. With
-    K' = 1 a row that sums to 1 holds no entry above 1, so there is nothing to share out among channels: plain Sinkhorn. Raises
-    `Problem` unless 1 <= K' < K.
+    Algorithm 1 of RFPMSS scales a tensor of K channels, of which the first K' hold exp(sharpness x) and the others
+    exp(damping sharpness x), three ways: rows of a channel to 1, its columns to N / K, and every sample and anchor over the channels to 1;
+    P is the sum of the first K'. (As printed the exponent has the sign of a cost; x is a similarity.) Channels that start alike stay
+    alike, T and O, so the third scaling says K' T + (K - K') O = 1, and where all three hold, P = K' T has the log odds
+    (1 - damping) sharpness x + u_i + v_j. Scaling in turns is slow to get there; u and v are found by Newton's method on the convex
+    function whose gradient is the error of the marginals, with steps damped as for logistic losses (Bach 2010).
+
+    With K' = 1 a row that sums to 1 holds no entry above 1, so nothing is to be shared out among channels: P is plain Sinkhorn's. (The
+    channels would give the same marginals with softer entries.) Raises `Problem` unless 1 <= K' < K.
     """
     n, k = x.shape[-2:]
     if not 1 <= chosen < k:
         raise Problem(f"Of {k} anchors each sample can be given 1 to {k - 1}, not {chosen}; change the number of chosen anchors.")
     if chosen == 1:
-        return sinkhorn(x, sharpness, iterations, tolerance)
-    taken, other = sharpness * x.double(), damping * sharpness * x.double()             # the log of a channel of each kind
-    rows = lambda channel: channel - channel.logsumexp(-1, keepdim=True)
-    columns = lambda channel: channel - channel.logsumexp(-2, keepdim=True) + math.log(n / k)
+        return sinkhorn(x, sharpness, tolerance=tolerance)
+    odds = (1 - damping) * sharpness * x.double()
+    odds = odds - odds.mean((-2, -1), keepdim=True) + math.log(chosen / (k - chosen))
     for _ in range(iterations):
-        before, taken, other = taken, columns(rows(taken)), columns(rows(other))
-        depth = torch.logaddexp(taken + math.log(chosen), other + math.log(k - chosen))
-        taken, other = taken - depth, other - depth
-        if (taken.exp() - before.exp()).abs().sum(-1).max() < tolerance:
-            break
-    return chosen * taken.exp().to(x)
+        p = odds.sigmoid()
+        rows, columns = p.sum(-1, keepdim=True) - chosen, (p.sum(-2) - n * chosen / k).unsqueeze(-1)
+        worst = max(rows.abs().max(), columns.abs().max())
+        if worst < tolerance:
+            return p
+        odds = odds + _newton(p * (1 - p), rows, columns)
+    log.warning("Multi-SK stopped %.1e from its marginals after %d steps; lower the sharpness.", worst, iterations)
+    return p
+
+
+def _newton(weights, rows, columns):
+    """The step (..., N, K) = du_i + dv_j of Newton's method from second derivatives (..., N, K) and what rows (..., N, 1) and columns
+    (..., K, 1) sum to in excess. The rows are eliminated; a constant that u could lend v is not moved."""
+    k, total = weights.shape[-1], weights.sum(-1, keepdim=True).clamp_min(1e-30)
+    matrix = torch.diag_embed(weights.sum(-2)) - weights.mT @ (weights / total)
+    scale = matrix.diagonal(dim1=-2, dim2=-1).mean(-1)[..., None, None]
+    matrix = matrix + scale / k + 1e-14 * torch.eye(k).to(matrix)
+    dv = torch.linalg.solve(matrix, weights.mT @ (rows / total) - columns)
+    step = dv.mT - (rows + weights @ dv) / total
+    size = step.abs().amax((-2, -1), keepdim=True).clamp_min(1e-12)
+    return step * torch.log1p(size) / size
 
 
 # ---- fused Gromov-Wasserstein ------------------------------------------------------------------------------------
@@ -73,7 +94,7 @@ def fgw_plan(space, alpha=0.1, epsilon=0.1, iterations=100, starts=3, seed=0):
     """The coupling (N, M) of uniform weights that minimises `fgw_loss` - epsilon * entropy; epsilon 0: without entropy.
 
     The problem is not convex: it is solved from the product of the weights, from the diagonal (where N = M), and from random plans, and
-    the best of `starts` solutions is returned. Detached, on the device of the space.
+    the best of `starts` solutions is returned. Detached, on the device of the space. Raises `Problem` where exp(-cost / epsilon) is zero.
     """
     import ot
     m, high, low = (t.detach().cpu().double().numpy() for t in (space.cost, space.high, space.low))
@@ -85,6 +106,9 @@ def fgw_plan(space, alpha=0.1, epsilon=0.1, iterations=100, starts=3, seed=0):
             plan = (ot.gromov.entropic_fused_gromov_wasserstein(m, high, low, epsilon=epsilon, max_iter=iterations, G0=start,
                                                                 numItermax=iterations, stopThr=1e-7, **solve) if epsilon
                     else ot.gromov.fused_gromov_wasserstein(m, high, low, G0=start, **solve))
+        if not abs(plan.sum() - 1) < 1e-3:
+            raise Problem(f"Costs up to {m.max():.3g} are too large for a temperature of {epsilon}: no plan is above zero; take unit vectors, or "
+                          "a higher temperature.")
         entropy = -(plan * np.log(np.maximum(plan, 1e-300))).sum()
         loss = float(fgw_loss(Space(*map(torch.as_tensor, (high, low, m))), torch.as_tensor(plan), alpha))
         found.append((loss - epsilon * entropy, plan))
