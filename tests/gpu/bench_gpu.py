@@ -1,7 +1,8 @@
 """A training step of the paper profile on a GPU, as ratios: to timm's own step of the same encoder on as many images, to the card's measured
-bfloat16 matrix rate, to itself with one thing changed, and of drawing a batch to training on it.
+bfloat16 matrix rate, to itself with one thing changed; and an epoch whose batches are drawn to one whose batches lie on the card.
 
-`python tests/gpu/bench_gpu.py` prints a table and writes build/bench_gpu.json. Without a GPU it tries itself on a tiny model: such numbers say nothing.
+`.venv/bin/python tests/gpu/bench_gpu.py` prints a table and writes build/bench_gpu.json; it needs no network and no data. Without a GPU it
+tries itself on a tiny model: such numbers say nothing.
 """
 import statistics
 import sys
@@ -49,8 +50,8 @@ def stepper(model, loss, parameters, **fused):
     return step
 
 
-def ours(folder, channels_last=False, compiled=False, **fused):
-    """(a step of the method "ours" on a batch that lies on the device, how many images that has, the function that draws a batch)."""
+def ours(folder, channels_last=False, compiled=False, checkpointed=False, **fused):
+    """(a step of the method "ours" on a batch that lies on the device, how many images that has)."""
     learn = setting.learner(folder, DEVICE, PROFILE, "ours")
     batches, model = learn.dls.train.dataset, learn.model.to(DEVICE).train()
     if channels_last:
@@ -58,9 +59,43 @@ def ours(folder, channels_last=False, compiled=False, **fused):
     if compiled:
         for block in model.encoder.blocks:
             block.compile()
+    model.encoder.set_grad_checkpointing(checkpointed)
     x, y = to_device(batches[0], torch.device(DEVICE))
     step = stepper(model, lambda model: learn.loss_func(model(x), y), [p for _, p in setting.parameters(learn)], **fused)
-    return step, sum(len(x[m]) for m in MODALITIES), lambda: batches[0]
+    return step, sum(len(x[m]) for m in MODALITIES)
+
+
+class Kept:
+    """Batches drawn once and kept on the device, in place of those that are drawn anew in each epoch."""
+    epoch = 0
+
+    def __init__(self, batches):
+        self.batches = [to_device(batches[k], torch.device(DEVICE)) for k in range(len(batches))]
+
+    def __len__(self):
+        return len(self.batches)
+
+    def __getitem__(self, k):
+        return self.batches[k]
+
+
+def epoch(folder, kept=False):
+    """A function that returns the seconds of an epoch of the Learner, validation and selection aside."""
+    learn = setting.learner(folder, DEVICE, PROFILE, "ours")
+    if kept:
+        learn.dls.train.dataset = Kept(learn.dls.train.dataset)
+
+    def fit():
+        with learn.no_logging(), learn.no_bar():
+            learn.fit(1)
+    return lambda: seconds(fit, 1)
+
+
+def memory(step):
+    """Megabytes on the card at most during a step."""
+    torch.cuda.reset_peak_memory_stats()
+    step()
+    return torch.cuda.max_memory_allocated() / 2**20
 
 
 def timms(images):
@@ -82,17 +117,21 @@ def matrix_rate():
 
 def rows(folder):
     setting.write_cohort(folder, PROFILE.image_size, people=96)
-    step, images, draw = ours(folder)
+    step, images = ours(folder)
     peer, flops = timms(images)
     one = lambda f: lambda: seconds(f)
+    thrifty = ours(folder, checkpointed=True)[0]
     changes = {"fused Adam": {"fused": True}, "channels-last": {"channels_last": True}} | ({"torch.compile": {"compiled": True}} if GPU else {})
     ideal = flops / matrix_rate()
     print(f"{torch.cuda.get_device_name() if GPU else 'no GPU, a tiny model'}; {images} images a step; {images / statistics.median(seconds(step) for _ in range(REPEATS)):.0f} "
           f"images a second; {flops / ideal / 1e12:.3g} TFLOP/s in a bfloat16 matrix product")
+    if GPU:
+        print(f"{memory(step):.0f} MB on the card at most, {memory(thrifty):.0f} with gradient checkpointing")
     return [told.compare("step, ours / timm", one(step), one(peer), REPEATS, at_most=1.5),
             told.row("share of the matrix rate, timm", [(seconds(peer), ideal) for _ in range(REPEATS)], at_least=0.3),
             told.row("share of the matrix rate, ours", [(seconds(step), ideal) for _ in range(REPEATS)], at_least=0.2),
-            told.compare("drawing a batch / step", one(draw), one(step), REPEATS, at_most=0.5),
+            told.compare("epoch, batches drawn / on the card", epoch(folder), epoch(folder, kept=True), REPEATS, at_most=1.1),
+            told.compare("step, gradient checkpointing / as it is", one(thrifty), one(step), REPEATS, at_most=1.5),
             *(told.compare(f"step, {what} / as it is", one(ours(folder, **how)[0]), one(step), REPEATS, at_most=1.02) for what, how in changes.items())]
 
 

@@ -1,12 +1,9 @@
 """What the scripts of this folder share: a cohort of noise, and a Learner on it without validation."""
 import dataclasses
-import os
 import sys
-import tempfile
 from functools import partial
 from pathlib import Path
 
-os.environ.setdefault("XMODAL_HOME", tempfile.mkdtemp(prefix="xmodal-gpu-"))
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import numpy as np
