@@ -1,12 +1,17 @@
 #!/usr/bin/env bash
 # Builds the image as a user would with Docker, on a base of Debian's own packages, and uses it as its user: the quick tests, a notebook,
-# and JupyterLab in a real browser. As root: `make container`. Needs buildah, debootstrap, chromium, python3-venv, curl, the network, and 30 GB
-# in TMPDIR, where the screenshot and the logs stay.
+# and JupyterLab in a real browser. As root: `make container`. Needs buildah, debootstrap, chromium, python3-venv, curl, procps, the network, and
+# 30 GB in TMPDIR, where the screenshot and the logs stay.
 #   OPTIONS   more options for `buildah build` and `buildah run`, such as a volume with the certificates of a company's proxy
 #   RESULTS   a folder with data/ and runs/ of a finished `make reproduce`: its model then answers in the notebook
 set -euo pipefail
 cd "$(dirname "$0")/../.."
+[ "$(id -u)" = 0 ] || { echo "debootstrap makes the base system, which only root may do."; exit 1; }
+for tool in buildah debootstrap chromium curl pgrep; do
+  command -v $tool > /dev/null || { echo "$tool is missing: apt-get install buildah debootstrap chromium python3-venv curl procps"; exit 1; }
+done
 work=$(mktemp --directory --tmpdir xmodal-container-XXXX)
+exec > >(tee "$work/log.txt") 2>&1
 export BUILDAH_ISOLATION=chroot STORAGE_DRIVER="${STORAGE_DRIVER:-overlay}" TMPDIR=$work
 read -ra options <<< "${OPTIONS:-}"
 address=http://127.0.0.1:8888

@@ -12,6 +12,8 @@ case "${1:-quick}" in
   *) echo "quick or full, not $1"; exit 2 ;;
 esac
 beforehand=(ca-certificates python3 python3-dev python3-venv g++ git make)
+[ "$(id -u)" = 0 ] || { echo "debootstrap makes the base system, which only root may do."; exit 1; }
+command -v debootstrap > /dev/null || { echo "debootstrap is missing: apt-get install debootstrap"; exit 1; }
 work=$(mktemp --directory --tmpdir xmodal-fresh-XXXX)
 base=$work/base
 exec > >(tee "$work/log.txt") 2>&1
@@ -35,7 +37,11 @@ git -C . log -1 --format='== commit %h, %s'
 
 before=$(received)
 export HOME_THERE=/home/jovyan
-user() { echo "\$ $1"; time machine "cd ~ && test ! -d xmodal || cd xmodal; id -un > ~/who; $1" --userspec=jovyan:jovyan; }
+user() {  # COMMAND: as the README's reader would; what fails ends the script
+  echo "\$ $1"
+  time machine "cd ~ && test ! -d xmodal || cd xmodal; id -un > ~/who; $1" --userspec=jovyan:jovyan
+  echo "== ended well: $1"
+}
 user "git clone --quiet --config advice.detachedHead=false project.bundle xmodal"
 for step in "${steps[@]}"; do user "$step"; done
 user "git status --short"
