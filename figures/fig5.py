@@ -152,10 +152,11 @@ def fig5r(ax, table):
         label = "Youden's index" if name == "youden" else name
         found = interval(row, f"{name}_at", f"{name}_at_low", f"{name}_at_high")
         ax.plot(table.threshold, table[name], color=colour, label=f"{label} {found}")
-    best = table.loc[table.youden.idxmax()]
-    ax.plot(best.threshold, best.youden, "o", ms=3, mfc="white", mec=OURS)
-    ax.annotate(f"best here: {best.threshold:.2f}", (best.threshold, best.youden), (-5, 3), textcoords="offset points", ha="right",
-                fontsize=5.5)
+    if table.youden.notna().any():                           # else all patients are malignant, or none is
+        best = table.loc[table.youden.idxmax()]
+        ax.plot(best.threshold, best.youden, "o", ms=3, mfc="white", mec=OURS)
+        ax.annotate(f"best here: {best.threshold:.2f}", (best.threshold, best.youden), (-5, 3), textcoords="offset points", ha="right",
+                    fontsize=5.5)
     ax.vlines(row.chosen, 0, 1.02, color="#555555", ls="--", lw=0.7)
     ax.grid()
     ax.set(xlim=(0, 1), ylim=(0, 1.45), yticks=[0, 0.25, 0.5, 0.75, 1], xlabel="threshold of malignancy, $p_2 + p_3$ of ours")
