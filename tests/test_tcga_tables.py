@@ -9,7 +9,7 @@ import torch.nn.functional as F
 
 from data_scripts import tcga_tables
 from data_scripts.phantom.histology_files import pyramid
-from xmodal.companions import frozen, fusion, fusion_study, mirror_panels, paired, patches, tasks
+from xmodal.companions import frozen, fusion, fusion_study, mirror, mirror_panels, paired, patches, tasks
 from xmodal.companions.paired import MODALITIES
 from xmodal.config import HOME, Problem
 
@@ -145,6 +145,20 @@ def test_attention_on_a_slide_lies_where_its_patches_were_drawn():
     assert everyone.auc.isna().all() and cases.tumour.isna().all()
     whole = mirror_panels.fig4(six, pd.DataFrame(six.tumour * 1.0).assign(patient=six.patient, method="MIRROR", fold=0), 42)
     assert (whole[1].auc == 1).all() and (whole[0].tumour == whole[0].attention).all()
+
+
+def test_mirror_is_trained_on_slides_of_any_size(tmp_path):
+    """Sixty slides of 15 to 24 patches, 12 drawn of each; no factor is known."""
+    drawn = paired.draw(60, side=5)
+    bags, xy, tumour = (np.empty(60, object) for _ in range(3))
+    for i in range(60):
+        bags[i], xy[i], tumour[i] = (v[i][:15 + i % 10] for v in (drawn.bags, drawn.xy, drawn.tumour))
+    real = dataclasses.replace(drawn, bags=bags, xy=xy, tumour=tumour, factors={})
+    settings = dataclasses.replace(mirror.SETTINGS["lesson"], epochs=1, patches=12)
+    found = mirror.study(real, ["MIRROR", "ABMIL", "linear"], settings, 42, tmp_path, which=[0])
+    assert set(found) == {"tasks", "rna", "attention", "genes"} and found["tasks"].groupby("method").size().tolist() == [6, 6, 6]
+    cases, everyone = mirror_panels.fig4(real, found["attention"], 42)
+    assert len(everyone) == 12 and cases.groupby("patient").size().tolist() == [12, 12]
 
 
 def test_tables_that_are_not_what_they_should_be_are_said(tmp_path):
