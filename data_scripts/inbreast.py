@@ -210,7 +210,8 @@ def _state(path, size, dry_run):
     if not size:
         return "missing"
     try:
-        dry_run or read_pixels(path)
+        if not dry_run:
+            read_pixels(path)
     except Problem as problem:
         log.warning("%s", problem)
         return "damaged"
