@@ -296,7 +296,8 @@ def test_studies_of_ones_own_are_read_from_a_table_and_pictures(own):
     model, _ = rfpmss.train(studies, np.arange(6), settings, rfpmss.OURS, 0, reporter.Vocabulary(found.report))
     looked = rfpmss_study.attention_table(studies, pictures, rfpmss_study.represent(model, studies, np.arange(10)), np.arange(10))
     assert len(looked) == 10 and looked.area.eq(16 * 24 / 32 ** 2).all()
-    for wrong, said in (({"label": "cyst"}, "no class 'cyst'"), ({"report": " "}, "empty report"), ({"mammogram": "gone.png"}, "cannot be read")):
+    for wrong, said in (({"label": "cyst"}, "no class 'cyst'"), ({"report": " "}, "empty report"), ({"mammogram": "gone.png"}, "cannot be read"),
+                        ({"boxes_magnified": "[[1, 2"}, "no list of boxes"), ({"boxes_magnified": "[[1, 2]]"}, "no list of boxes")):
         table.assign(**wrong).to_csv(folder / "studies.csv", index=False)
         with pytest.raises(Problem, match=said):
             rfpmss.train(rfpmss.Studies(rfpmss_study.load_table(folder)[0], studies.tokens, studies.words, studies.mask), np.arange(6), settings,

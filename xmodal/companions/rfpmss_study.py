@@ -67,7 +67,10 @@ def load_table(root, size=128, seed=42):
             picture = Image.fromarray(open_pictures(pd.DataFrame({"path": [path.parent / name]}))[0]).convert("L")
             small.append(np.asarray(picture.resize((size, size), Image.Resampling.BOX)))
             scale = np.tile(size / np.array(picture.size), 2)
-            boxes[row] = json.dumps([[int(c) for c in np.round(box * scale)] for box in json.loads(boxes[row] or "[]")])
+            try:
+                boxes[row] = json.dumps([[int(c) for c in np.round(box * scale)] for box in json.loads(boxes[row] or "[]")])
+            except (ValueError, TypeError):
+                raise Problem(f"{boxes[row]!r} in boxes_{view} of {path} is no list of boxes; write them like [[10, 20, 60, 80]].") from None
         table[f"boxes_{view}"], pictures[view] = boxes, np.stack(small)
     return table if "split" in table else split_patients(table, seed, (0.6, 0.0)), pictures
 
