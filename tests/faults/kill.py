@@ -30,20 +30,21 @@ from matplotlib import pyplot as plt  # noqa: E402
 from data_scripts import phantom  # noqa: E402
 from data_scripts.phantom import histology_files  # noqa: E402
 from figures import fig2, fig3, fig4, fig5, fig6, table1  # noqa: E402, F401 (a stage is a fork: it finds them imported)
-from xmodal import adapt, config, datasheet, explain, learner, panels, preprocess, record  # noqa: E402, F401
+from xmodal import adapt, baselines, config, datasheet, explain, learner, panels, preprocess, radiomics, record  # noqa: E402, F401
 
 TINY = dataclasses.replace(config.PROFILES["lesson"], image_size=24, patch=6, width=24, depth=2, adapter=2, tiles_per_slide=2, batch=8,
                            epochs=4, pretrain_patients=24, pretrain_epochs=4)
 FOLD = {"HELD_OUT": "cbis_ddsm"}
 STAGES = {"01_download": {"WORKERS": 1}, "02_preprocess": {"WORKERS": 1}, "03a_pretrain": {"WORKERS": 1},
-          "03_train": {"METHODS": "erm,ours", **FOLD}, "04_tta": {}, "05_evaluate": {"N_BOOTSTRAP": 20}, "06_interpret": FOLD}
+          "03_train": {"METHODS": "erm,ours", **FOLD}, "03b_baselines": {"METHODS": "radiomics_lr,densenet_mammography", "SEEDS": [42], **FOLD},
+          "04_tta": {}, "05_evaluate": {"N_BOOTSTRAP": 20}, "06_interpret": FOLD, "00_start_here": FOLD}
 EACH = 3      # kills of a stage on the way through the job, at most
 
 
 def shrink():
     """Makes the lesson tiny in this process and its forks: fewer patients, smaller fields and slides, a smaller model."""
     config.PROFILES["lesson"] = TINY
-    phantom.write = functools.partial(phantom.write, pairs=5, singles=1)
+    phantom.write = functools.partial(phantom.write, pairs=8, singles=1)  # so many that training and validation patients have both classes
     record._commit = lambda: ""  # the record of a run would differ after a commit made meanwhile
     histology_files.BACH_SHAPE, histology_files.SLIDE_SHAPE = (384, 512), (1024, 1024)
 
