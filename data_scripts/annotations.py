@@ -6,7 +6,9 @@
     mask          TIFF of 0, 1 tumour, 2 excluded; the group is "positive", or "negative" for a hole, whatever it holds
 """
 import json
+import struct
 import xml.etree.ElementTree as ElementTree
+import zlib
 
 import numpy as np
 import tifffile
@@ -15,7 +17,8 @@ from skimage.measure import approximate_polygon, find_contours
 from xmodal.config import Problem
 
 HOLE = "hole"
-DAMAGED = (ElementTree.ParseError, OSError, ValueError, TypeError, AttributeError, LookupError, ArithmeticError, RuntimeError, MemoryError)
+DAMAGED = (ElementTree.ParseError, OSError, ValueError, TypeError, AttributeError, LookupError, ArithmeticError, AssertionError, RuntimeError,
+           MemoryError, struct.error, zlib.error)
 FINE = 4096            # longest side that a mask is traced at, pixels: the finest level of its pyramid that is no larger
 PADDED = 0.03          # by how much, at most, the levels of some scanners are wider than the whole one halved: filled up to whole tiles
 
