@@ -256,25 +256,40 @@ def test_a_damaged_image_array_is_one_sentence(table, damage):
 
 # ---- a deleted intermediate --------------------------------------------------------------------------------------
 
-def steps(home):
-    """Brings the graph of the main job up to date, where a step only adds a line to each of its outputs; {step: how often it ran}."""
-    text = (config.HOME / "Snakefile").read_text()
-    (home / "Snakefile").write_text(re.sub("^RUN = .*", 'RUN = "for f in {output}; do echo made >> $f; done #"', text, flags=re.M))
-    told = subprocess.run([sys.executable, "-m", "snakemake", "reproduce", "--snakefile", home / "Snakefile", "--cores", "1", "--nolock",
-                           "--drop-metadata", "--rerun-triggers", "mtime", "--config", "profile=lesson"], cwd=config.HOME,
-                          capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(config.HOME)})
-    assert told.returncode == 0, told.stderr
-    return collections.Counter(re.findall(r"^(?:local)?rule (\w+):", told.stdout + told.stderr, re.M))
+def steps(home, target="reproduce", ends="*/never"):
+    """Brings the graph of the main job up to date, where a step only adds a line to each of its outputs and fails at one that is called
+    `ends`; (exit status, {step: how often it ran})."""
+    step = f"for f in {{output}}; do case $f in {ends}) exit 1;; esac; echo made >> $f; done #"
+    text = re.sub("^RUN = .*", f'RUN = "{step}"', (config.HOME / "Snakefile").read_text(), flags=re.M)
+    (home / "Snakefile").write_text(text)
+    told = subprocess.run([sys.executable, "-m", "snakemake", target, "--snakefile", home / "Snakefile", "--cores", "1", "--nolock",
+                           "--drop-metadata", "--config", "profile=lesson"], cwd=config.HOME, capture_output=True, text=True,
+                          env=os.environ | {"PYTHONPATH": str(config.HOME)})
+    return told.returncode, collections.Counter(re.findall(r"^(?:local)?rule (\w+):", told.stdout + told.stderr, re.M))
+
+
+def made(home, fold):
+    """{method: how often its run of a fold was made}, as `steps` writes it."""
+    return {path.parts[-4]: path.read_text().count("made") for path in (home / "runs" / "lesson").glob(f"*/{fold}/done")}
 
 
 def test_a_deleted_intermediate_is_made_again_and_no_finished_run_is_lost_for_it(home):
     """`done` of one run is deleted: its step runs again with all that hangs on it, and finds the other runs of the step as they were."""
-    assert steps(home)["train"] == 12
-    fold = record.run_dir("lesson", "ours", "bach", 42)
-    (fold / "done").unlink()
-    assert steps(home) == {"train": 1, "tta": 1, "evaluate": 1, "interpret": 1, "start": 1, "reproduce": 1}
-    made = {path.parts[-4]: path.read_text().count("made") for path in (config.RUNS / "lesson").glob("*/bach/seed_42/done")}
-    assert made.pop("ours") == 1 and set(made.values()) == {2} and len(made) == 8
+    status, ran = steps(home)
+    assert status == 0 and ran["train"] == 12
+    (record.run_dir("lesson", "ours", "bach", 42) / "done").unlink()
+    assert steps(home) == (0, {"train": 1, "tta": 1, "evaluate": 1, "interpret": 1, "start": 1, "reproduce": 1})
+    runs = made(home, "bach/seed_42")
+    assert runs.pop("ours") == 1 and set(runs.values()) == {2} and len(runs) == 8
+
+
+def test_a_step_that_fails_keeps_the_runs_that_it_finished(home):
+    target = str(home / "runs" / "lesson" / "notebooks" / "03_train_bach_42.ipynb")
+    assert steps(home, target, ends="*/coral/*")[0] == 1
+    finished = made(home, "bach/seed_42")
+    assert set(finished) == {"erm", "irm", "groupdro", "mixstyle", "mixstyle_irm"}
+    assert steps(home, target) == (0, {"train": 1}) and made(home, "bach/seed_42").keys() > finished.keys()
+    assert {m: n for m, n in made(home, "bach/seed_42").items() if n == 2}.keys() == finished.keys()
 
 
 @pytest.mark.parametrize("damage, says", [(Path.unlink, "There is no pretrained encoder at .*; run 03a_pretrain first"),
