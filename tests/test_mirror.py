@@ -93,6 +93,16 @@ def test_fifty_thousand_patches_fit_in_four_gigabytes():
     assert int(patches) == 50_000 and float(gigabytes) < 4
 
 
+def test_the_convolutions_are_the_published_ones():
+    """A (33, 1) kernel a head over the values, and the sum of three depthwise convolutions of the square of patches."""
+    torch.manual_seed(0)
+    layer, v = nystrom.NystromAttention(16, 2, 4), torch.randn(3, 2, 50, 8)
+    assert torch.allclose(layer.near(v), F.conv2d(v, layer.local.weight[..., None], padding=(16, 0), groups=2), atol=1e-6)
+    ppeg, x = nystrom.PPEG(4), torch.randn(2, 9, 4)
+    square = x.transpose(1, 2).unflatten(2, (3, 3))
+    assert torch.allclose(ppeg(x), x + sum(conv(square) for conv in ppeg.scales).flatten(2).transpose(1, 2), atol=1e-6)
+
+
 def test_ppeg_adds_nothing_when_its_kernels_are_zero_and_any_number_of_patches_passes():
     layer = nystrom.PPEG(4)
     for p in layer.parameters():

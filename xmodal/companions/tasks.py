@@ -126,7 +126,7 @@ def cox_risk(net, z, time, event, train, settings, seed, device="cpu"):
     z, time, event = (torch.tensor(v, dtype=torch.float32, device=device) for v in (z, time, event))
     model = net().to(device)
     fit(model, lambda i: {"cox": cox_loss(model(z[train[i]]).squeeze(1), time[train[i]], event[train[i]])}, len(train), settings.epochs,
-        max(settings.batch, 128), settings.lr, seed, weight_decay=1e-2)        # the loss compares the patients of a batch
+        max(settings.batch, 64), settings.lr, seed, weight_decay=1e-2)        # the loss compares the patients of a batch
     with torch.no_grad():
         return model(z).squeeze(1).cpu().numpy()
 
