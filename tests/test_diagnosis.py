@@ -280,6 +280,14 @@ def test_each_run_of_panel_r_is_called_at_its_own_threshold():
     assert (row.sensitivity_at, row.specificity_at, row.youden_at) == (1, 1, 1)
 
 
+def test_panel_r_is_drawn_where_nobody_is_malignant():
+    rows = pd.DataFrame({"held_out": "bach", "seed": 42, "patient": list("abc"), "truth": [0, 1, 1], "malignant": [.2, .4, .6]})
+    table = grading.fig5r(rows, np.ones((3, 3)), rows)
+    ax = drawn5.fig5r(plt.figure().subplots(), table)
+    assert table.youden.isna().all() and not ax.texts and len(ax.lines) == 3, "the curves, and no best threshold"
+    plt.close("all")
+
+
 def test_the_same_seed_gives_the_same_tables(found, fig1, fig5):
     again = {**diagnosis.fig1(found.sample(frac=1, random_state=1), n=200), **grading.fig5(found.sample(frac=1, random_state=1), n=200)}
     for name, table in {**fig1, **fig5}.items():
