@@ -261,6 +261,19 @@ def test_damaged_files_give_a_result_or_a_problem(kind):
     assert sum(counts.values()) == number and counts["problem"] >= 5 and (counts["read"] >= 5 or kind in CHECKED)
 
 
+@pytest.mark.parametrize("name", ["JPEGLossless", "JPEGLosslessSV1"])
+def test_a_lossless_jpeg_that_says_another_size_is_not_read_beyond_its_end(tmp_path, name):
+    from xmodal import dicom
+    from xmodal.config import Problem
+    path = next(path for path in dicoms(tmp_path) if path.stem == name)
+    data = path.read_bytes()
+    sof = data.index(b"\xff\xc3")
+    rows, columns = dicom.read_pixels(path)[1].shape
+    path.write_bytes(data[:sof + 5] + (2 * rows).to_bytes(2, "big") + (0xEA40).to_bytes(2, "big") + data[sof + 9:])
+    with pytest.raises(Problem, match="says another size than"):
+        dicom.read_pixels(path)
+
+
 def test_over_two_thousand_files_are_tried():
     assert sum(NUMBER.values()) >= 2000
 

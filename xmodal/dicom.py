@@ -86,7 +86,7 @@ def _decode(data):
     if syntax not in JPEG:
         data.pixel_array_options(decoding_plugin="pylibjpeg" if syntax.is_compressed and syntax != DeflatedExplicitVRLittleEndian else "")
         return data.pixel_array
-    pixels = JPEG[syntax](_frame(data))
+    pixels = JPEG[syntax](_bounded(_frame(data), shape) if JPEG[syntax] is imagecodecs.jpegsof3_decode else _frame(data))
     if pixels.shape != shape or pixels.dtype.kind != "u" or pixels.itemsize * 8 > data.BitsAllocated:
         raise ValueError(f"its JPEG holds {pixels.dtype} of shape {pixels.shape}, its header says {data.Rows} x {data.Columns}")
     return _used_bits(pixels.astype(np.uint16).view(np.int16), data.BitsStored) if data.PixelRepresentation else pixels
@@ -95,6 +95,16 @@ def _decode(data):
 def _frame(data):
     """The encoded bytes of the only frame."""
     return next(generate_frames(data.PixelData, number_of_frames=1), b"")
+
+
+def _bounded(frame, shape):
+    """A lossless JPEG with zeros behind it, whose decoder would read beyond its end where it is cut, or says another size than `shape`."""
+    at = 2
+    while at + 9 <= len(frame) and frame[at + 1] != 0xDA:                    # segments, as far as the scan
+        if 0xC0 <= frame[at + 1] <= 0xC3 and struct.unpack(">HH", frame[at + 5:at + 9]) != shape:
+            raise ValueError(f"its JPEG says another size than {shape[0]} x {shape[1]}")
+        at += 2 + int.from_bytes(frame[at + 2:at + 4], "big")
+    return frame + bytes(4 * shape[0] * shape[1])                            # no pixel takes more than 16 bits of code and 16 of value
 
 
 def _used_bits(pixels, bits):
