@@ -80,7 +80,7 @@ notebook-test: env
 bench: env  ## speed as ratios to named peers, as one table and build/bench.json (three minutes)
 	@$(PY) tests/bench
 
-faults: env  ## kill seven stages fifty times, resume them, and compare every file (under 15 minutes on 2 idle cores)
+faults: env  ## kill the nine notebooks of the main job fifty times, resume them, and compare every file (under 15 minutes on 2 idle cores)
 	$(PY) tests/faults/kill.py
 
 slurm: env  ## train through a Slurm cluster of this one machine, with faults, and compare with local cores (root on Debian)

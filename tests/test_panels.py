@@ -218,6 +218,7 @@ def test_the_verdict_calls_only_what_is_sure():
     [words] = panels.verdict(tests)
     assert "better than 1 of 3 methods (erm), worse than 1 of 3 methods (irm), and ties with 1 of 3 methods (dann)" in words
     assert "the best of the others, irm, 0.900" in words and panels.verdict(tests.iloc[:0]) == []
+    assert "no AUC is defined" in panels.verdict(tests.assign(auc=np.nan))[0]
 
 
 def test_write_says_what_the_data_are(home, collected):

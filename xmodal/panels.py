@@ -309,6 +309,9 @@ def verdict(tests, alpha=0.05):
     counts as better or worse; everything else is a tie."""
     sentences = []
     for held_out, g in tests[tests.method != ADAPTED].groupby("held_out"):
+        if g.auc.isna().all():
+            sentences.append(f"{held_out}: no AUC is defined, since its patients are all malignant or all not.")
+            continue
         sure = g.p_delong_holm < alpha
         named = lambda rows: f"{len(rows)} of {len(g)} methods" + (f" ({', '.join(rows.method)})" if len(rows) else "")
         best = g.loc[g.auc.idxmax()]
