@@ -108,7 +108,9 @@ def draw_fig4():
     a, b = read("mirror_fig4a"), read("mirror_fig4b")
     cases = [g.reset_index() for _, g in a.groupby("patient", sort=False)] if len(a) else [a]
     panels = [(k, lambda ax, g=g: fig4(ax, g)) for k, g in zip("ab", cases)] + [("c", lambda ax: fig4_all(ax, b))]
-    note = "Outlined: patches of the tumour, which training never saw. Each case is the median one of its subtype."
+    known = len(b) and b.auc.notna().any()
+    note = ("Outlined: patches of the tumour, which training never saw. Each case is the median one of its subtype." if known else
+            "Each case is the middle one of its subtype by name; nobody outlined the tumour.")
     return _figure("mirror_fig4", [a, b], 62, panels, note)
 
 
