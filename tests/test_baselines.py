@@ -196,3 +196,13 @@ def test_a_baseline_that_there_is_not_is_named(table):
     with pytest.raises(Problem, match="no method 'radiomics_knn'; choose from radiomics_lr"):
         learner.methods("radiomics_lr,radiomics_knn", baselines.METHODS)
     assert learner.methods("all", baselines.METHODS) == list(baselines.METHODS)
+
+
+def test_a_site_alone_or_with_few_patients_has_no_pixel_regression_of_the_missing(table):
+    images = Images(config.DATA / "lesson")
+    both = baselines.pixel_regression(table, images, "bach")
+    assert all(0 <= value <= 1 for value in both.values())
+    alone = baselines.pixel_regression(table[table.domain != "camelyon"], images, "bach")
+    assert alone["same site"] == both["same site"] and np.isnan(alone["other site"])
+    few = table[table.patient.isin(table.patient[table.domain == "bach"].unique()[:6])]
+    assert all(np.isnan(value) for value in baselines.pixel_regression(few, images, "bach").values())

@@ -241,13 +241,19 @@ def thumbnails(rows, images, side=16):
 
 def pixel_regression(table, images, domain):
     """AUC of malignant against not of a logistic regression on 16 x 16 pixels: "same site" by five folds of patients, "other site"
-    trained on the other domain of the modality without this domain's patients."""
+    trained on the other domain of the modality without this domain's patients. Fewer than five patients of a class to learn from: nan."""
     model = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=500))
     known = table[~np.isnan(malignant(table.allowed))]
     here = known[known.domain == domain]
     other = next(d for d in DOMAINS if d != domain and DOMAINS[d] == DOMAINS[domain])
     there = known[(known.domain == other) & ~known.patient.isin(here.patient)]
     x, y = thumbnails(here, images), malignant(here.allowed)
-    p = cross_val_predict(model, x, y, groups=here.patient, cv=GroupKFold(5), method="predict_proba")[:, 1]
-    model.fit(thumbnails(there, images), malignant(there.allowed))
-    return {"same site": auc(y, p), "other site": auc(y, model.predict_proba(x)[:, 1])}
+    enough = lambda rows: min(rows.patient[malignant(rows.allowed) == c].nunique() for c in (0, 1)) > 4
+    found = {"same site": np.nan, "other site": np.nan}
+    if enough(here):
+        p = cross_val_predict(model, x, y, groups=here.patient, cv=GroupKFold(5), method="predict_proba")[:, 1]
+        found["same site"] = auc(y, p)
+    if enough(there) and len(here):
+        model.fit(thumbnails(there, images), malignant(there.allowed))
+        found["other site"] = auc(y, model.predict_proba(x)[:, 1])
+    return found
