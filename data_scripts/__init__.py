@@ -75,4 +75,4 @@ def parallel(function, items, workers, title):
     if workers < 2:
         return [function(item) for item in tqdm(items, title, disable=None)]
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:  # forking a process that runs torch can hang
-        return list(tqdm(pool.map(function, items, chunksize=4), title, len(items), disable=None))
+        return list(tqdm(pool.map(function, items, chunksize=min(4, 1 + len(items) // 50)), title, len(items), disable=None))
