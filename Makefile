@@ -19,6 +19,10 @@ COMPANIONS := $(sort $(wildcard notebooks/1*.ipynb))
 SNAKEMAKE = OMP_NUM_THREADS=1 .venv/bin/snakemake $@ --cores $(CORES) --resources mem_mb=5500 --rerun-incomplete --rerun-triggers mtime \
   --keep-going --quiet rules --config profile=$(PROFILE)
 
+# OpenBLAS sums in another order on each kind of processor; that for AVX2 runs nearly everywhere (xmodal.notebook.same_sums).
+ifneq ($(shell grep -m 1 -o -w avx2 /proc/cpuinfo 2> /dev/null),)
+export OPENBLAS_CORETYPE ?= Haswell
+endif
 export JUPYTER_PREFER_ENV_PATH := 1
 export PYTHONPATH := $(CURDIR)
 export PYTHONNOUSERSITE := 1

@@ -134,3 +134,14 @@ def test_the_graph_trains_every_method_on_every_fold_and_seed(home):
 def test_the_graph_refuses_an_unknown_profile(home):
     done = dry_run("profile=leson")
     assert done.returncode != 0 and "choose one of lesson, paper" in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("chosen", [None, "Zen"])
+def test_openblas_sums_in_one_order_unless_the_user_chose(monkeypatch, chosen):
+    monkeypatch.setenv("OPENBLAS_CORETYPE", "")               # so that it is put back
+    monkeypatch.delenv("OPENBLAS_CORETYPE")
+    if chosen:
+        monkeypatch.setenv("OPENBLAS_CORETYPE", chosen)
+    notebook.same_sums()
+    able = os.path.exists("/proc/cpuinfo") and "avx2" in open("/proc/cpuinfo").read().split()
+    assert os.environ.get("OPENBLAS_CORETYPE") == (chosen or ("Haswell" if able else None))

@@ -91,6 +91,14 @@ def _explain(error, partial):
     return f"{error.ename}: {(said.splitlines() or [''])[-1]} (the executed cells are in {partial})"
 
 
+def same_sums():
+    """OpenBLAS has code for each kind of processor, which sums in an order of its own. That for AVX2 runs nearly everywhere, so it is what
+    kernels get where it can run (the Makefile says the same), unless the user chose; torch still goes by the processor."""
+    with contextlib.suppress(OSError):
+        if re.search(r"\bavx2\b", Path("/proc/cpuinfo").read_text()):
+            os.environ.setdefault("OPENBLAS_CORETYPE", "Haswell")
+
+
 def run(notebook, out, given):
     """Executes `notebook` from the root of the checkout into `out`. A cell that fails, a dead kernel, a full disk are a `Problem`."""
     import nbformat
@@ -102,6 +110,7 @@ def run(notebook, out, given):
         out.parent.mkdir(parents=True, exist_ok=True)
     os.environ.update(XMODAL_HOME=str(config.ROOT), JUPYTER_PREFER_ENV_PATH="1",  # this environment's kernel before the user's
                       PYTHONPATH=os.pathsep.join(filter(None, (str(config.HOME), os.environ.get("PYTHONPATH")))))
+    same_sums()
     try:
         with writing(out):
             done = papermill.execute_notebook(str(notebook), str(partial), given, cwd=str(config.HOME), progress_bar=sys.stderr.isatty(),

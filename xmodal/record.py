@@ -98,7 +98,7 @@ def environment():
             versions[name] = importlib.metadata.version(name)
     return {"python": platform.python_version(), "platform": platform.platform(), "cpu": _cpu(), "cores": os.cpu_count(),
             "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else "", "threads": torch.get_num_threads(),
-            "commit": _commit(), "packages": versions}
+            "openblas": os.environ.get("OPENBLAS_CORETYPE", ""), "commit": _commit(), "packages": versions}
 
 
 # ---- a run -------------------------------------------------------------------------------------------------------
