@@ -30,6 +30,7 @@ export SHARE=${SHARE:-$work}
 echo "== Debian's base system, and ${beforehand[*]}"
 debootstrap --variant=minbase bookworm "$base" > "$work/debootstrap.log"
 cp /etc/resolv.conf "$base/etc/resolv.conf"
+echo "127.0.0.1 localhost" > "$base/etc/hosts"  # as Debian's installer writes it
 HOME_THERE=/ machine "apt-get update -qq && apt-get install -qq --no-install-recommends ${beforehand[*]} > /var/log/beforehand.log 2>&1 && useradd --create-home jovyan"
 HOME_THERE=/ machine "${SETUP:-true}"
 git bundle create --quiet "$base/home/jovyan/project.bundle" HEAD
