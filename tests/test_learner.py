@@ -280,6 +280,9 @@ def test_what_is_missing_or_unknown_is_named(table):
         learner.train(TINY, "erm", "bacch", 42, table)
     with pytest.raises(Problem, match="run 03a_pretrain first"):
         learner.train(PROFILES["lesson"], "erm", "bach", 42, table)
+    if not torch.cuda.is_available():
+        with pytest.raises(Problem, match="trains on a GPU, and torch finds none"):
+            learner.train(dataclasses.replace(TINY, device="cuda"), "erm", "bach", 42, table)
     (config.DATA / "lesson" / "images" / "camelyon.npy").write_bytes(b"\x93NUMPY")
     with pytest.raises(Problem, match="camelyon.npy cannot be read"):
         learner.train(TINY, "erm", "bach", 42, table)

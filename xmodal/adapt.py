@@ -5,7 +5,7 @@ import torch
 from . import config
 from .cohort import malignant
 from .config import CONDITIONS, MODALITIES, Problem
-from .loaders import Images, sweep
+from .loaders import Images, device, sweep
 from .model import build, pool
 from .predict import predict
 from .record import load_run, run_dir, seed_everything, update_run
@@ -146,7 +146,7 @@ def load_model(profile, run):
     """The trained model of a `record.Run`, in evaluation mode."""
     model = build(profile, mixstyle=run.config["switches"]["mixstyle"], concat=run.config["switches"]["concat"])
     model.load_state_dict(run.state)
-    return model.to(profile.device).eval()
+    return model.to(device(profile)).eval()
 
 
 def adapt_run(profile, method, held_out, seed, table, batch=64):

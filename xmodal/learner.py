@@ -21,7 +21,7 @@ from . import config
 from .cohort import fingerprint, leave_one_out, load, malignant, pairing
 from .config import MODALITIES, Problem
 from .files import atomic, sha256, write_json
-from .loaders import Images, dataloaders
+from .loaders import Images, dataloaders, device
 from .losses import Objective
 from .model import build
 from .predict import predict
@@ -130,7 +130,7 @@ def learner(profile, method, fold, images, seed, start=None, folder=None, model=
         load_encoder(model, start)
     dls = dataloaders(fold, images, profile, seed)
     objective = Objective(profile.width, len(dls.train.dataset.domains), align=switches.align, irm=switches.irm,
-                          coral=switches.coral, dann=switches.dann, dro=switches.dro).to(profile.device)
+                          coral=switches.coral, dann=switches.dann, dro=switches.dro).to(device(profile))
     parameters = lambda m: [p for module in (m, objective) for p in module.parameters()]
     learn = Learner(dls, model, loss_func=objective, splitter=parameters, lr=profile.lr, wd=profile.weight_decay,
                     opt_func=partial(OptimWrapper, opt=partial(torch.optim.Adam, foreach=True)),

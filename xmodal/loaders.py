@@ -155,8 +155,16 @@ def dataloaders(fold, images, profile, seed):
     for name, part in zip(("training", "validation"), sets):
         if not part.codes:
             raise Problem(f"The fold has no {name} patients; the cohort is too small for a split by patient.")
-    device = torch.device(profile.device)
-    return DataLoaders(*[DataLoader(s, bs=None, shuffle=False, num_workers=0, device=device) for s in sets], device=device)
+    where = device(profile)
+    return DataLoaders(*[DataLoader(s, bs=None, shuffle=False, num_workers=0, device=where) for s in sets], device=where)
+
+
+def device(profile):
+    """The torch device of the profile. Raises `Problem` where that is a GPU and torch finds none."""
+    if profile.device == "cuda" and not torch.cuda.is_available():
+        raise Problem(f"The profile {profile.name} trains on a GPU, and torch finds none on this machine (`nvidia-smi` says whether its driver does); "
+                      "run it where there is one, or take PROFILE=lesson.")
+    return torch.device(profile.device)
 
 
 def sweep(table, images, size=128):
