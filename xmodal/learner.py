@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 import torch
 from fastai.callback.core import Callback, CancelValidException
-from fastai.callback.fp16 import MixedPrecision
 from fastai.callback.progress import ProgressCallback
 from fastai.callback.schedule import combined_cos  # noqa: F401 (importing it gives Learner fit_one_cycle)
 from fastai.learner import Learner
@@ -128,16 +127,15 @@ def learner(profile, method, fold, images, seed, start=None, folder=None, model=
     model = model or build(profile, mixstyle=switches.mixstyle, concat=switches.concat)
     if start:
         load_encoder(model, start)
+    where = device(profile)
+    model.to(where)                                          # before a checkpoint is read: its moments follow the parameters
     dls = dataloaders(fold, images, profile, seed)
     objective = Objective(profile.width, len(dls.train.dataset.domains), align=switches.align, irm=switches.irm,
-                          coral=switches.coral, dann=switches.dann, dro=switches.dro).to(device(profile))
+                          coral=switches.coral, dann=switches.dann, dro=switches.dro).to(where)
     parameters = lambda m: [p for module in (m, objective) for p in module.parameters()]
-    learn = Learner(dls, model, loss_func=objective, splitter=parameters, lr=profile.lr, wd=profile.weight_decay,
-                    opt_func=partial(OptimWrapper, opt=partial(torch.optim.Adam, foreach=True)),
-                    cbs=[Schedule(), Select(fold[fold.split == "validation"], images, folder, epoch)])
-    if profile.amp:
-        learn.add_cb(MixedPrecision(amp_mode="bf16"))
-    return learn
+    return Learner(dls, model, loss_func=objective, splitter=parameters, lr=profile.lr, wd=profile.weight_decay,
+                   opt_func=partial(OptimWrapper, opt=partial(torch.optim.Adam, **{"fused" if where.type == "cuda" else "foreach": True})),
+                   cbs=[Schedule(), Select(fold[fold.split == "validation"], images, folder, epoch)])
 
 
 def load_encoder(model, state):

@@ -156,7 +156,12 @@ def dataloaders(fold, images, profile, seed):
         if not part.codes:
             raise Problem(f"The fold has no {name} patients; the cohort is too small for a split by patient.")
     where = device(profile)
-    return DataLoaders(*[DataLoader(s, bs=None, shuffle=False, num_workers=0, device=where) for s in sets], device=where)
+    return DataLoaders(*[loader(s, where, 2 if where.type == "cuda" else 0) for s in sets], device=where)
+
+
+def loader(batches, where, workers):
+    """A fastai DataLoader of the batches, drawn ahead in as many processes, so that a GPU does not wait for them; the same in any number."""
+    return DataLoader(batches, bs=None, shuffle=False, num_workers=workers, device=where)
 
 
 def device(profile):

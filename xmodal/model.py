@@ -129,7 +129,7 @@ class CrossModal(nn.Module):
         self.classify = nn.Sequential(nn.Linear(head, 512), nn.GELU(), nn.Linear(512, len(CLASSES)))
         self.grade = Ordinal(head)
         self.decoder = Decoder(width)
-        self.mixstyle, self.concat = mixstyle, concat
+        self.mixstyle, self.concat, self.amp = mixstyle, concat, profile.amp
 
     def tokens(self, x, modality, domain=None):
         """Images uint8 (B, S, S) or (B, S, S, 3) -> patch tokens (B, N, D). After `model.encoder.set_grad_checkpointing()` blocks are
@@ -166,7 +166,16 @@ class CrossModal(nn.Module):
     def forward(self, x):
         """x: modality -> images. In training also "domain": modality -> (B,) integers; "pairs": (K, 2) rows of one patient;
         "lesion": (B, S, S) outlines on the mammograms. -> dict: a Stream a modality; a Joint under "both" where there are pairs;
-        "lesion" (B, D), the neck's feature of the outlined lesions; "cutpoints" (3,)."""
+        "lesion" (B, D), the neck's feature of the outlined lesions; "cutpoints" (3,). A profile with `amp` trains in bfloat16; what
+        comes out is float32, so that the losses are."""
+        if not (self.amp and self.training):
+            return self.streams(x)
+        with torch.autocast(next(self.parameters()).device.type, torch.bfloat16):
+            out = self.streams(x)
+        single = lambda value: None if value is None else value.float()
+        return {name: single(value) if torch.is_tensor(value) else type(value)(*map(single, value)) for name, value in out.items()}
+
+    def streams(self, x):
         domain = x.get("domain", {})
         out = {m: self.stream(x[m], m, domain.get(m)) for m in MODALITIES if m in x and len(x[m])}
         if len(out) == 2 and len(x.get("pairs", ())):

@@ -2,12 +2,16 @@
 
 On a machine with one, after `make env`: `.venv/bin/python -m pytest tests/gpu`. No network and no data are needed: all weights are drawn.
 """
+import dataclasses
+
 import pytest
 import torch
 from fastai.torch_core import to_device
 
 import setting
+from xmodal import adapt, cohort, config, learner
 from xmodal.config import MODALITIES, PROFILES
+from xmodal.loaders import loader
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU with CUDA here")
 PROFILE = {"cpu": setting.TINY, "cuda": PROFILES["paper"]}
@@ -18,18 +22,17 @@ def device(request):
     return request.param
 
 
-def say(folder, device, dtype=None, profile=None):
+def say(folder, device, amp, profile=None):
     """logits, scores and features of both modalities, the loss, and the gradient of the first block, as one float32 vector each."""
-    learn = setting.learner(folder, device, profile or PROFILE[device])
+    learn = setting.learner(folder, device, profile or PROFILE[device], amp=amp)
     x, y = to_device(learn.dls.train.dataset[0], torch.device(device))
-    model = learn.model.to(device)
-    with torch.autocast(device, dtype, enabled=dtype is not None):
-        out = model(x)
-        loss = learn.loss_func(out, y)
+    model = learn.model
+    out = model(x)
+    loss = learn.loss_func(out, y)
     loss.backward()
     found = {name: torch.cat([getattr(out[m], name).flatten() for m in MODALITIES]) for name in ("logits", "score", "feature")}
     found |= {"loss": loss[None], "gradient": torch.cat([p.grad.flatten() for p in model.encoder.blocks[0].parameters()])}
-    return {name: value.detach().float().cpu() for name, value in found.items()}
+    return {name: value.detach().cpu() for name, value in found.items()}
 
 
 def deviation(found, wanted):
@@ -40,7 +43,7 @@ def deviation(found, wanted):
 def test_bfloat16_agrees_with_float32_on_the_processor(tmp_path, device):
     """A bfloat16 has 8 bits, so each operation may be off by 0.4 %; 3 % is allowed for what is said, 10 % for the gradient."""
     setting.write_cohort(tmp_path, PROFILE[device].image_size)
-    off = deviation(say(tmp_path, device, torch.bfloat16), say(tmp_path, "cpu", profile=PROFILE[device]))
+    off = deviation(say(tmp_path, device, True), say(tmp_path, "cpu", False, PROFILE[device]))
     assert off["gradient"] < 0.1 and max(v for k, v in off.items() if k != "gradient") < 0.03 and max(off.values()) > 1e-5, off
 
 
@@ -49,19 +52,49 @@ def test_float32_agrees_with_the_processor(tmp_path, monkeypatch):
     """Sums in another order, through twelve blocks and back: 0.1 % is allowed. Convolutions must not round to TensorFloat-32 first."""
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
     setting.write_cohort(tmp_path, PROFILE["cuda"].image_size)
-    off = deviation(say(tmp_path, "cuda"), say(tmp_path, "cpu", profile=PROFILE["cuda"]))
+    off = deviation(say(tmp_path, "cuda", False), say(tmp_path, "cpu", False, PROFILE["cuda"]))
     assert max(off.values()) < 1e-3, off
 
 
-@needs_gpu
-def test_the_paper_profile_trains(tmp_path):
-    setting.write_cohort(tmp_path, PROFILE["cuda"].image_size)
-    learn = setting.learner(tmp_path, "cuda", PROFILE["cuda"], "ours")
+def test_it_trains_in_bfloat16(tmp_path, device):
+    setting.write_cohort(tmp_path, PROFILE[device].image_size)
+    learn = setting.learner(tmp_path, device, PROFILE[device], "ours", amp=True)
     start = {name: p.detach().clone() for name, p in setting.parameters(learn)}
     with learn.no_logging(), learn.no_bar():
         learn.fit(setting.EPOCHS)
     assert all(p.isfinite().all() for _, p in setting.parameters(learn))
     assert sum((p.cpu() != start[name].cpu()).any().item() for name, p in setting.parameters(learn)) > 0.9 * len(start)
+
+
+def test_batches_drawn_ahead_are_the_same(tmp_path):
+    setting.write_cohort(tmp_path, setting.TINY.image_size)
+    batches = setting.learner(tmp_path).dls.train.dataset
+    for batches.epoch in (0, 3):
+        ahead, here = (list(loader(batches, torch.device("cpu"), workers)) for workers in (2, 0))
+        torch.testing.assert_close(ahead, here, rtol=0, atol=0)
+        torch.testing.assert_close(here, [batches[k] for k in range(len(batches))], rtol=0, atol=0)
+
+
+def test_a_run_that_was_cut_goes_on_to_the_same_bits_and_is_adapted(home, device, monkeypatch):
+    profile = dataclasses.replace(PROFILE[device], device=device, amp=True, pretrained="", epochs=3)
+    setting.write_cohort(config.DATA / profile.name, profile.image_size)
+    table = cohort.load(config.DATA / profile.name / "cohort.parquet")
+    arguments = profile, "ours", "bach", 42, table
+    whole = learner.train(*arguments)
+    state, write = whole.state, learner.save_checkpoint
+    (whole.folder / "done").unlink()
+
+    def cut(path, learn, select):
+        write(path, learn, select)
+        raise KeyboardInterrupt
+    monkeypatch.setattr(learner, "save_checkpoint", cut)
+    with pytest.raises(KeyboardInterrupt):
+        learner.train(*arguments)
+    monkeypatch.setattr(learner, "save_checkpoint", write)
+    resumed = learner.train(*arguments).state
+    assert all(torch.equal(state[name], resumed[name]) for name in state)
+    run = adapt.adapt_run(*arguments)
+    assert set(run.predictions.condition) == set(config.CONDITIONS) and run.predictions[["p0", "p1", "p2", "p3"]].notna().all(axis=None)
 
 
 def test_attention_is_the_fused_one(tmp_path):
