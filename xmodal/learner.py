@@ -127,14 +127,14 @@ def learner(profile, method, fold, images, seed, start=None, folder=None, model=
     model = model or build(profile, mixstyle=switches.mixstyle, concat=switches.concat)
     if start:
         load_encoder(model, start)
-    where = device(profile)
+    where, gpu = device(profile), profile.device == "cuda"
     model.to(where)                                          # before a checkpoint is read: its moments follow the parameters
     dls = dataloaders(fold, images, profile, seed)
     objective = Objective(profile.width, len(dls.train.dataset.domains), align=switches.align, irm=switches.irm,
                           coral=switches.coral, dann=switches.dann, dro=switches.dro).to(where)
     parameters = lambda m: [p for module in (m, objective) for p in module.parameters()]
     return Learner(dls, model, loss_func=objective, splitter=parameters, lr=profile.lr, wd=profile.weight_decay,
-                   opt_func=partial(OptimWrapper, opt=partial(torch.optim.Adam, **{"fused" if where.type == "cuda" else "foreach": True})),
+                   opt_func=partial(OptimWrapper, opt=partial(torch.optim.Adam, fused=gpu, foreach=not gpu)),
                    cbs=[Schedule(), Select(fold[fold.split == "validation"], images, folder, epoch)])
 
 

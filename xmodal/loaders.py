@@ -160,7 +160,7 @@ def dataloaders(fold, images, profile, seed):
 
 
 def loader(batches, where, workers):
-    """A fastai DataLoader of the batches, drawn ahead in as many processes, so that a GPU does not wait for them; the same in any number."""
+    """A fastai DataLoader of the batches, drawn ahead in as many processes, so that a GPU need not wait; they are the same in any number."""
     return DataLoader(batches, bs=None, shuffle=False, num_workers=workers, device=where)
 
 

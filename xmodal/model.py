@@ -176,6 +176,7 @@ class CrossModal(nn.Module):
         return {name: single(value) if torch.is_tensor(value) else type(value)(*map(single, value)) for name, value in out.items()}
 
     def streams(self, x):
+        """What `forward` returns, in the precision around it."""
         domain = x.get("domain", {})
         out = {m: self.stream(x[m], m, domain.get(m)) for m in MODALITIES if m in x and len(x[m])}
         if len(out) == 2 and len(x.get("pairs", ())):

@@ -32,6 +32,7 @@ def say(folder, device, amp, profile=None):
     loss.backward()
     found = {name: torch.cat([getattr(out[m], name).flatten() for m in MODALITIES]) for name in ("logits", "score", "feature")}
     found |= {"loss": loss[None], "gradient": torch.cat([p.grad.flatten() for p in model.encoder.blocks[0].parameters()])}
+    assert all(value.dtype == torch.float32 for value in found.values()), "what the losses see"
     return {name: value.detach().cpu() for name, value in found.items()}
 
 
