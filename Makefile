@@ -19,7 +19,7 @@ COMPANIONS := $(sort $(wildcard notebooks/1*.ipynb))
 SNAKEMAKE = OMP_NUM_THREADS=1 .venv/bin/snakemake $@ --cores $(CORES) --resources mem_mb=5500 --rerun-incomplete --rerun-triggers mtime \
   --keep-going --quiet rules --config profile=$(PROFILE)
 
-# OpenBLAS sums in another order on each kind of processor; that for AVX2 runs nearly everywhere (xmodal.notebook.same_sums).
+# OpenBLAS sums in another order on each kind of processor; that for AVX2 runs nearly everywhere (xmodal.runtime.notebook.same_sums).
 ifneq ($(shell grep -m 1 -o -w avx2 /proc/cpuinfo 2> /dev/null),)
 export OPENBLAS_CORETYPE ?= Haswell
 endif
@@ -48,7 +48,7 @@ env: .venv/.stamp  ## make .venv/ from requirements.lock (about a minute; needs 
 	@touch $@
 
 doctor: env  ## say in words what is wrong with the environment
-	@$(PY) -m xmodal.doctor
+	@$(PY) -m xmodal.runtime.doctor
 
 # An empty JUPYTER_TOKEN means a drawn one; a user's own configuration, which might switch the token off, is not read.
 lab: env  ## open the notebooks in JupyterLab, on this machine only and with a token
@@ -62,7 +62,7 @@ companions: doctor  ## the four companion systems: K-MaT, MIRROR, RFPMSS, loosel
 	$(SNAKEMAKE)
 
 notebooks: env  ## execute the notebooks in place in the lesson profile, without timing and papermill metadata
-	@for n in $(NOTEBOOKS) $(COMPANIONS); do echo $$n; OMP_NUM_THREADS=1 $(PY) -m xmodal.notebook $$n $$n || exit 1; done
+	@for n in $(NOTEBOOKS) $(COMPANIONS); do echo $$n; OMP_NUM_THREADS=1 $(PY) -m xmodal.runtime.notebook $$n $$n || exit 1; done
 
 figures: env  ## redraw every figure from its tables, without model or images
 	$(PY) -m figures

@@ -16,7 +16,7 @@ FIRST = str(house.SEEDS[0])  # in this seed alone: ours on less data (all of lea
 DATA, RUNS = house.DATA / PROFILE, house.RUNS / PROFILE
 EXECUTED = str(RUNS / "notebooks" / "{}.ipynb")  # executed copies
 SPENT = str(RUNS / "benchmarks" / "{}.tsv")  # seconds and memory that a step took
-RUN = "OMP_NUM_THREADS={threads} " + f"{sys.executable} -m xmodal.notebook {{input.notebook}} {{output.executed}} PROFILE={PROFILE}"
+RUN = "OMP_NUM_THREADS={threads} " + f"{sys.executable} -m xmodal.runtime.notebook {{input.notebook}} {{output.executed}} PROFILE={PROFILE}"
 TRAIN, TTA = EXECUTED.format("03_train_{held_out}_{seed}"), EXECUTED.format("04_tta_{seed}")
 BASELINES = EXECUTED.format("03b_baselines_{which}")
 ONE, DONE = EXECUTED.format("03_train_{held_out}_{seed}_{method}"), str(RUNS / "{method}" / "{held_out}" / "seed_{seed}" / "done")

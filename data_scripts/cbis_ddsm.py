@@ -20,7 +20,7 @@ from data_scripts.cbis_tables import PATHOLOGY, TABLES, film, lesion, read_table
 from data_scripts.download import File, ask, digest, obtain
 from xmodal.cohort import INDEX, label_set, validate
 from xmodal.config import MAMMOGRAPHY, Problem
-from xmodal.dicom import UNREADABLE, read_pixels
+from xmodal.imaging.dicom import UNREADABLE, read_pixels
 
 log = logging.getLogger(__name__)
 TAGS = ["SeriesInstanceUID", "SOPInstanceUID", "Rows", "Columns", "BitsAllocated", "InstanceNumber", "PatientID", "SeriesDescription"]
@@ -177,7 +177,7 @@ def fetch(root, limit=None, dry_run=False):
 
 def idc_series():
     """The series that IDC has, film by film: PatientID, StudyInstanceUID, SeriesInstanceUID, series_aws_url, instanceCount."""
-    import idc_index_data                                 # here, since nothing else needs it
+    import idc_index_data  # here, since nothing else needs it
     series = pd.read_parquet(idc_index_data.IDC_INDEX_PARQUET_FILEPATH, filters=[("collection_id", "==", "cbis_ddsm")],
                              columns=["PatientID", "StudyInstanceUID", "SeriesInstanceUID", "series_aws_url", "instanceCount"])
     return series.assign(film=series.PatientID.map(film)).sort_values(["film", "PatientID"], ignore_index=True)

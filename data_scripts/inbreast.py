@@ -18,7 +18,7 @@ from tqdm import tqdm
 from data_scripts import files_below, tables
 from xmodal.cohort import INDEX, label_set, validate
 from xmodal.config import MAMMOGRAPHY, Problem
-from xmodal.dicom import dicom_header, read_pixels
+from xmodal.imaging.dicom import dicom_header, read_pixels
 
 log = logging.getLogger(__name__)
 NEEDED = {"laterality", "view", "file name", "acr", "bi-rads"}

@@ -2,7 +2,7 @@
 
 Every reader returns rows of sample, patient, label, path, bytes, and where the set has one its own split (train, validation, test); a set
 without patients counts every picture as one. Rows whose picture is not there, or whose label is none of the pair's, are left out, counted
-and logged. `pair` makes the `kmat.Pair`.
+and logged. `pair` makes the `pictures.Pair`.
 """
 import logging
 import re
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from xmodal.companions import kmat
+from xmodal.companions import pictures
 from xmodal.config import Problem
 
 from . import busi as busi_set
@@ -156,7 +156,7 @@ PAIRS = {   # name -> classes, then name and reader of the high and of the low e
 
 
 def pair(name, high_root, low_root, seed=42):
-    """The `kmat.Pair` called `name` from the folders of its two sets (the same folder twice for skin). Sets without a split of their own are
+    """The `pictures.Pair` called `name` from the folders of its two sets (the same folder twice for skin). Sets without a split of their own are
     split by patient, who is in the same split at both ends. Raises `Problem` for another name, and for folders without the set."""
     if name not in PAIRS:
         raise Problem(f"There is no pair {name!r}; choose one of {', '.join(PAIRS)}.")
@@ -167,7 +167,7 @@ def pair(name, high_root, low_root, seed=42):
             raise Problem(f"There is no folder {str(root)!r} with the {modality} of the pair {name}; give the folder of the unpacked dataset.")
         tables.append(read(root))
     if set(tables[0].patient) & set(tables[1].patient) and not all("split" in t and t.split.notna().all() for t in tables):
-        both = kmat.split_patients(pd.concat(tables, keys=(0, 1)), seed)
+        both = pictures.split_patients(pd.concat(tables, keys=(0, 1)), seed)
         tables = [both.loc[0], both.loc[1]]
-    tables = [t if "split" in t and t.split.notna().all() else kmat.split_patients(t, seed) for t in tables]
-    return kmat.Pair(classes, *(kmat.Modality(modality, table, kmat.open_pictures) for (modality, _), table in zip(ends, tables)))
+    tables = [t if "split" in t and t.split.notna().all() else pictures.split_patients(t, seed) for t in tables]
+    return pictures.Pair(classes, *(pictures.Modality(modality, table, pictures.open_pictures) for (modality, _), table in zip(ends, tables)))

@@ -18,7 +18,7 @@ from data_scripts import tables
 from data_scripts.download import File, ask, obtain
 from xmodal.cohort import INDEX, label_set
 from xmodal.config import HISTOPATHOLOGY, Problem
-from xmodal.files import atomic
+from xmodal.runtime.files import atomic
 
 log = logging.getLogger(__name__)
 CASE = r"TCGA-\w{2}-\w{4}"

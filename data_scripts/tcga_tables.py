@@ -16,14 +16,14 @@ import pandas as pd
 from tqdm import tqdm
 
 from data_scripts import tcga
-from xmodal.companions import patches
-from xmodal.companions.paired import PAM50, Cohort
+from xmodal.companions import pictures
+from xmodal.companions.pictures import PAM50, Cohort
 from xmodal.config import Problem
-from xmodal.record import atomic
+from xmodal.runtime.files import atomic
 
 log = logging.getLogger(__name__)
 FOLDERS = {"BRCA": (".",), "NSCLC": ("LUAD", "LUSC")}      # project -> folders below root; the subtypes of NSCLC are its folders
-CLINICAL = {   # column of `paired.Cohort.clinical` -> of BRCA_clinicalMatrix
+CLINICAL = {   # column of `pictures.Cohort.clinical` -> of BRCA_clinicalMatrix
     "age": "age_at_initial_pathologic_diagnosis", "er": "breast_carcinoma_estrogen_receptor_status",
     "pr": "breast_carcinoma_progesterone_receptor_status", "her2": "lab_proc_her2_neu_immunohistochemistry_receptor_status",
     "stage": "pathologic_stage", "nodes": "number_of_lymphnodes_positive_by_he"}
@@ -104,20 +104,20 @@ def slides(root, encoder, cases, mpp=None):
 def _features(root, source, encoder, mpp):
     path = root / "features" / encoder.default_cfg["architecture"] / f"{source.stem}.npz"
     if not path.is_file():
-        found = patches.of_slide(source, encoder, mpp)
+        found = pictures.of_slide(source, encoder, mpp)
         with atomic(path) as partial:
             np.savez(partial, allow_pickle=False, **found._asdict())
     try:
         with np.load(path, allow_pickle=False) as arrays:
-            return patches.Patches(arrays["features"], arrays["xy"], float(arrays["side"]))
+            return pictures.Patches(arrays["features"], arrays["xy"], float(arrays["side"]))
     except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
         raise Problem(f"{path} is damaged ({error}); delete it, and it is made anew.") from None
 
 
 def _cohort(cases, found, expression=None, copies=None, clinical=None, **outcomes):
-    """`paired.Cohort` of `cases` with the slides {case: Patches}. A case that is not there has no patches; a table that is None is empty."""
+    """`pictures.Cohort` of `cases` with the slides {case: Patches}. A case that is not there has no patches; a table that is None is empty."""
     width = next((p.features.shape[1] for p in found.values()), 0)
-    nothing = patches.Patches(np.empty((0, width), np.float32), np.empty((0, 2)), 1.0)
+    nothing = pictures.Patches(np.empty((0, width), np.float32), np.empty((0, 2)), 1.0)
     bags, xy, tumour = (np.empty(len(cases), object) for _ in range(3))
     for i, case in enumerate(cases):
         slide = found.get(case, nothing)
@@ -133,7 +133,7 @@ def _cohort(cases, found, expression=None, copies=None, clinical=None, **outcome
 # ---- cohorts in the generator's shape ----------------------------------------------------------------------------
 
 def cohort(root, project, encoder, mpp=None):
-    """`paired.Cohort` of the patients who have slide, expression, subtype and survival, for MIRROR. project: "BRCA", ductal or lobular by
+    """`pictures.Cohort` of the patients who have slide, expression, subtype and survival, for MIRROR. project: "BRCA", ductal or lobular by
     diagnosis, or "NSCLC", LUAD (0) and LUSC (1) from their folders, with the genes that both matrices have.
 
     Patients with a part missing are logged and counted. All patches are held in memory (NSCLC: about 40 GB). Raises `Problem` where a
@@ -157,7 +157,7 @@ def cohort(root, project, encoder, mpp=None):
 
 
 def pam50(root, encoder, mpp=None):
-    """`paired.Cohort` of TCGA-BRCA's patients whose PAM50 class is known, for fusion: copy number, clinical record and slide of those who
+    """`pictures.Cohort` of TCGA-BRCA's patients whose PAM50 class is known, for fusion: copy number, clinical record and slide of those who
     have them. copy_number.tsv and slides/ may be missing; survival, subtype and expression are not read."""
     root = Path(root)
     path = _find(root, "phenotype")

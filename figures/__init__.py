@@ -8,7 +8,7 @@ import pandas as pd
 
 from xmodal import config
 from xmodal.config import Problem
-from xmodal.files import atomic
+from xmodal.runtime.files import atomic
 
 STYLE = str(config.HOME / "figures" / "style.mplstyle")
 MM = 1 / 25.4                   # inches

@@ -5,8 +5,8 @@ import textwrap
 import matplotlib.pyplot as plt
 import numpy as np
 
-from xmodal.cases import from_uri
 from xmodal.config import CLASSES as NAMES
+from xmodal.tables.cases import from_uri
 
 from . import MM, STYLE, WIDTH
 from .fig4 import FOUND, TRUTH, box, overlay, picture

@@ -25,8 +25,8 @@ import numpy as np
 import pandas as pd
 
 from xmodal import config
-from xmodal.cases import from_uri
 from xmodal.config import Problem
+from xmodal.tables.cases import from_uri
 
 from . import report
 

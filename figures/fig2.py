@@ -5,7 +5,21 @@ import numpy as np
 from xmodal.config import CLASSES as NAMES
 from xmodal.stats import mean_sd
 
-from . import CLASSES, METHODS, MM, MODALITIES, STYLE, WIDTH, caption, letter, nothing, p_text, present, read, save
+from . import (
+    CLASSES,
+    METHODS,
+    MM,
+    MODALITIES,
+    STYLE,
+    WIDTH,
+    caption,
+    letter,
+    nothing,
+    p_text,
+    present,
+    read,
+    save,
+)
 
 RADAR = {   # measure -> label; all are drawn so that further out is better, the table prints them as they are
     "intra_pair_similarity": "intra-pair\ncosine", "class_separability": "class\nseparability", "modality_gap_reduction": "modality gap\nreduction",

@@ -4,7 +4,22 @@ import numpy as np
 
 from xmodal.config import CLASSES as NAMES
 
-from . import CONDITIONS, DOMAINS, METHODS, MM, STYLE, WIDTH, box_of, caption, letter, nothing, p_text, present, read, save
+from . import (
+    CONDITIONS,
+    DOMAINS,
+    METHODS,
+    MM,
+    STYLE,
+    WIDTH,
+    box_of,
+    caption,
+    letter,
+    nothing,
+    p_text,
+    present,
+    read,
+    save,
+)
 
 LESIONS = {"mass": "mass", "calcification": "calc.", "distortion": "dist.", "asymmetry": "asym."}
 NOTE = ("j: by breast density, below it images. k: malignant images with a lesion of one type (how many: below it) against all images "

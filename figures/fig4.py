@@ -4,7 +4,7 @@ import json
 import matplotlib.pyplot as plt
 import numpy as np
 
-from xmodal.cases import from_uri
+from xmodal.tables.cases import from_uri
 
 from . import BASELINES, MM, STYLE, WIDTH, caption, letter, nothing, present, read, save
 

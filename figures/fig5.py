@@ -4,10 +4,24 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from xmodal import config
-from xmodal.cases import from_uri
 from xmodal.config import CLASSES as NAMES
+from xmodal.tables.cases import from_uri
 
-from . import BASELINES, CLASSES, METHODS, MM, STYLE, WIDTH, caption, letter, nothing, p_text, present, read, save
+from . import (
+    BASELINES,
+    CLASSES,
+    METHODS,
+    MM,
+    STYLE,
+    WIDTH,
+    caption,
+    letter,
+    nothing,
+    p_text,
+    present,
+    read,
+    save,
+)
 from .fig1 import SMALL, interval, number, several
 from .fig4 import overlay, picture
 

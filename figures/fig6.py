@@ -1,4 +1,4 @@
-"""Fig. 6, the architecture, drawn from the table that `panels.fig6_table` measures on the model. Redraw: `python -m figures.fig6`."""
+"""Fig. 6, the architecture, drawn from the table that `tables.fig6.fig6_table` measures on the model. Redraw: `python -m figures.fig6`."""
 import matplotlib.pyplot as plt
 from matplotlib.patches import FancyBboxPatch
 
@@ -32,7 +32,7 @@ def _box(ax, row, x, y):
 
 
 def fig6(ax, table):
-    """The parts as boxes (colour: kind, dashed: adapted at test time) and what feeds what as arrows. table: columns of `panels.fig6_table`."""
+    """The parts as boxes (colour: kind, dashed: adapted at test time) and what feeds what as arrows. table: columns of `tables.fig6.fig6_table`."""
     if not len(table):
         return nothing(ax, "the model has not been measured yet: run 05_evaluate")
     table = table.fillna({"inputs": ""})

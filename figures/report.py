@@ -9,9 +9,10 @@ from typing import NamedTuple
 import nbformat
 from PIL import Image
 
-from xmodal import config, doctor, record
+from xmodal import config, record
 from xmodal.config import Problem
-from xmodal.files import atomic
+from xmodal.runtime import doctor
+from xmodal.runtime.files import atomic
 
 PHANTOM = "phantom data: these numbers test the machinery and are no evidence about patients"
 COLOURS = {"identical": "#009E73", "within tolerance": "#56B4E9", "differs": "#E69F00", "missing": "#D55E00", "unreadable": "#D55E00",

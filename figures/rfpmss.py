@@ -6,7 +6,7 @@ import json
 import matplotlib.pyplot as plt
 import numpy as np
 
-from xmodal.cases import from_uri
+from xmodal.tables.cases import from_uri
 
 from . import CLASSES, MM, STYLE, WIDTH, caption, letter, nothing, read, save
 from .fig4 import FOUND, TRUTH, box, overlay, picture

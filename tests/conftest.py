@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parents[1]
 SCRATCH = tempfile.mkdtemp(prefix="xmodal-test-")
 atexit.register(shutil.rmtree, SCRATCH, ignore_errors=True)
 os.environ.update(XMODAL_HOME=SCRATCH, OMP_NUM_THREADS="1", JUPYTER_PREFER_ENV_PATH="1", MPLBACKEND="agg")
-sys.path.insert(0, str(ROOT))
+sys.path[:0] = [str(ROOT), *map(str, sorted(p for p in (ROOT / "tests").rglob("*") if p.is_dir() and p.name != "__pycache__"))]
 collect_ignore = ["bench", "container"]
 
 import pytest  # noqa: E402

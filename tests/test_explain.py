@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 import torch
 
-from xmodal import cases
 from xmodal import explain as ex
 from xmodal.predict import boxes_of, strongest_box
+from xmodal.tables import cases, fig4 as fig4_tables, fig5 as fig5_tables
 
 
 def planted():
@@ -135,7 +135,7 @@ def study():
     from xmodal import model
     rng, rows = np.random.default_rng(0), []
     for i in range(16):
-        kind, shape = list(ex.KINDS.values())[i % 4]
+        kind, shape = list(fig4_tables.KINDS.values())[i % 4]
         for modality, k in ((m, k) for m in ("mammography", "histopathology") for k in range(2)):
             rows.append({"sample": f"{modality}/{i:02d}_{k}", "patient": f"p{i:02d}", "modality": modality, "lesion_type": kind, "lesion_shape": shape,
                          "domain": "inbreast" if modality == "mammography" else "bach", "has_mask": modality == "mammography", "boxes": "[[8, 8, 40, 40]]"})
@@ -156,7 +156,7 @@ def study():
 
 def test_grading_cases_are_the_quartiles_of_each_class(study):
     run, _, _, _ = study
-    found = ex.grading_cases(*study)
+    found = fig5_tables.grading_cases(*study)
     assert found.truth.tolist() == [0] * 3 + [1] * 3 + [2] * 3 + [3] * 3
     for truth, group in run.predictions[run.predictions.modality == "both"].groupby("truth"):
         assert found.case[found.truth == truth].tolist() == group.sort_values(f"p{truth}").patient.tolist()[:3]    # the lower ones of four
@@ -168,8 +168,8 @@ def test_grading_cases_are_the_quartiles_of_each_class(study):
 
 
 def test_attention_cases_are_the_four_kinds_of_the_paper(study):
-    found = ex.localisation_cases(*study)
-    assert found.panel.tolist() == list("efgh") and found.title.tolist() == list(ex.KINDS)
+    found = fig4_tables.localisation_cases(*study)
+    assert found.panel.tolist() == list("efgh") and found.title.tolist() == list(fig4_tables.KINDS)
     mammograms = study[0].predictions.query("modality == 'mammography'")
     for row in found.itertuples():
         assert row.iou == np.sort(mammograms.iou[mammograms.lesion_type == row.lesion_type])[3]      # the lower median of eight
@@ -190,7 +190,7 @@ def test_where_nobody_has_both_modalities_there_is_no_case_and_no_error(study):
     run, model, table, images = study
     alone = table.assign(patient=table.patient + table.modality)
     single = SimpleNamespace(predictions=run.predictions[run.predictions.modality != "both"], config=run.config)
-    found = [cases(single, model, alone, images) for cases in (ex.grading_cases, ex.localisation_cases, ex.pointing)]
+    found = [cases(single, model, alone, images) for cases in (fig5_tables.grading_cases, fig4_tables.localisation_cases, ex.pointing)]
     assert all(f.empty for f in found) and list(found[2].groupby("lesion_type")[["inside", "area", "hit"]].mean()) == ["inside", "area", "hit"]
 
 
@@ -201,7 +201,7 @@ def test_the_browser_shows_the_first_case_as_a_picture_and_follows_the_choice():
     import nbformat
     from nbclient import NotebookClient
     code = ["""import matplotlib.pyplot as plt
-from xmodal.browser import browse
+from xmodal.runtime.browser import browse
 def draw(name):
     fig = plt.figure(figsize=(1, 1))
     fig.text(0, 0.5, name)
@@ -216,7 +216,7 @@ chooser = browse(["p1", "p2"], draw)"""]
 
 
 def test_a_browser_over_nothing_is_refused():
-    from xmodal.browser import browse
     from xmodal.config import Problem
+    from xmodal.runtime.browser import browse
     with pytest.raises(Problem, match="no case"):
         browse([], None)

@@ -17,10 +17,11 @@ import pytest
 import torch
 from test_learner import TINY, write_cohort
 from test_preprocess import row
-from test_record import predictions, write
+from test_record import write
 
-from xmodal import cohort, config, files, learner, notebook, preprocess, record
+from xmodal import cohort, config, learner, preprocess, record
 from xmodal.config import Problem
+from xmodal.runtime import checkpoints, files, notebook
 
 SHORT = dataclasses.replace(TINY, epochs=2)
 
@@ -207,7 +208,7 @@ def empty(path):
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     """A home with a finished run, and beside it the checkpoint of its first epoch of two; its cohort."""
-    home, patch, save = tmp_path_factory.mktemp("home"), pytest.MonkeyPatch(), learner.save_checkpoint
+    home, patch, save = tmp_path_factory.mktemp("home"), pytest.MonkeyPatch(), checkpoints.save_checkpoint
     for name in ("DATA", "RUNS"):
         patch.setattr(config, name, home / name.lower())
 
@@ -215,7 +216,7 @@ def trained(tmp_path_factory):
         save(path, learn, select)
         if learn.epoch == 0:
             shutil.copytree(path.parent, home / "begun")
-    patch.setattr(learner, "save_checkpoint", keep)
+    patch.setattr(checkpoints, "save_checkpoint", keep)
     table = write_cohort(config.DATA / "lesson")
     learner.train(SHORT, "erm", "bach", 42, table)
     patch.undo()

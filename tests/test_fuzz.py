@@ -75,6 +75,7 @@ def dicoms(folder):
 
 def tiffs(folder):
     import tifffile
+
     from data_scripts.phantom.histology_files import pyramid
     rgb = np.random.default_rng(0).integers(60, 200, (32, 32, 3)).astype(np.uint8).repeat(8, 0).repeat(8, 1)
     pyramid(folder / "slide.tif", rgb, 1.0, 80, levels=2)
@@ -103,8 +104,9 @@ def tables(folder):
 
 def series(folder):
     """One tiny image of CBIS-DDSM, whose header tells its series."""
-    from data_scripts.phantom.mammogram_files import SECONDARY_CAPTURE, write_dicom
     from pydicom.uid import ImplicitVRLittleEndian
+
+    from data_scripts.phantom.mammogram_files import SECONDARY_CAPTURE, write_dicom
     write_dicom(folder / "1-1.dcm", np.zeros((16, 16), np.uint8), ImplicitVRLittleEndian, SECONDARY_CAPTURE, 8, SOPInstanceUID="2.25.1",
                 SeriesInstanceUID="1.3", PatientID="P_00001_LEFT_CC.dcm", InstanceNumber=1, SeriesDescription="cropped images")
     return [folder / "1-1.dcm"]
@@ -136,8 +138,9 @@ def plists(folder):
 
 def serving():
     """A function that makes a server on this machine answer everything with given bytes; it returns the server's URL."""
-    from data_scripts import download
     from loopback import Quiet, Threaded
+
+    from data_scripts import download
     said = []
 
     def answer(environ, start):
@@ -173,16 +176,27 @@ def damaged(data, rng):
 
 def readers():
     """What reads each kind."""
-    from data_scripts import annotations, bach, bucket, busi, camelyon, cbis_ddsm, inbreast, tables as texts, tcga
-    from xmodal import dicom, images, regions, slides
+    from data_scripts import (
+        annotations,
+        bach,
+        bucket,
+        busi,
+        camelyon,
+        cbis_ddsm,
+        cbis_tables,
+        inbreast,
+        tables as texts,
+        tcga,
+    )
     from xmodal.config import Problem
+    from xmodal.imaging import dicom, mammograms, regions, slides
 
     def mammogram(path):
         dicom.dicom_header(path)
-        images.mammogram(dicom.read_dicom(path), size=16)
+        mammograms.mammogram(dicom.read_dicom(path), size=16)
 
     def tiles(path):
-        slide, mpp = slides.open_slide(path, 1.0)
+        slide, mpp = regions.open_slide(path, 1.0)
         with slide:
             slides.tiles(slide, mpp, 64 * mpp, 32, tissue=0.0, n=4)
 
@@ -190,7 +204,7 @@ def readers():
         by_name = {"INbreast.csv": lambda p: inbreast.read_table(p.parent), "stages.csv": camelyon.read_stages, "reference.csv": camelyon.read_reference,
                    "microscopy_ground_truth.csv": texts.lines, "mpp.csv": lambda p: regions._table(p.with_name("slide.tif")),
                    "clinical.csv": lambda p: tcga.clinical(p.parent)}
-        by_name.get(path.name, lambda p: cbis_ddsm.read_tables(p.parent))(path)
+        by_name.get(path.name, lambda p: cbis_tables.read_tables(p.parent))(path)
 
     def rois(path):
         if not inbreast.read_rois(path):
@@ -263,8 +277,8 @@ def test_damaged_files_give_a_result_or_a_problem(kind):
 
 @pytest.mark.parametrize("name", ["JPEGLossless", "JPEGLosslessSV1"])
 def test_a_lossless_jpeg_that_says_another_size_is_not_read_beyond_its_end(tmp_path, name):
-    from xmodal import dicom
     from xmodal.config import Problem
+    from xmodal.imaging import dicom
     path = next(path for path in dicoms(tmp_path) if path.stem == name)
     data = path.read_bytes()
     sof = data.index(b"\xff\xc3")

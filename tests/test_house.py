@@ -48,35 +48,56 @@ def imports(tree):
 
 # ---- rooms -------------------------------------------------------------------------------------------------------
 
-listed = lambda module: re.findall(r"^    (\w+) {2,}\S", module.__doc__, re.M)
-ROOMS, COMPANIONS = listed(xmodal), listed(xmodal.companions)
+WINGS = ("runtime", "metrics", "imaging", "baselines", "tables", "companions")
 
 
-@pytest.mark.parametrize("module", [xmodal, xmodal.companions], ids=lambda m: m.__name__)
-def test_the_map_names_every_room(module):
-    folder = Path(module.__file__).parent
-    there = {p.stem for p in folder.glob("*.py")} | {p.parent.name for p in folder.glob("*/__init__.py")}
-    assert there - {"__init__"} == set(listed(module)), f"the docstring of {module.__name__}/__init__.py is the map"
+def mapped(package):
+    """The rooms that the docstring of a package lists, in order; "runtime/" names a wing."""
+    return [name.rstrip("/") for name in re.findall(r"^    (\w+/?) {1,}\S", package.__doc__, re.M)]
+
+
+def rooms():
+    """Every room of xmodal in the order of the maps: "config", "runtime.files", ..., a wing's own __init__ after its rooms."""
+    order = []
+    for name in mapped(xmodal):
+        if name in WINGS:
+            wing = importlib.import_module(f"xmodal.{name}")
+            order += [f"{name}.{room}" for room in mapped(wing)]
+        order.append(name)
+    return order
+
+
+def imported_rooms(path, package):
+    """Absolute names of the modules of this project that a file imports, also inside functions."""
+    for level, name in imports(ast.parse(path.read_text())):
+        if not name:
+            continue  # `from . import x` names x in the next turn
+        base = package.split(".")[:len(package.split(".")) - level + 1] if level else []
+        yield ".".join([*base, *filter(None, name.split("."))])
+
+
+ROOMS = rooms()
+
+
+@pytest.mark.parametrize("name", ["xmodal", *(f"xmodal.{wing}" for wing in WINGS)])
+def test_the_map_names_every_room(name):
+    package = importlib.import_module(name)
+    folder = Path(package.__file__).parent
+    present = {p.stem for p in folder.glob("*.py")} | {p.parent.name for p in folder.glob("*/__init__.py")}
+    assert present - {"__init__"} == set(mapped(package)), f"the docstring of {name}/__init__.py is the map"
 
 
 @pytest.mark.parametrize("room", ROOMS)
 def test_each_room_imports_only_from_those_above_it(room):
-    path = HOME / "xmodal" / f"{room}.py"
-    if not path.exists():
-        pytest.skip("not there")
-    for level, name in imports(ast.parse(path.read_text())):
-        inside = name.split(".")[0] if level else name.partition("xmodal.")[2].split(".")[0]
-        if inside in ROOMS:
-            assert ROOMS.index(inside) < ROOMS.index(room), f"{room} imports {inside}, which stands below it"
+    path = HOME.joinpath("xmodal", *room.split("."))
+    package = f"xmodal.{room}" if path.is_dir() else f"xmodal.{room}".rpartition(".")[0]
+    path = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+    for name in imported_rooms(path, package):
         assert name.split(".")[0] not in ("data_scripts", "figures", "notebooks", "tests"), f"{room} imports {name}"
-
-
-@pytest.mark.parametrize("room", COMPANIONS)
-def test_each_companion_imports_only_from_those_above_it(room):
-    for level, name in imports(ast.parse((HOME / "xmodal" / "companions" / f"{room}.py").read_text())):
-        if level == 1 and (inside := name.split(".")[0]) in COMPANIONS:
-            assert COMPANIONS.index(inside) < COMPANIONS.index(room), f"{room} imports {inside}, which stands below it"
-        assert name.split(".")[0] not in ("data_scripts", "figures", "notebooks", "tests"), f"{room} imports {name}"
+        inside = name.removeprefix("xmodal.") if name.startswith("xmodal.") else ""
+        above = [r for r in ROOMS if inside == r or inside.startswith(f"{r}.")]
+        if above:
+            assert ROOMS.index(max(above, key=len)) < ROOMS.index(room), f"{room} imports {inside}, which stands below it"
 
 
 @pytest.mark.parametrize("path", PYTHON, ids=name_of)
@@ -170,6 +191,7 @@ def test_the_cohort_door_is_checked_on_both_sides():
 def test_the_predictions_door_is_checked_on_both_sides(home):
     """save_run refuses (test_record); load_run refuses too, also where every checksum is right."""
     from test_record import predictions, write
+
     from xmodal import record
     folder = write()
     predictions().assign(p0=2.0).to_parquet(folder / "predictions.parquet")

@@ -6,10 +6,11 @@ import pandas as pd
 import pytest
 import torch
 
-from xmodal import adapt, cohort, config, learner, record
+from xmodal import adapt, cohort, config, learner, methods, record
 from xmodal.config import DOMAINS, HISTOPATHOLOGY, MAMMOGRAPHY, PROFILES, Problem
 from xmodal.loaders import Images, PairedBatches
 from xmodal.predict import predict
+from xmodal.runtime import checkpoints
 
 TINY = dataclasses.replace(PROFILES["lesson"], image_size=24, patch=6, width=24, depth=2, adapter=2, batch=8, epochs=4, pretrained="")
 PROBABILITIES = ["p0", "p1", "p2", "p3"]
@@ -52,7 +53,7 @@ def same(a, b):
     return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
 
 
-@pytest.mark.parametrize("method", learner.METHODS)
+@pytest.mark.parametrize("method", methods.METHODS)
 def test_every_method_trains_and_leaves_a_whole_run(table, method):
     run = learner.train(TINY, method, "bach", 42, table)
     assert set(run.predictions.split) == set(config.SPLITS) and np.isfinite(run.history.loss).all() and len(run.history) == 4
@@ -84,17 +85,17 @@ def test_an_interrupted_run_goes_on_to_the_same_bits(table, method, monkeypatch)
     whole = learner.train(TINY, method, "inbreast", 42, table)
     state, history = whole.state, whole.history
     (whole.folder / "done").unlink()
-    write = learner.save_checkpoint
+    write = checkpoints.save_checkpoint
 
     def stop_after_two(path, learn, select):
         write(path, learn, select)
         if learn.epoch == 1:
             raise KeyboardInterrupt
-    monkeypatch.setattr(learner, "save_checkpoint", stop_after_two)
+    monkeypatch.setattr(checkpoints, "save_checkpoint", stop_after_two)
     with pytest.raises(KeyboardInterrupt):
         learner.train(TINY, method, "inbreast", 42, table)
     assert (whole.folder / "checkpoint.safetensors").exists() and not (whole.folder / "done").exists()
-    monkeypatch.setattr(learner, "save_checkpoint", write)
+    monkeypatch.setattr(checkpoints, "save_checkpoint", write)
     resumed = learner.train(TINY, method, "inbreast", 42, table)
     assert same(state, resumed.state)
     pd.testing.assert_frame_equal(history, resumed.history)
@@ -105,15 +106,15 @@ def test_a_checkpoint_of_other_settings_is_not_gone_on_with(table, monkeypatch):
     whole = learner.train(slower, "erm", "inbreast", 42, table)
     state = whole.state
     (whole.folder / "done").unlink()
-    write = learner.save_checkpoint
+    write = checkpoints.save_checkpoint
 
     def stop(path, learn, select):
         write(path, learn, select)
         raise KeyboardInterrupt
-    monkeypatch.setattr(learner, "save_checkpoint", stop)
+    monkeypatch.setattr(checkpoints, "save_checkpoint", stop)
     with pytest.raises(KeyboardInterrupt):
         learner.train(TINY, "erm", "inbreast", 42, table)
-    monkeypatch.setattr(learner, "save_checkpoint", write)
+    monkeypatch.setattr(checkpoints, "save_checkpoint", write)
     assert same(state, learner.train(slower, "erm", "inbreast", 42, table).state)
     assert not {"checkpoint.safetensors", "begun.json"} & {p.name for p in whole.folder.iterdir()}
 
@@ -275,7 +276,7 @@ def test_predictions_do_not_depend_on_the_order_of_rows(table):
 
 def test_what_is_missing_or_unknown_is_named(table):
     with pytest.raises(Problem, match="no method 'oours'; choose from erm"):
-        learner.methods("erm,oours")
+        methods.chosen("erm,oours")
     with pytest.raises(Problem, match="no domain 'bacch'"):
         learner.train(TINY, "erm", "bacch", 42, table)
     with pytest.raises(Problem, match="run 03a_pretrain first"):

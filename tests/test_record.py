@@ -8,8 +8,9 @@ import pandas as pd
 import pytest
 import torch
 
-from xmodal import config, files, record
+from xmodal import config, record
 from xmodal.config import PROFILES, Problem
+from xmodal.runtime import files
 
 
 def predictions(patients=6, condition="source"):

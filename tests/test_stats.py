@@ -10,6 +10,7 @@ from sklearn.metrics import roc_auc_score
 
 from xmodal import stats
 from xmodal.config import Problem
+from xmodal.metrics import weighted
 
 REFERENCE = Path(__file__).resolve().parents[2] / "shared" / "data" / "reference"
 needs_reference = pytest.mark.skipif(not REFERENCE.exists(), reason=f"reference tables are not at {REFERENCE}")
@@ -182,7 +183,7 @@ def test_bootstrap_skips_and_counts_degenerate_resamples():
 def test_bca_interval_is_that_of_scipy_on_the_same_resamples(cohort):
     y, p, patient = cohort
     names, group = np.unique(patient, return_inverse=True)
-    draws = stats.draws(len(names), 300)
+    draws = weighted.draws(len(names), 300)
     rows = lambda people: np.concatenate([np.flatnonzero(group == g) for g in people])
     metric = lambda y, p: stats.sensitivity(y, p, .4)
     of = lambda people: metric(y[rows(people)], p[rows(people)])
@@ -304,6 +305,6 @@ def test_only_the_order_of_the_scores_matters(name, cohort):
 
 def test_a_resample_draws_as_many_patients_as_there_are_each_alike():
     """Counts of n draws from n patients: mean 1, variance 1 - 1/n, by the closed form of the multinomial."""
-    drawn = stats.draws(20, 20_000)
+    drawn = weighted.draws(20, 20_000)
     assert drawn.shape == (20_000, 20) and (drawn.sum(1) == 20).all()
     assert np.allclose(drawn.mean(0), 1, atol=0.03) and np.allclose(drawn.var(0), 1 - 1 / 20, atol=0.04)

@@ -5,9 +5,9 @@ import torch
 from . import config
 from .cohort import malignant
 from .config import CONDITIONS, MODALITIES, Problem
-from .loaders import Images, device, sweep
-from .model import build, pool
-from .predict import predict
+from .loaders import Images, sweep
+from .model import pool
+from .predict import load_model, predict
 from .record import load_run, run_dir, seed_everything, update_run
 from .stats import auc
 
@@ -141,13 +141,6 @@ def reset(model):
 
 
 # ---- one run -----------------------------------------------------------------------------------------------------
-
-def load_model(profile, run):
-    """The trained model of a `record.Run`, in evaluation mode."""
-    model = build(profile, mixstyle=run.config["switches"]["mixstyle"], concat=run.config["switches"]["concat"])
-    model.load_state_dict(run.state)
-    return model.to(device(profile)).eval()
-
 
 def adapt_run(profile, method, held_out, seed, table, batch=64):
     """Adapts a recorded run to its held-out domain in every way, and adds the target predictions and trajectories to its folder.

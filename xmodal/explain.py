@@ -1,6 +1,5 @@
 """What links a suspicious region of a mammogram to tissue: cross-modal attention, top-K patches, the conclusion card; and whether the
 map tells where the lesion is (pointing game) and what the prediction rests on (deletion and insertion)."""
-import json
 from typing import NamedTuple
 
 import numpy as np
@@ -8,9 +7,7 @@ import pandas as pd
 import torch
 import torch.nn.functional as F
 
-from .cases import at_quantile, fig4_case, fig5_case
 from .config import CLASSES, HISTOPATHOLOGY, MAMMOGRAPHY
-from .predict import strongest_box
 
 THRESHOLD, TOP_K = 0.7, 5      # the paper's: regions of interest have alpha > 0.7; five patches of each
 
@@ -147,49 +144,6 @@ def paired(table):
     """Names of the patients who have both modalities."""
     both = table.groupby("patient")["modality"].nunique()
     return set(both.index[both > 1])
-
-
-KINDS = {"architectural distortion": ("distortion", ""), "spiculated mass": ("mass", "spiculated"), "asymmetry": ("asymmetry", ""),
-         "calcifications": ("calcification", "")}      # of Fig. 4 e-h: title -> lesion type and what its shape contains
-
-
-def localisation_cases(run, model, table, images):
-    """Rows of fig4e.csv: for each of KINDS the mammogram of the held-out domain with the median IoU, of patients with both modalities."""
-    found = run.predictions.query("split == 'target' and condition == 'source' and modality == 'mammography' and has_mask")
-    found, rows = found[found.patient.isin(paired(table))], []
-    for panel, (title, (kind, shape)) in zip("efgh", KINDS.items()):
-        group = found[(found.lesion_type == kind) & found.lesion_shape.str.contains(shape, case=False, regex=False)]
-        if group.empty:
-            continue
-        row = at_quantile(group, "iou")
-        card, mammogram, tiles = card_of(model, table, images, row.patient, row["sample"])
-        truth = json.loads(table.loc[table["sample"] == row["sample"], "boxes"].iloc[0])
-        pictures = patch_picture(tiles, card.patches, len(card.heat))
-        rows.append({"panel": panel, **fig4_case(row["sample"], title, kind, mammogram, card.heat, truth,
-                                                 row[["x0", "y0", "x1", "y1"]].to_numpy(float), row.iou, row.dice, pictures)})
-    return pd.DataFrame(rows)
-
-
-def card_row(model, table, images, patient, truth=-1, said=None):
-    """A row of fig5.csv: the whole reasoning card of a patient with both modalities, with the first mammogram. truth: class, -1 unknown;
-    said: a joint prediction over all images of the patient (p0-p3, grade_pred), else that of the first mammogram with the tissue."""
-    card, mammogram, tiles = card_of(model, table, images, patient)
-    first = table[(table.patient == patient) & (table.modality == MAMMOGRAPHY)].sort_values("sample").iloc[0]
-    box = np.array(strongest_box(card.mask)[0] or ()) * (len(mammogram) / len(card.mask))
-    p, grade = (card.p, card.grade) if said is None else (said[["p0", "p1", "p2", "p3"]].to_numpy(float), int(said.grade_pred))
-    return fig5_case(patient, truth, mammogram, card.heat, patch_picture(tiles, card.patches, len(card.heat)), card.weights, p,
-                     conclude(p, grade, len(box) > 0), grade, box, json.loads(first.boxes))
-
-
-def grading_cases(run, model, table, images, quantiles=(0.25, 0.5, 0.75)):
-    """Rows of fig5.csv, ordered by class: for each true class the patients of the source test at the lower quartile, the median and the
-    upper quartile of the joint probability of that class; fewer where there are fewer patients."""
-    found, rows = run.predictions.query("split == 'source test' and condition == 'source' and modality == 'both' and truth >= 0"), []
-    for truth, group in found.groupby("truth"):
-        chosen = [at_quantile(group, f"p{truth}", q) for q in quantiles]
-        chosen = {row.patient: row for row in chosen}                       # of few patients some are chosen twice
-        rows += [card_row(model, table, images, patient, truth, row) for patient, row in chosen.items()]
-    return pd.DataFrame(rows)
 
 
 def pointing(run, model, table, images):

@@ -1,8 +1,7 @@
 """The fastai Learner, its callbacks, the table of methods, and one verb for a whole run: `train`."""
-import hashlib
 import json
 import logging
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import partial
 
 import numpy as np
@@ -13,60 +12,28 @@ from fastai.callback.progress import ProgressCallback
 from fastai.callback.schedule import combined_cos  # noqa: F401 (importing it gives Learner fit_one_cycle)
 from fastai.learner import Learner
 from fastai.optimizer import OptimWrapper
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from . import config
 from .cohort import fingerprint, leave_one_out, load, malignant, pairing
 from .config import MODALITIES, Problem
-from .files import atomic, sha256, write_json
 from .loaders import Images, dataloaders, device
 from .losses import Objective
+from .methods import METHODS
+from .metrics.selection import HOW
 from .model import build
 from .predict import predict
 from .record import checkpoint, forget_checkpoint, is_done, load_run, run_dir, save_run, seed_everything
-from .selection import HOW
+from .runtime.checkpoints import load_checkpoint, save_checkpoint
+from .runtime.files import atomic, sha256, write_json
 from .stats import auc
 
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Method:
-    """A row of switches. The numbers are weights in `losses.Objective`; 0 is off."""
-    mixstyle: bool = False
-    irm: float = 0.0
-    dro: float = 0.0
-    coral: float = 0.0
-    dann: float = 0.0
-    align: float = 0.0
-    concat: bool = False
-    train_share: float = 1.0     # of the training patients
-
-
-METHODS = {
-    "erm": Method(),
-    "irm": Method(irm=1.0),
-    "groupdro": Method(dro=0.01),
-    "mixstyle": Method(mixstyle=True),
-    "mixstyle_irm": Method(mixstyle=True, irm=1.0),
-    "coral": Method(coral=1.0),
-    "dann": Method(dann=0.1),
-    "ours": Method(mixstyle=True, irm=1.0, align=0.1),
-    "concat": Method(mixstyle=True, irm=1.0, concat=True),   # simple concatenation, for Fig. 2f
-    **{f"ours_{n}": Method(mixstyle=True, irm=1.0, align=0.1, train_share=n / 100) for n in (25, 50, 75)},     # for Fig. 3l
-}
 SELECTION = TRAINING_DOMAIN, LEAVE_ONE_DOMAIN_OUT = HOW[:2]
 RAMP = (0.2, 0.5)    # the invariance terms rise from 0 to full weight between these shares of the training
-
-
-def methods(names, known=METHODS):
-    """"all", or names of the `known` methods separated by commas -> list of names. Raises `Problem` for one that there is not."""
-    names = list(known) if names == "all" else [n.strip() for n in names.split(",")]
-    for name in names:
-        if name not in known:
-            raise Problem(f"There is no method {name!r}; choose from {', '.join(known)}, or all.")
-    return names
 
 
 # ---- callbacks ---------------------------------------------------------------------------------------------------
@@ -149,58 +116,6 @@ def load_encoder(model, state):
 
 
 # ---- checkpoints: tensors and JSON -------------------------------------------------------------------------------
-
-def save_checkpoint(path, learn, select):
-    """Everything that the next epoch depends on, in one safetensors file."""
-    tensors = {f"model.{k}": v for k, v in learn.model.state_dict().items()}
-    tensors |= {f"best.{k}": v for k, v in select.weights.items()}
-    tensors |= {f"objective.{k}": v for k, v in learn.loss_func.state_dict().items()}
-    tensors |= {f"opt.{i}.{k}": v for i, s in learn.opt.opt.state_dict()["state"].items() for k, v in s.items()}
-    tensors["rng"] = torch.get_rng_state()
-    if torch.cuda.is_available():                            # MixStyle draws on the device
-        tensors["rng_cuda"] = torch.cuda.get_rng_state()
-    about = json.dumps({"history": select.history, "best": select.best, "epoch": learn.epoch})
-    tensors = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
-    with atomic(path) as partial_path:
-        save_file(tensors, partial_path, metadata={"about": about, "sha256": digest(tensors, about)})
-
-
-def digest(tensors, about):
-    """sha256 of tensors (on the CPU) and a text: safetensors itself does not notice a flipped bit."""
-    total = hashlib.sha256(about.encode())
-    for name in sorted(tensors):
-        total.update(name.encode() + tensors[name].reshape(-1).view(torch.uint8).numpy().tobytes())
-    return total.hexdigest()
-
-
-def load_checkpoint(path, learn):
-    """Puts `learn` where `save_checkpoint` left it; returns the next epoch, or 0 with a warning where the file is damaged."""
-    try:
-        tensors = load_file(path)
-        with safe_open(path, "pt") as file:
-            about = file.metadata()["about"]
-            whole = file.metadata()["sha256"] == digest(tensors, about)
-    except (SafetensorError, OSError, TypeError, KeyError):
-        whole = False
-    if not whole:
-        log.warning("The checkpoint %s is damaged; the training begins anew.", path)
-        return 0
-    about = json.loads(about)
-    part = lambda name: {k[len(name) + 1:]: v for k, v in tensors.items() if k.startswith(name + ".")}
-    learn.model.load_state_dict(part("model"))
-    learn.loss_func.load_state_dict(part("objective"))
-    learn.create_opt()
-    state = learn.opt.opt.state_dict()
-    for key, value in part("opt").items():
-        i, name = key.split(".", 1)
-        state["state"].setdefault(int(i), {})[name] = value
-    learn.opt.opt.load_state_dict(state)
-    learn.select.best, learn.select.history, learn.select.weights = about["best"], about["history"], part("best")
-    torch.set_rng_state(tensors["rng"])
-    if "rng_cuda" in tensors and torch.cuda.is_available():
-        torch.cuda.set_rng_state(tensors["rng_cuda"])
-    return about["epoch"] + 1
-
 
 def fit(learn, epochs, resume=None, progress=False):
     """Trains with one cycle, from the checkpoint `resume` if there is one, and ends with the weights of the best epoch. Raises

@@ -5,7 +5,6 @@ from torch import nn
 
 from .config import HISTOPATHOLOGY, MAMMOGRAPHY, MODALITIES, Problem
 
-
 # ---- what is learned ---------------------------------------------------------------------------------------------
 
 def set_cross_entropy(logits, allowed):

@@ -5,8 +5,10 @@ import torch
 from scipy import ndimage
 
 from .config import HISTOPATHOLOGY, MAMMOGRAPHY
-from .loaders import sweep
+from .loaders import device, sweep
+from .model import build
 from .stats import dice, iou
+
 
 @torch.no_grad()
 def predict(model, table, images, condition="source", boxes=True):
@@ -93,3 +95,10 @@ def boxes_of(mask):
     """Boxes (x0, y0, x1, y1) of the connected components of a mask."""
     labels, _ = ndimage.label(mask, structure=np.ones((3, 3)))
     return [(x.start, y.start, x.stop, y.stop) for y, x in ndimage.find_objects(labels)]
+
+
+def load_model(profile, run):
+    """The trained model of a `record.Run`, in evaluation mode."""
+    model = build(profile, mixstyle=run.config["switches"]["mixstyle"], concat=run.config["switches"]["concat"])
+    model.load_state_dict(run.state)
+    return model.to(device(profile)).eval()

@@ -20,9 +20,10 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from . import __version__, cohort, dicom, images, slides
+from . import __version__, cohort
 from .config import DOMAINS, MAMMOGRAPHY, PRETRAINING, Problem
-from .files import atomic, held, sha256
+from .imaging import dicom, mammograms, regions, slides, stain
+from .runtime.files import atomic, held, sha256
 
 log = logging.getLogger(__name__)
 UNFINISHED = "unfinished"     # folder below the output of what finished files gave
@@ -158,23 +159,23 @@ def _load(path):
 
 def _mammogram(row, profile):
     image = dicom.read_dicom(row["source"])
-    mask = images.lesion_mask(row["annotation"], image.shape)
+    mask = mammograms.lesion_mask(row["annotation"], image.shape)
     spacing = dicom.dicom_header(row["source"]).spacing
-    image, mask, mm_per_px = images.mammogram(image, mask, spacing, profile.image_size)
+    image, mask, mm_per_px = mammograms.mammogram(image, mask, spacing, profile.image_size)
     note = "" if spacing else "The file gives no pixel spacing; sizes in it are in pixels."
-    return [({**row, "has_mask": bool(mask.any()), "boxes": json.dumps(images.boxes(mask)), "mm_per_px": mm_per_px, "note": note}, image, mask)]
+    return [({**row, "has_mask": bool(mask.any()), "boxes": json.dumps(mammograms.boxes(mask)), "mm_per_px": mm_per_px, "note": note}, image, mask)]
 
 
 def _tiles(row, profile):
     photo = Path(row["source"]).suffix.lower() in (".tif", ".tiff")
-    slide, mpp = slides.open_slide(row["source"], slides.MPP.get(row["domain"]) if photo else None)
+    slide, mpp = regions.open_slide(row["source"], regions.MPP.get(row["domain"]) if photo else None)
     with slide:
         seed = np.frombuffer(hashlib.sha256(row["sample"].encode()).digest(), "<u4")
         found = slides.tiles(slide, mpp, profile.tile_um, profile.image_size, annotation=row["annotation"],
                              tumour=0.5 if row["annotation"] else 0.0, n=profile.tiles_per_slide, rng=np.random.default_rng(seed))
     if not len(found.pixels):
         raise Problem(f"{row['source']} has no tile of {profile.tile_um:g} um that is in focus and half tissue{' and half tumour' * bool(row['annotation'])}.")
-    pixels, normalised = slides.macenko(found.pixels)
+    pixels, normalised = stain.macenko(found.pixels)
     note = "" if normalised else "The stain could not be normalised, since two stains are not seen; the tiles stay as they are."
     return [({**row, "sample": f"{row['sample']}#{k}", "has_mask": False, "boxes": "[]", "note": note,
               "mm_per_px": profile.tile_um / profile.image_size / 1000}, image, None) for k, image in enumerate(pixels)]

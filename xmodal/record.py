@@ -24,7 +24,7 @@ from safetensors import SafetensorError
 
 from . import config
 from .config import CONDITIONS, DOMAINS, MODALITIES, SPLITS, Problem
-from .files import atomic, held, hold, sha256, write_json
+from .runtime.files import atomic, held, hold, sha256, write_json
 
 log = logging.getLogger(__name__)
 

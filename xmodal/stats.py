@@ -7,54 +7,20 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from scipy import special
-from scipy import stats as dist
+from scipy import special, stats as dist
 
-from .calibration import (binary, brier, brier_parts, case_benefit, conformal_sets, conformal_threshold, decision_curve, ece,  # noqa: F401
-                          ece_shift, integrated_net_benefit, net_benefit, reliability, temperature)
 from .config import Problem
-from .detection import box_average_precision, dice, free_response, froc, froc_score, iou  # noqa: F401
-from .embeddings import davies_bouldin, intra_pair_similarity, modality_gap, silhouette, unit  # noqa: F401
-from .readers import compare_readers, obuchowski_rockette, wafroc_wins  # noqa: F401
-
-NAN = float("nan")
+from .metrics.calibration import (  # noqa: F401
+    NAN, binary, brier, brier_parts, case_benefit, conformal_sets, conformal_threshold, decision_curve, ece,
+    ece_shift, integrated_net_benefit, net_benefit, reliability, temperature,
+)
+from .metrics.detection import box_average_precision, dice, free_response, froc, froc_score, iou  # noqa: F401
+from .metrics.embeddings import davies_bouldin, intra_pair_similarity, modality_gap, silhouette, unit  # noqa: F401
+from .metrics.readers import compare_readers, obuchowski_rockette, wafroc_wins  # noqa: F401
+from .metrics.weighted import auc, auc_by_group, average_precision, draws, kappa  # noqa: F401
 
 
 # ---- discrimination ----------------------------------------------------------------------------------------------
-
-def _auc_of(y, p, group, counts):
-    """(N,) booleans, scores and groups, (B, G) -> (B,) AUCs where the rows of group g are taken counts[b, g] times. Ties count 1/2; nan
-    where a class is not taken. Counts are whole numbers, so their sums are exact in any order."""
-    negative = np.flatnonzero(~y)[np.argsort(p[~y], kind="stable")]
-    lower, upper = (np.searchsorted(p[negative], p[y], side) for side in ("left", "right"))  # negatives below, without and with ties
-    found = []
-    for part in np.array_split(counts, 1 + len(counts) * len(y) // 200_000):   # what stays in the processor's cache
-        taken = np.ascontiguousarray(part.T, dtype=float)
-        below, positive = np.zeros((len(negative) + 1, len(part))), taken[group[y]]
-        np.cumsum(taken[group[negative]], axis=0, out=below[1:])
-        with np.errstate(invalid="ignore"):
-            found.append(np.einsum("ib,ib->b", positive, below[lower] + below[upper]) / 2 / (positive.sum(0) * below[-1]))
-    return np.concatenate(found)
-
-
-def auc(y, p):
-    """Area under the ROC curve: how often a positive scores above a negative, ties one half. One class only: nan.
-
-    y: (N,) 0/1. p: (N,) scores, or (N, S) the scores of S runs, whose AUCs are averaged.
-    """
-    y, p = binary(y, p, runs=True)
-    if y.all() or not y.any():
-        return NAN
-    once = np.zeros(len(y), int), np.ones((1, 1))
-    return float(np.mean([_auc_of(y, column, *once)[0] for column in p.reshape(len(y), -1).T]))
-
-
-def average_precision(y, p):
-    """Area under the precision-recall curve as a sum of steps, which ties do not flatter. Without positives: nan."""
-    from sklearn.metrics import average_precision_score
-    y, p = binary(y, p)
-    return float(average_precision_score(y, p)) if y.any() else NAN
-
 
 def pr_trapezoid(y, p):
     """Area under the precision-recall curve by the trapezoid rule, which is too high between few scores. Without positives: nan."""
@@ -166,17 +132,11 @@ class Interval(NamedTuple):
     skipped: int        # resamples on which the metric is not defined (say, one class only); left out of the percentiles
 
 
-def draws(groups, n=1000, seed=42):
-    """(n, groups) how often each group comes in each of n resamples with replacement."""
-    taken = np.random.default_rng(seed).integers(groups, size=(n, groups)) + groups * np.arange(n)[:, None]
-    return np.bincount(taken.ravel(), minlength=n * groups).reshape(n, groups)
-
-
 def _over(metric, y, p, group, counts):
     """metric(y, p) with group g taken counts[b, g] times: (B, G) -> (B,)."""
     if metric is auc:                                                       # the same numbers, many resamples at once
         truth, scores = binary(y, p, runs=True)
-        return np.mean([_auc_of(truth, column, group, counts) for column in scores.reshape(len(y), -1).T], axis=0)
+        return np.mean([auc_by_group(truth, column, group, counts) for column in scores.reshape(len(y), -1).T], axis=0)
     return np.array([metric(y[rows], p[rows]) for rows in (np.repeat(np.arange(len(y)), c[group]) for c in counts)], float)
 
 
@@ -229,25 +189,6 @@ def mcnemar(y, a, b, exact=False, correction=True):
     gap = max(abs(only_a - only_b) - bool(correction), 0)                   # equal counts must give 0, also corrected
     statistic = gap ** 2 / total if total else 0.0
     return McNemar(float(statistic), float(dist.chi2.sf(statistic, 1)))
-
-
-def kappa(a, b, weights=None):
-    """Cohen's kappa of two readings; weights None, "linear" or "quadratic" (integer grades, also those nobody used).
-
-    Both constant and equal, or no readings: nan. NaN, or weights of what are no integers: `Problem`.
-    """
-    from sklearn.metrics import cohen_kappa_score
-    a, b = np.asarray(a), np.asarray(b)
-    if a.shape != b.shape or pd.isna([a, b]).any() or weights not in (None, "linear", "quadratic"):
-        raise Problem('Give two readings of every case, without NaN, and the weights None, "linear" or "quadratic".')
-    labels = np.unique(np.concatenate([a, b])) if len(a) else []
-    if len(labels) < 2:
-        return NAN
-    if weights:                                                             # distances are between grades, not ranks
-        if not np.issubdtype(labels.dtype, np.integer):
-            raise Problem(f"Weighted kappa needs grades that are integers, not {labels.dtype}.")
-        labels = np.arange(labels.min(), labels.max() + 1)
-    return float(cohen_kappa_score(a, b, labels=labels, weights=weights))
 
 
 def bonferroni(p):

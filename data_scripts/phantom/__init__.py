@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from xmodal.files import atomic
+from xmodal.runtime.files import atomic
 
 from . import patients
 from .quirks import QUIRKS, check
@@ -16,7 +16,7 @@ def write(root, seed=42, pairs=60, singles=8, workers=2, quirks=()):
     `patients.cohort`). `quirks` names traps of the real sets that the files shall have (see `quirks.QUIRKS`). The bytes
     depend on all of these but not on `workers`. Raises `Problem` if a quirk is unknown.
     """
-    from . import histology_files, mammogram_files        # here, so that a worker loads what it draws and no more
+    from . import histology_files, mammogram_files  # here, so that a worker loads what it draws and no more
     root, people, quirks = Path(root), patients.cohort(seed, pairs, singles), check(quirks)
     sites = {"cbis_ddsm": mammogram_files.write_cbis_ddsm, "inbreast": mammogram_files.write_inbreast,
              "bach": histology_files.write_bach, "camelyon": histology_files.write_camelyon}

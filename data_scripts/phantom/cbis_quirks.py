@@ -11,7 +11,7 @@ import numpy as np
 import pydicom
 from PIL import Image
 
-from xmodal.files import atomic
+from xmodal.runtime.files import atomic
 
 from .mammogram_files import CBIS_ROOT, uid, write_table
 

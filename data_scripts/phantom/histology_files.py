@@ -12,7 +12,7 @@ import tifffile
 from scipy.ndimage import binary_fill_holes
 from skimage.measure import approximate_polygon, find_contours
 
-from xmodal.files import atomic
+from xmodal.runtime.files import atomic
 
 from .. import parallel
 from .histology import STYLES, draw
@@ -42,7 +42,7 @@ def write_bach(root, patients, seed=42, workers=2, images=2, quirks=()):
             table.append(f"{stem}.tif,{folder}\n")
     parallel(_write_field, tasks, workers, "BACH")
     write_text(photos / "microscopy_ground_truth.csv", "".join(table))
-    from . import histology_quirks                       # here, since that file uses this one
+    from . import histology_quirks  # here, since that file uses this one
     gone = histology_quirks.bach(photos.parent, quirks, seed) if quirks else ()
     return [_linked("bach", stem, row) for row, stem, *_ in tasks if stem not in gone]
 
@@ -71,7 +71,7 @@ def write_camelyon(root, patients, seed=42, workers=2, quirks=()):
     lines = [f"{n}.zip,{'pN1' if t else 'pN0'},{c}\n{s}.tif,{'macro' if t else 'negative'},{c}\n" for n, s, t, c in stages]
     write_text(new / "stages.csv", "patient,stage,center\n" + "".join(lines))
     if quirks:
-        from . import histology_quirks                   # here, since that file uses this one
+        from . import histology_quirks  # here, since that file uses this one
         renamed = histology_quirks.camelyon(Path(root), quirks)
         registry = [{**row, "native_patient": renamed.get(row["native_patient"], row["native_patient"])} for row in registry]
     for part in (path for path in (old, new) if (path / "images").is_dir()):

@@ -13,7 +13,7 @@ import tifffile
 from PIL import Image, ImageDraw
 
 from xmodal.config import Problem
-from xmodal.files import atomic
+from xmodal.runtime.files import atomic
 
 from . import histology_files as files
 from .histology import STYLES, draw

@@ -2,7 +2,7 @@
 import csv
 import plistlib
 
-from xmodal.files import atomic
+from xmodal.runtime.files import atomic
 
 from .mammogram_files import write_table
 

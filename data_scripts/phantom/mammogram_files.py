@@ -11,7 +11,7 @@ from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian, generate
 from scipy import ndimage
 from skimage.measure import find_contours
 
-from xmodal.files import atomic
+from xmodal.runtime.files import atomic
 
 from .. import parallel
 from .mammogram import FIELD_MM, STYLES, draw
@@ -74,7 +74,7 @@ def write_cbis_ddsm(root, patients, seed, workers=2, quirks=()):
     full mammogram, and in a series of two instances its crop and its lesion mask. A fifth of the patients are test cases.
     `quirks` are of quirks.QUIRKS["cbis_ddsm"].
     """
-    from . import cbis_quirks                             # here, since it writes with the functions above
+    from . import cbis_quirks  # here, since it writes with the functions above
     root, rng = Path(root), generator(seed, "cbis_ddsm", "names")
     numbers, test = 1 + rng.permutation(len(patients)), rng.random(len(patients)) < 0.2
     rows = [{**row, "number": int(n), "part": "Test" if t else "Training"}
@@ -144,7 +144,7 @@ INBREAST_NAMES = {"mass": "Mass", "distortion": "Distortion", "asymmetry": "Asym
 
 def write_inbreast(root, patients, seed, workers=2, quirks=()):
     """Writes AllDICOMs/, AllXML/ and INbreast.csv under `root`, with `quirks` of quirks.QUIRKS["inbreast"]; returns the registry's rows."""
-    from . import inbreast_quirks                         # here, since it writes with the functions above
+    from . import inbreast_quirks  # here, since it writes with the functions above
     root, rng = Path(root), generator(seed, "inbreast", "names")
     numbers = 20586900 + 137 * rng.permutation(2 * len(patients)).reshape(-1, 2)
     rows = [{**row, "numbers": n.tolist(), "token": hashlib.sha256(f"{seed}/{row['patient']}".encode()).hexdigest()[:16]}

@@ -10,10 +10,10 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from xmodal import images, slides
 from xmodal.cohort import label_set, validate
 from xmodal.config import HISTOPATHOLOGY, MAMMOGRAPHY, PRETRAINING
-from xmodal.files import atomic
+from xmodal.imaging import mammograms, stain
+from xmodal.runtime.files import atomic
 
 from .. import parallel
 from . import histology, mammogram, patients
@@ -52,18 +52,18 @@ def _draw(person, seed, profile):
     found = []
     for view in ("CC", "MLO"):
         pixels, mask = mammogram.draw(person, view, mammogram.STYLES["pretrain"], patients.generator(seed, "pretrain", name, view), SHAPE)
-        image, mask, mm_per_px = images.mammogram(pixels.astype(np.float32), mask, 120 / len(pixels), size)
+        image, mask, mm_per_px = mammograms.mammogram(pixels.astype(np.float32), mask, 120 / len(pixels), size)
         found.append(({**common, "sample": f"pretraining/{name}/{view}", "modality": MAMMOGRAPHY, "view": view,
                        "laterality": person["laterality"], "density": person["density"], "lesion_type": person["lesion_type"],
                        "lesion_shape": person["lesion_shape"], "diameter_mm": person["diameter_mm"], "has_mask": bool(mask.any()),
-                       "boxes": json.dumps(images.boxes(mask)), "mm_per_px": mm_per_px}, image, mask))
+                       "boxes": json.dumps(mammograms.boxes(mask)), "mm_per_px": mm_per_px}, image, mask))
     if not person["tissue"]:
         return found
     side, um = FINE * size, profile.tile_um
     field, _ = histology.draw(person, histology.STYLES["pretrain"], patients.generator(seed, "pretrain", name, "field"), (2 * side, 2 * side), um / side)
     tiles = [field[y:y + side, x:x + side] for y in (0, side) for x in (0, side)]
     tiles = np.stack([np.asarray(Image.fromarray(t).resize((size, size), Image.Resampling.BOX)) for t in tiles])
-    for k, tile in enumerate(slides.macenko(tiles)[0]):
+    for k, tile in enumerate(stain.macenko(tiles)[0]):
         found.append(({**common, "sample": f"pretraining/{name}#{k}", "modality": HISTOPATHOLOGY, "view": "", "laterality": "", "density": "",
                        "lesion_type": "", "lesion_shape": "", "diameter_mm": np.nan, "has_mask": False, "boxes": "[]",
                        "mm_per_px": um / size / 1000}, tile, None))

@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 from scipy import ndimage
 
-from xmodal import images
-from xmodal.files import atomic
+from xmodal.imaging import mammograms
+from xmodal.runtime.files import atomic
 
 from .. import parallel
 from . import mammogram, patients, ultrasound
@@ -46,19 +46,19 @@ def _draw(person, site, size, seed):
     at = lambda view: patients.generator(seed, "studies", site, person["patient"], view)
     pixels, mask = mammogram.draw(person, "CC", mammogram.STYLES[site], at("mammogram"), SHAPE)
     flip = np.s_[:, ::-1 if person["laterality"] == "R" else 1]
-    whole = [x[flip] for x in images.mammogram(pixels.astype(np.float32), mask, None, size)[:2]]
+    whole = [x[flip] for x in mammograms.mammogram(pixels.astype(np.float32), mask, None, size)[:2]]
     pictures, masks = zip(whole, magnify(pixels, mask, size, at("magnified")), ultrasound.draw(person, at("ultrasound"), (size, size)))
     keep = ("patient", "diagnosis", "density", "lesion_type", "lesion_shape", "diameter_mm", "laterality")
     rng = patients.generator(seed, "report", person["patient"])
     words = {**report(person, rng), **{f"{m}_caption": caption(m, LABELS[person["diagnosis"]], rng) for m in ("mammography", "ultrasound")}}
-    boxes = {f"boxes_{view}": json.dumps(images.boxes(m)) for view, m in zip(VIEWS, masks)}
+    boxes = {f"boxes_{view}": json.dumps(mammograms.boxes(m)) for view, m in zip(VIEWS, masks)}
     return {**{k: person[k] for k in keep}, "label": LABELS[person["diagnosis"]], **words, **boxes}, pictures
 
 
 def magnify(pixels, mask, size, rng):
     """(uint8, bool), both (size, size): the part of a mammogram around its lesion, off centre at random, or around any point well
     inside a breast without one."""
-    breast = images.breast_mask(pixels.astype(np.float32))
+    breast = mammograms.breast_mask(pixels.astype(np.float32))
     low, high = np.percentile(pixels[breast], (1, 99.5))
     grey = np.where(breast, 1 + 254 * np.clip((pixels - low) / (high - low), 0, 1), 0)
     inside = mask if mask.any() else ndimage.distance_transform_edt(breast) > 20

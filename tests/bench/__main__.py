@@ -11,8 +11,9 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parents[1]))
 
 import told
+
 from xmodal import record
-from xmodal.files import write_json
+from xmodal.runtime.files import write_json
 
 
 def gather(benches, out):

@@ -1,10 +1,10 @@
 """The cost of a slide's patches, as ratios in one process: TransMIL with Nystrom attention a patch of a large bag against a patch of a
 small one (linear in the number of patches: 1, with a quarter for the caches), and Nystrom attention against torch's exact attention.
 Prints a table and writes build/bench_companions.json."""
+import told
 import torch
 import torch.nn.functional as F
 
-import told
 from xmodal.companions import nystrom
 from xmodal.record import seed_everything
 

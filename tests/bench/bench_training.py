@@ -4,10 +4,10 @@ import time
 
 import numpy as np
 import pandas as pd
+import told
 import torch
 from fastai.callback.core import Callback, CancelValidException
 
-import told
 from xmodal import cohort, config, learner
 from xmodal.config import DOMAINS, MAMMOGRAPHY, PROFILES
 from xmodal.loaders import Images

@@ -30,7 +30,9 @@ from matplotlib import pyplot as plt  # noqa: E402
 from data_scripts import phantom  # noqa: E402
 from data_scripts.phantom import histology_files  # noqa: E402
 from figures import fig2, fig3, fig4, fig5, fig6, table1  # noqa: E402, F401 (a stage is a fork: it finds them imported)
-from xmodal import adapt, baselines, config, datasheet, explain, learner, panels, preprocess, radiomics, record  # noqa: E402, F401
+from xmodal import adapt, baselines, config, explain, learner, preprocess, record  # noqa: E402, F401
+from xmodal.imaging import radiomics  # noqa: E402, F401
+from xmodal.tables import common, datasheet  # noqa: E402, F401
 
 TINY = dataclasses.replace(config.PROFILES["lesson"], image_size=24, patch=6, width=24, depth=2, adapter=2, tiles_per_slide=2, batch=8,
                            epochs=4, pretrain_patients=24, pretrain_epochs=4)

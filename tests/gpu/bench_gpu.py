@@ -11,7 +11,6 @@ import time
 from pathlib import Path
 
 import setting
-
 import timm
 import torch
 import torch.nn.functional as F

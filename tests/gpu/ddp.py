@@ -5,13 +5,12 @@ FOLDER holds a cohort; rank 0 writes the trained parameters to OUT (safetensors)
 import sys
 from pathlib import Path
 
+import setting
 import torch
 import torch.distributed as dist
 from fastai import distributed
 from fastai.callback.core import Callback
 from safetensors.torch import save_file
-
-import setting
 
 
 class Together(Callback):

@@ -5,10 +5,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import setting
 import torch
 from safetensors.torch import load_file
-
-import setting
 
 
 def averaged(folder):

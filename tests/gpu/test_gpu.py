@@ -5,13 +5,14 @@ On a machine with one, after `make env`: `.venv/bin/python -m pytest tests/gpu`.
 import dataclasses
 
 import pytest
+import setting
 import torch
 from fastai.torch_core import to_device
 
-import setting
 from xmodal import adapt, cohort, config, learner
 from xmodal.config import MODALITIES, PROFILES
 from xmodal.loaders import loader
+from xmodal.runtime import checkpoints
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU with CUDA here")
 PROFILE = {"cpu": setting.TINY, "cuda": PROFILES["paper"]}
@@ -82,16 +83,16 @@ def test_a_run_that_was_cut_goes_on_to_the_same_bits_and_is_adapted(home, device
     table = cohort.load(config.DATA / profile.name / "cohort.parquet")
     arguments = profile, "ours", "bach", 42, table
     whole = learner.train(*arguments)
-    state, write = whole.state, learner.save_checkpoint
+    state, write = whole.state, checkpoints.save_checkpoint
     (whole.folder / "done").unlink()
 
     def cut(path, learn, select):
         write(path, learn, select)
         raise KeyboardInterrupt
-    monkeypatch.setattr(learner, "save_checkpoint", cut)
+    monkeypatch.setattr(checkpoints, "save_checkpoint", cut)
     with pytest.raises(KeyboardInterrupt):
         learner.train(*arguments)
-    monkeypatch.setattr(learner, "save_checkpoint", write)
+    monkeypatch.setattr(checkpoints, "save_checkpoint", write)
     resumed = learner.train(*arguments).state
     assert all(torch.equal(state[name], resumed[name]) for name in state)
     run = adapt.adapt_run(*arguments)

@@ -3,6 +3,7 @@
 Each file imports from the rooms of `xmodal` and from those above it in this list:
 
     study        one training loop, and results computed once and kept
+    pictures     what the companions read: labelled pictures, patches of a slide, patients with tables; no model
     genes        curated genes, and their selection
     paired       paired patients made from known factors
     nystrom      TransMIL: a bag of patches read by Nystrom attention
@@ -10,7 +11,6 @@ Each file imports from the rooms of `xmodal` and from those above it in this lis
     tasks        what is asked of paired patients: subtype, survival, known factors
     transport    Sinkhorn, several anchors a sample, fused Gromov-Wasserstein
     frozen       frozen encoders from disk, and the image-text model
-    patches      patch features of a whole slide
     measures     retrieval ranks, harmonic means, BLEU and ROUGE
     prompts      prompt learning through a frozen text encoder: CoOp and its kin
     kmat         K-MaT: prompts that cross from a high-end to a low-end modality

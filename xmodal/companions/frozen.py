@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import timm
 import torch
 import torch.nn.functional as F
 from PIL import Image
@@ -250,3 +251,21 @@ def _project(model, layers, pictures, texts, epochs, seed, resume):
                 for k in range(number.shape[1])}
     history = study.fit(layers, objective, len(seen), epochs, 64, 1e-3, seed, weight_decay=1e-3, resume=resume)
     return {"history": history}, layers.state_dict()
+
+
+def frozen_encoder(name="tf_efficientnet_lite0", device="cpu"):
+    """A timm model without its classifier, frozen: images (B, 3, H, W) -> (B, D_p).
+
+    tf_efficientnet_lite0 has its ImageNet weights here (`frozen.ImageEncoder`); any other name takes timm's, which must be in its
+    cache, else `Problem`.
+    """
+    if name == "tf_efficientnet_lite0":
+        model = ImageEncoder(device).net
+    else:
+        try:
+            model = timm.create_model(name, pretrained=True)
+        except (RuntimeError, OSError, ValueError) as error:
+            raise Problem(f"timm has no weights for {name!r} here ({str(error).splitlines()[0]}); choose tf_efficientnet_lite0, or fill "
+                          "timm's cache.") from None
+    model.reset_classifier(0)
+    return model.requires_grad_(False).eval().to(device)

@@ -17,7 +17,7 @@ from torch_geometric.nn import GraphConv, global_max_pool, global_mean_pool
 
 from ..config import Problem
 from .mil import GatedAttention
-from .paired import PAM50
+from .pictures import PAM50
 from .tasks import draw_patches, spread
 
 

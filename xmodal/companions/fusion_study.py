@@ -8,11 +8,11 @@ import torch.nn.functional as F
 from torch import nn
 
 from ..config import Problem
+from ..metrics.survival import ridge_cox
 from ..record import seed_everything
 from ..stats import auc, bootstrap, concordance
-from ..survival import ridge_cox
 from .fusion import Arm, Columns, Concatenated, Fusion, Inputs, clinical_columns, having, subsets
-from .paired import PAM50
+from .pictures import PAM50
 from .study import fit, kept
 from .tasks import FOLDS, cox_risk, parted
 

@@ -8,21 +8,20 @@ cross-entropy on 16 high-end pictures a class; anchors, which hold every w near 
 Gromov-Wasserstein, which lets the low-end classes lie to each other as the high-end ones do. A method is a row of switches. C classes,
 M context tokens of width W, D dimensions; modality 0 is high-end, 1 low-end.
 """
-import hashlib
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pandas as pd
 import torch
-from PIL import Image
 from sklearn.metrics import f1_score
 
 from .. import config
 from ..config import Problem
-from ..files import sha256
 from ..record import checkpoint
+from ..runtime.files import sha256
 from . import study
 from .measures import harmonic
+from .pictures import Modality, Pair, split_patients
 from .prompts import Method, Settings, learn
 
 SETTINGS = {"lesson": Settings(shots=16, epochs=12, batch=16, lr=0.02),
@@ -48,58 +47,6 @@ LAMBDAS = (0.1, 1.0, 10.0)
 
 # ---- data --------------------------------------------------------------------------------------------------------
 
-@dataclass
-class Modality:
-    """Pictures of one modality. table: columns sample, patient, label, split (train, validation, test); pictures(table) -> list of uint8.
-
-    Features are computed when they are asked for, and once: whoever does not ask for the low end has not seen it. Pictures are opened
-    32 at a time, since a published mammogram alone takes 90 MB.
-    """
-    name: str
-    table: pd.DataFrame
-    pictures: object
-    checksum: str = ""           # of the file that holds them, if one does
-    _features: dict = field(default_factory=dict)
-
-    def features(self, model, split):
-        """(unit features (N, D), rows of `table`) of a split."""
-        if (model.name, split) not in self._features:
-            rows = self.table[self.table.split == split]
-            if not len(rows):
-                raise Problem(f"There are no {split} pictures of {self.name}; look at the split column of its table.")
-            parts = [model.images(self.pictures(rows[i:i + 32])) for i in range(0, len(rows), 32)]
-            self._features[model.name, split] = torch.cat(parts), rows
-        return self._features[model.name, split]
-
-    def digest(self):
-        """A sha256 of name, table and checksum, wherever the files lie, so that a result knows its pictures."""
-        table = self.table.drop(columns="path", errors="ignore").to_csv(index=False)
-        return hashlib.sha256((self.name + table + self.checksum).encode()).hexdigest()
-
-
-@dataclass
-class Pair:
-    """A high-end and a low-end modality with the same classes, and each modality's and class's descriptions."""
-    classes: tuple
-    high: Modality
-    low: Modality
-
-    def labels(self, rows):
-        """Class numbers of rows of a table. Raises `Problem` for a class that the pair does not have."""
-        return study.class_numbers(rows.label, self.classes)
-
-
-def split_patients(table, seed=42, shares=(0.4, 0.15)):
-    """`table` with a column split: of the patients of each label these shares train and validate, the rest test."""
-    split = pd.Series("test", index=table.index)
-    for k, (_, rows) in enumerate(table.groupby("label")):
-        order = np.random.default_rng([seed, k]).permutation(rows.patient.unique())
-        first, second = (int(round(len(order) * share)) for share in (shares[0], sum(shares)))
-        split[table.patient.isin(order[:first])] = "train"
-        split[table.patient.isin(order[first:second])] = "validation"
-    return table.assign(split=split)
-
-
 def phantom_pair(folder, seed=42):
     """The default pair: magnified mammograms and ultrasound of the phantom studies in `folder` (data_scripts.phantom.studies.write)."""
     if not (folder / "studies.parquet").exists():
@@ -109,22 +56,6 @@ def phantom_pair(folder, seed=42):
     side = lambda name, view: Modality(name, table[["patient", "label", "split"]].assign(sample=table.patient + "/" + view),
                                        lambda rows: np.load(file(view), mmap_mode="r")[rows.index], sha256(file(view)))
     return Pair(("normal", "benign", "malignant"), side("mammography", "magnified"), side("ultrasound", "ultrasound"))
-
-
-def open_pictures(rows):
-    """The uint8 pictures at the paths of a table's rows, 16-bit ones scaled to their range. Raises `Problem` for one that cannot be read."""
-    found = []
-    for path in rows.path:
-        try:
-            with Image.open(path) as file:
-                pixels = np.asarray(file if file.mode in ("L", "RGB") or file.mode.startswith("I;16") else file.convert("RGB"))
-        except (OSError, ValueError, SyntaxError) as error:
-            raise Problem(f"The picture {path} cannot be read ({error}); fetch it again, or leave its row out.") from None
-        if pixels.dtype != np.uint8:
-            low, high = np.percentile(pixels, (0.5, 99.5))
-            pixels = np.round(255 * np.clip((pixels - low) / max(high - low, 1), 0, 1)).astype(np.uint8)
-        found.append(pixels if pixels.ndim == 3 else np.repeat(pixels[..., None], 3, 2))
-    return found
 
 
 def few_shots(labels, shots, seed):

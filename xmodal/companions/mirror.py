@@ -12,14 +12,26 @@ import torch.nn.functional as F
 from torch import nn
 
 from ..losses import info_nce
+from ..metrics.survival import ridge_cox, uno
 from ..record import seed_everything
 from ..stats import bootstrap, concordance
-from ..survival import ridge_cox, uno
 from .genes import CURATED
 from .mil import ABMIL, PORPOISE, GatedAttention
 from .nystrom import TransMIL
 from .study import fit, kept
-from .tasks import cox_risk, encode, end_to_end, folds, parted, prepare, probe, recovered, scaled, score, shots
+from .tasks import (
+    cox_risk,
+    encode,
+    end_to_end,
+    folds,
+    parted,
+    prepare,
+    probe,
+    recovered,
+    scaled,
+    score,
+    shots,
+)
 
 TERMS = ("align", "retention", "style", "cluster")
 

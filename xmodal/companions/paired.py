@@ -8,59 +8,17 @@ kept has a right answer:
     arrangement      how the two cell kinds of a tumour lie to each other: only the grid shows it, no bag does
     stain, batch     nuisance: large in one modality, and nothing depends on them
 """
-import hashlib
-from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
 from ..config import Problem
 from .genes import CURATED
+from .pictures import Cohort
 
 SEEN = {"shared": 3, "slide": 2, "rna": 2, "copy": 2, "age": 1, "arrangement": 1, "stain": 2, "batch": 2}   # factor -> dimensions
-PAM50 = ("Normal", "Basal", "Her2", "LumA", "LumB")
 SITES = ("north", "south", "west")
 MODALITIES = ("copy number", "clinical", "bag", "graph")    # graph: the same slide, read as a graph of its patches
-
-
-@dataclass(frozen=True)
-class Cohort:
-    """N patients; row i of everything is patient i. `select` keeps some of them.
-
-    Of real slides P differs: bags, xy and tumour are then object arrays (N,) of arrays. A patient without a slide has no patches, one
-    without copy number or clinical record a row of NaN.
-    """
-    patient: np.ndarray        # (N,) names
-    site: np.ndarray           # (N,) where they were treated
-    bags: np.ndarray           # float32 (N, P, D) features of the patches of a grid, row by row
-    xy: np.ndarray             # (N, P, 2) their upper left corners, in sides of a patch
-    tumour: np.ndarray         # bool (N, P) patches of the tumour: for looking at attention, never trained on; NaN where nobody knows
-    expression: pd.DataFrame   # (N, G) log2(TPM + 1), a column a gene
-    copies: pd.DataFrame       # (N, S) log2 copy ratios, a column a segment
-    clinical: pd.DataFrame     # (N, 6) raw columns; NaN where not recorded
-    factors: dict              # name of SEEN -> (N, dimensions)
-    subtype: np.ndarray        # (N,) 0 or 1
-    pam50: np.ndarray          # (N,) 0..4, an index of PAM50
-    time: np.ndarray           # (N,) months
-    event: np.ndarray          # (N,) 1 death seen, 0 censored
-
-    def __len__(self):
-        return len(self.patient)
-
-    def digest(self):
-        """Hexadecimal sha256 of names, slides, tables and outcomes: says whether two cohorts are one."""
-        names = "/".join([*self.patient, *self.expression.columns, *self.copies.columns])
-        found = hashlib.sha256((names + self.clinical.to_csv()).encode())
-        tables = self.expression.to_numpy(float), self.copies.to_numpy(float)
-        for part in (*tables, self.time, self.event, self.subtype, self.pam50, *self.bags, *self.xy):
-            found.update(np.ascontiguousarray(part).tobytes())
-        return found.hexdigest()
-
-    def select(self, rows):
-        """The patients `rows` (an index array or a boolean mask) as a Cohort."""
-        pick = lambda v: v.iloc[rows] if isinstance(v, pd.DataFrame) else v[rows]
-        rows = np.flatnonzero(rows) if np.asarray(rows).dtype == bool else np.asarray(rows)
-        return Cohort(**{k: {n: f[rows] for n, f in v.items()} if k == "factors" else pick(v) for k, v in vars(self).items()})
 
 
 def draw(n, seed=42, side=7, width=24, genes=96, segments=40):

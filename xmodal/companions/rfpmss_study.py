@@ -13,14 +13,14 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from .. import config
-from ..cases import to_uri
 from ..config import Problem
 from ..explain import inside, pointing_hit
 from ..predict import strongest_box
 from ..record import checkpoint
 from ..stats import auc, bootstrap, iou
+from ..tables.cases import to_uri
 from . import measures, rfpmss, study
-from .kmat import open_pictures, split_patients
+from .pictures import open_pictures, split_patients
 from .reporter import Vocabulary, beam, greedy, words
 from .rfpmss import MODALITIES, VIEWS
 from .transport import multi_sk

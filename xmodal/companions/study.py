@@ -10,8 +10,8 @@ import torch
 from safetensors import SafetensorError
 
 from ..config import Problem
-from ..files import atomic, hold, release, sha256, write_json
 from ..record import environment, forget_checkpoint
+from ..runtime.files import atomic, hold, release, sha256, write_json
 
 log = logging.getLogger(__name__)
 
@@ -55,14 +55,14 @@ def fit(modules, objective, n, epochs, batch, lr, seed, weight_decay=0.0, optimi
 
 
 class Begun:
-    """A training on its way: its history, and where `path` is given the checkpoint of the main job (`learner.save_checkpoint`)."""
+    """A training on its way: its history, and where `path` is given the checkpoint of the main job (`checkpoints.save_checkpoint`)."""
 
     def __init__(self, path, modules, optimiser, memory):
         self.path = path
         self.parts = SimpleNamespace(model=modules, loss_func=memory or torch.nn.Module(), opt=SimpleNamespace(opt=optimiser), epoch=0,
                                      select=SimpleNamespace(history=[], best=0.0, weights={}), create_opt=lambda: None)
         if path and path.exists():
-            from ..learner import load_checkpoint
+            from ..runtime.checkpoints import load_checkpoint
             load_checkpoint(path, self.parts)
 
     @property
@@ -73,7 +73,7 @@ class Begun:
         """The end of an epoch."""
         self.parts.select.history.append(row)
         if self.path:
-            from ..learner import save_checkpoint
+            from ..runtime.checkpoints import save_checkpoint
             self.parts.epoch = row["epoch"]
             save_checkpoint(self.path, self.parts, self.parts.select)
 

@@ -12,9 +12,9 @@ from sklearn.metrics import f1_score
 from sklearn.model_selection import StratifiedKFold
 
 from ..config import Problem
+from ..metrics.survival import DiscreteHazard, cox_loss, cuts, discrete_nll, discrete_risk
 from ..record import seed_everything
 from ..stats import concordance
-from ..survival import DiscreteHazard, cox_loss, cuts, discrete_nll, discrete_risk
 from .genes import CURATED, select, take
 from .study import fit
 

@@ -1,0 +1,63 @@
+"""The methods: a row of switches each, their labels, and the groups in which figures show them. Nothing heavy is imported."""
+from dataclasses import dataclass
+
+from .config import HISTOPATHOLOGY, MAMMOGRAPHY, Problem
+
+BEFORE, CONCAT, OURS, ADAPTED = "mixstyle_irm", "concat", "ours", "ours_tta"   # "before" is ours without its alignment
+LOCALISERS = ("densenet_mammography", "fusion_localiser", "ours")      # the CNN is the DenseNet with a feature pyramid
+SHARES = {"ours_25": 25, "ours_50": 50, "ours_75": 75, "ours": 100}    # method -> per cent of the training patients
+
+
+@dataclass(frozen=True)
+class Method:
+    """A row of switches. The numbers are weights in `losses.Objective`; 0 is off."""
+    mixstyle: bool = False
+    irm: float = 0.0
+    dro: float = 0.0
+    coral: float = 0.0
+    dann: float = 0.0
+    align: float = 0.0
+    concat: bool = False
+    train_share: float = 1.0     # of the training patients
+
+
+METHODS = {
+    "erm": Method(),
+    "irm": Method(irm=1.0),
+    "groupdro": Method(dro=0.01),
+    "mixstyle": Method(mixstyle=True),
+    "mixstyle_irm": Method(mixstyle=True, irm=1.0),
+    "coral": Method(coral=1.0),
+    "dann": Method(dann=0.1),
+    "ours": Method(mixstyle=True, irm=1.0, align=0.1),
+    "concat": Method(mixstyle=True, irm=1.0, concat=True),   # simple concatenation, for Fig. 2f
+    **{f"ours_{n}": Method(mixstyle=True, irm=1.0, align=0.1, train_share=n / 100) for n in (25, 50, 75)},     # for Fig. 3l
+}
+
+
+def chosen(names, known=METHODS):
+    """"all", or names of the `known` methods separated by commas -> list of names. Raises `Problem` for one that there is not."""
+    names = list(known) if names == "all" else [n.strip() for n in names.split(",")]
+    for name in names:
+        if name not in known:
+            raise Problem(f"There is no method {name!r}; choose from {', '.join(known)}, or all.")
+    return names
+
+
+CLASSIC = {   # method -> the setting that source validation chooses, and its values
+    "radiomics_lr": {"C": (0.001, 0.01, 0.1)},
+    "radiomics_rf": {"min_samples_leaf": (1, 4, 16)},
+    "radiomics_svm": {"estimator__C": (0.1, 1.0, 10.0)},
+    "radiomics_xgboost": {"max_depth": (1, 2, 4)},
+    "radiomics_lightgbm": {"num_leaves": (2, 4, 16)},
+    "radiomics_mlp": {"alpha": (0.01, 1.0, 10.0)},
+}
+NETWORKS = {  # method -> the encoder of each modality that it reads; DenseNet's feature pyramid is also the CNN localiser
+    "vit_pathology": {HISTOPATHOLOGY: "vit"},
+    "swin_mammography": {MAMMOGRAPHY: "swin"},
+    "densenet_mammography": {MAMMOGRAPHY: "densenet"},
+    "early_fusion": {MAMMOGRAPHY: "swin", HISTOPATHOLOGY: "vit"},
+    "fusion_localiser": {MAMMOGRAPHY: "densenet", HISTOPATHOLOGY: "vit"},
+}
+LATE = {"late_fusion": ("swin_mammography", "vit_pathology")}
+BASELINES = (*CLASSIC, *NETWORKS, *LATE)

@@ -1,0 +1,188 @@
+"""Do probabilities mean what they say, and does acting on them help? Calibration, decision curves, temperature, conformal sets.
+
+Used through `stats`. Undefined results (no cases, one class only) are nan; NaN or ill-shaped input raises `Problem`.
+"""
+from typing import NamedTuple
+
+import numpy as np
+from scipy import optimize, special
+
+from ..config import Problem
+
+NAN = float("nan")
+
+
+def binary(y, p, runs=False):
+    """(N,) labels 0/1 as booleans and (N,) scores as floats, or `Problem`. runs: scores may be (N, S), a column a run."""
+    y, p = np.asarray(y), np.asarray(p, dtype=float)
+    if y.ndim != 1 or len(p.shape) not in ((1, 2) if runs else (1,)) or len(y) != len(p):
+        raise Problem(f"Labels {y.shape} and scores {p.shape} do not go together; give one score a label.")
+    if not np.isin(y, (0, 1)).all():
+        raise Problem("Labels must be 0 or 1; drop the rows whose label is open or NaN.")
+    if np.isnan(p).any():
+        raise Problem("Scores hold NaN; drop those rows or find out where they come from.")
+    return y.astype(bool), p
+
+
+def _probabilities(y, p):
+    y, p = binary(y, p)
+    if len(p) and (p.min() < 0 or p.max() > 1):
+        raise Problem("Calibration needs probabilities between 0 and 1; pass scores through a sigmoid first.")
+    return y, p
+
+
+# ---- calibration -------------------------------------------------------------------------------------------------
+
+class Reliability(NamedTuple):
+    predicted: np.ndarray   # (bins,) mean probability in each bin, nan where it is empty
+    observed: np.ndarray    # (bins,) share of positives
+    count: np.ndarray       # (bins,) cases
+
+
+def reliability(y, p, bins=10, equal="width"):
+    """Observed frequency against predicted probability in bins [lower, upper), the last closed.
+
+    y: (N,) 0/1. p: (N,) probabilities of class 1. equal: "width", or "mass" for bins between quantiles of p, which hold
+    equally many cases but for ties: equal probabilities share a bin.
+    """
+    y, p = _probabilities(y, p)
+    if equal not in ("width", "mass"):
+        raise Problem(f'Bins are of equal "width" or of equal "mass", not {equal!r}.')
+    inner = np.arange(1, bins) / bins
+    which = np.digitize(p, np.quantile(p, inner) if equal == "mass" and len(p) else np.linspace(0, 1, bins + 1)[1:-1])
+    count = np.bincount(which, minlength=bins)
+    with np.errstate(invalid="ignore"):
+        return Reliability(np.bincount(which, p, bins) / count, np.bincount(which, y, bins) / count, count)
+
+
+def ece(y, p, bins=15, equal="width"):
+    """Expected calibration error of binary probabilities: mean gap |observed - predicted| over the bins, weighted by cases.
+
+    Bins as in `reliability`. Source: Naeini et al. 2015; equal mass: Nixon et al. 2019. No cases: nan.
+    """
+    r = reliability(y, p, bins, equal)
+    return float(np.nansum(np.abs(r.observed - r.predicted) * r.count) / r.count.sum()) if r.count.sum() else NAN
+
+
+def ece_shift(y, p, y_target, p_target, bins=15, equal="width"):
+    """How much larger the calibration error is on the target than on the source; negative where the target's is smaller."""
+    return ece(y_target, p_target, bins, equal) - ece(y, p, bins, equal)
+
+
+def brier(y, p):
+    """Brier score: mean squared distance of the probabilities from the labels, 0 to 1. No cases: nan."""
+    y, p = _probabilities(y, p)
+    return float(((p - y) ** 2).mean()) if len(y) else NAN
+
+
+class BrierParts(NamedTuple):
+    reliability: float  # squared gap between predicted and observed, 0 is calibrated
+    resolution: float   # how far the bins' observed shares lie from the share of all, larger is better
+    uncertainty: float  # variance of the labels
+    within: float       # what is lost by binning; 0 where a bin holds one probability
+
+
+def brier_parts(y, p, bins=10):
+    """Murphy's decomposition (1973) over bins of equal width: Brier score = reliability - resolution + uncertainty + within."""
+    r, y = reliability(y, p, bins), np.asarray(y)
+    if not len(y):
+        return BrierParts(*[NAN] * 4)
+    mean = lambda gap: float(np.nansum(r.count * gap ** 2) / len(y))
+    parts = mean(r.predicted - r.observed), mean(r.observed - y.mean()), float(y.mean() * (1 - y.mean()))
+    return BrierParts(*parts, brier(y, p) - (parts[0] - parts[1] + parts[2]))
+
+
+# ---- usefulness --------------------------------------------------------------------------------------------------
+
+def net_benefit(y, p, thresholds):
+    """Net benefit of treating where p >= t: TP/N - FP/N * t/(1 - t) (Vickers 2006). Same shape as `thresholds`, in [0, 1).
+
+    To treat all is p = 1, to treat none has net benefit 0. No cases: nan.
+    """
+    y, p = binary(y, p)
+    t = np.asarray(thresholds, dtype=float)
+    if not ((t >= 0) & (t < 1)).all():
+        raise Problem("Decision thresholds lie in [0, 1).")
+    if not len(y):
+        return np.full(t.shape, NAN) if t.ndim else NAN
+    treated = p >= t[..., None]
+    benefit = (treated & y).mean(-1) - (treated & ~y).mean(-1) * t / (1 - t)
+    return benefit if t.ndim else float(benefit)
+
+
+class DecisionCurve(NamedTuple):
+    thresholds: np.ndarray  # (K,)
+    model: np.ndarray       # (K,) net benefit of treating where p >= t
+    treat_all: np.ndarray   # (K,); to treat none has net benefit 0
+
+
+def decision_curve(y, p, thresholds=np.linspace(0, 0.99, 100)):
+    """Net benefit of the model and of treating all over (K,) thresholds."""
+    return DecisionCurve(np.asarray(thresholds, float), net_benefit(y, p, thresholds), net_benefit(y, np.ones(len(y)), thresholds))
+
+
+def case_benefit(y, p, low=0.1, high=0.3):
+    """(N,) what each case adds to the net benefit, averaged over the thresholds from low to high, exactly.
+
+    A case is treated up to the threshold p; a positive then gains 1 and a negative loses t / (1 - t), whose integral is
+    -t - ln(1 - t).
+    """
+    y, p = binary(y, p)
+    if not 0 <= low < high < 1:
+        raise Problem(f"Decision thresholds go up and lie in [0, 1); {low} to {high} do not.")
+    treated = np.clip(p, low, high)
+    loss = lambda t: -t - np.log1p(-t)
+    return np.where(y, treated - low, loss(low) - loss(treated)) / (high - low)
+
+
+def integrated_net_benefit(y, p, low=0.1, high=0.3):
+    """Mean net benefit over the thresholds from low to high, exact: the integral of `net_benefit` / (high - low). No cases: nan."""
+    gain = case_benefit(y, p, low, high)
+    return float(gain.mean()) if len(gain) else NAN
+
+
+# ---- after training ----------------------------------------------------------------------------------------------
+
+def temperature(logits, y):
+    """The number by which logits must be divided to be calibrated: it minimises the mean cross-entropy (Guo et al. 2017).
+
+    logits: (N, K), or (N,) of class 1; y: (N,) classes. From 0.01 to 100: the lower end where every case is right, the upper end
+    where the logits are no better than none. Raises `Problem` for NaN, infinities and no cases.
+    """
+    logits, y = np.asarray(logits, dtype=float), np.asarray(y)
+    logits = np.column_stack([np.zeros(len(logits)), logits]) if logits.ndim == 1 else logits
+    if logits.ndim != 2 or y.shape != logits.shape[:1] or not len(y) or not np.isfinite(logits).all():
+        raise Problem(f"Logits {logits.shape} and classes {y.shape} do not go together; give finite logits and one class a case.")
+    if not np.isin(y, np.arange(logits.shape[1])).all():
+        raise Problem(f"Classes must be 0 to {logits.shape[1] - 1}; drop the rows whose class is open or NaN.")
+    own = np.take_along_axis(logits, y.astype(int)[:, None], 1).mean()
+    # the slope of the cross-entropy in b = 1 / temperature grows with b, so that it is 0 but once
+    slope = lambda log_t: (special.softmax(logits * np.exp(-log_t), axis=1) * logits).sum(1).mean() - own
+    low, high = np.log([0.01, 100])
+    if slope(high) >= 0 or slope(low) <= 0:
+        return 100.0 if slope(high) >= 0 else 0.01
+    return float(np.exp(optimize.brentq(slope, low, high, xtol=1e-14)))
+
+
+def conformal_threshold(scores, alpha=0.1):
+    """The score that a new case, exchangeable with these, does not exceed with probability of at least 1 - alpha (split conformal).
+
+    scores: (n,) how strange each calibration case looks, say 1 - the probability of its true class. It is the k-th smallest, k =
+    ceil((n + 1)(1 - alpha)); the coverage it gives is Beta(k, n + 1 - k). Too few cases: inf, which excludes nothing (Vovk 2012).
+    """
+    scores = np.asarray(scores, dtype=float)
+    if scores.ndim != 1 or np.isnan(scores).any() or not 0 < alpha < 1:
+        raise Problem("Conformal calibration needs (n,) scores without NaN and an error rate between 0 and 1.")
+    k = int(np.ceil((len(scores) + 1) * (1 - alpha) - 1e-9))
+    return float(np.sort(scores)[k - 1]) if k <= len(scores) else float("inf")
+
+
+def conformal_sets(p, y, p_new, alpha=0.1):
+    """(M, K) booleans: the classes that remain possible for new cases, the true one in at least 1 - alpha of them on average.
+
+    p: (n, K) probabilities and y: (n,) true classes of the calibration cases; p_new: (M, K).
+    """
+    p, y = np.asarray(p, dtype=float), np.asarray(y)
+    if p.ndim != 2 or y.shape != p.shape[:1] or not np.isin(y, np.arange(p.shape[1])).all():
+        raise Problem(f"Probabilities {p.shape} and classes {y.shape} do not go together; give one class from 0 on a case.")
+    return 1 - np.asarray(p_new, dtype=float) <= conformal_threshold(1 - p[np.arange(len(y)), y.astype(int)], alpha)

@@ -1,0 +1,119 @@
+"""Says in words what is wrong with the environment, and what to do. `python -m xmodal.runtime.doctor`; exit status 1 if something is."""
+import importlib
+import importlib.metadata
+import os
+import re
+import shutil
+import sys
+from pathlib import Path
+
+from .. import config
+
+REMEDY = "delete .venv/ and run `make env`, which installs requirements.lock"
+NEED_DISK, NEED_MEMORY = 4.0, 6.0  # GiB that `make reproduce` takes
+SHOWN = 20                         # differences that are named, the rest is counted
+TOOLS = {"pip", "setuptools", "wheel"}  # an environment may bring them; nothing is computed with them
+
+
+def python():
+    if sys.version_info[:2] != (3, 11):
+        return f"this is Python {sys.version.split()[0]}, the lock file is for 3.11; {REMEDY}"
+
+
+def pins():
+    """The versions of requirements.lock: name -> version."""
+    return dict(re.findall(r"^([\w.-]+)==(\S+)", (config.HOME / "requirements.lock").read_text(), re.M))
+
+
+def installed(name):
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return "missing"
+
+
+def listed(differences):
+    more = f"; and {len(differences) - SHOWN} more" if len(differences) > SHOWN else ""
+    return "; ".join(differences[:SHOWN]) + more
+
+
+def packages():
+    wrong = [f"{name} is {installed(name)}, not {pin}" for name, pin in pins().items()
+             if installed(name) != pin]  # a local build such as 2.15.0+cpu is another build
+    if wrong:
+        return f"{len(wrong)} packages differ from requirements.lock ({listed(wrong)}); {REMEDY}"
+
+
+def torch():
+    try:
+        importlib.import_module("torchvision")
+        importlib.import_module("timm")
+    except (ImportError, RuntimeError, AttributeError) as error:
+        if "torchvision::" in str(error) or "partially initialized" in str(error):
+            return ("torch and torchvision are not of one build (usually a CPU-only torch beside the torchvision of the package "
+                    f"index: operator torchvision::nms does not exist); {REMEDY}")
+        return f"torch, torchvision or timm does not import ({error}); {REMEDY}"
+
+
+def openslide():
+    try:
+        importlib.import_module("openslide")
+    except (ImportError, OSError) as error:
+        return f"openslide does not load ({error}), so no slide can be read; {REMEDY}"
+
+
+def mammography():
+    try:
+        importlib.import_module("pydicom"), importlib.import_module("gdcm")
+    except (ImportError, OSError) as error:
+        return f"the DICOM decoders do not load ({error}); {REMEDY}"
+
+
+def disk():
+    place = next(p for p in (config.ROOT, *config.ROOT.parents) if p.exists())
+    if not os.access(place, os.W_OK):
+        return f"{place} cannot be written to; set XMODAL_HOME to a folder that can"
+    free = shutil.disk_usage(place).free / 2**30
+    if free < NEED_DISK:
+        return f"{free:.1f} GiB are free in {place}, {NEED_DISK:.0f} are needed; make room or set XMODAL_HOME to another disk"
+
+
+def memory():
+    limits = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
+    for name in ("memory.max", "memory/memory.limit_in_bytes"):  # inside a container, version 2 and 1
+        path = Path("/sys/fs/cgroup") / name
+        if path.exists() and path.read_text().strip().isdigit():
+            limits.append(int(path.read_text()))
+    if min(limits) / 2**30 < NEED_MEMORY * 0.95:
+        return f"{min(limits) / 2**30:.1f} GiB of memory, {NEED_MEMORY:.0f} are needed; close other programs or give the container more"
+
+
+def cores():
+    if len(os.sched_getaffinity(0)) < 2:
+        return "one core: `make reproduce` works, and takes twice as long"
+
+
+def others():
+    normal = lambda name: re.sub(r"[-_.]+", "-", name).lower()
+    there = {normal(d.name): d.version for d in importlib.metadata.distributions() if d.name}
+    more = sorted(set(there) - set(map(normal, pins())) - TOOLS)
+    if more:
+        return f"requirements.lock has no {listed([f'{name} {there[name]}' for name in more])}; {REMEDY}, if results differ"
+
+
+CHECKS = (python, packages, torch, openslide, mammography, disk, memory)  # each returns what is wrong, or None
+HINTS = (cores, others)
+
+
+def main():
+    """Prints a line a check; returns 1 if one found something wrong."""
+    failed = 0
+    for check in CHECKS + HINTS:
+        wrong = check()
+        failed += bool(wrong) and check in CHECKS
+        print(f"{check.__name__:12s} {'ok' if not wrong else ('WRONG: ' if check in CHECKS else 'note: ') + wrong}")
+    return int(failed > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
