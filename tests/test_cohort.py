@@ -44,6 +44,22 @@ def test_malignant_is_open_where_the_label_is():
     assert np.isnan(cohort.malignant([6, 15])).all()
 
 
+# ---- one row of an index -----------------------------------------------------------------------------------------
+
+def test_a_row_of_the_index_says_unknown_where_a_dataset_says_nothing():
+    known = {"sample": "bach/1", "patient": "bach/a", "domain": "bach", "modality": "histopathology",
+             "allowed": 2, "source": "1.tif"}
+    row = cohort.index_row(**known, grade=1)
+    assert list(row) == list(cohort.INDEX.columns), "the columns stand in the order of the schema"
+    assert known.items() <= row.items() and row["grade"] == 1 and row["truth"] == -1
+    assert row["view"] == row["annotation"] == "" and np.isnan(row["diameter_mm"])
+    assert len(cohort.validate(pd.DataFrame([row]), cohort.INDEX)) == 1
+    with pytest.raises(Problem, match="no column 'side'"):
+        cohort.index_row(**known, side="L")
+    with pytest.raises(TypeError, match="'patient'"):
+        cohort.index_row(**{name: value for name, value in known.items() if name != "patient"})
+
+
 # ---- the door ----------------------------------------------------------------------------------------------------
 
 def test_a_cohort_survives_the_door_and_loses_only_foreign_columns(tmp_path):

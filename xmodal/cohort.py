@@ -44,6 +44,27 @@ COHORT = INDEX.add_columns({
 })
 
 
+# What stands in a column of `INDEX` where a dataset does not say it. The other columns every dataset knows.
+UNKNOWN = {
+    "study": "", "view": "", "laterality": "", "truth": -1, "grade": -1, "density": "",
+    "lesion_type": "", "lesion_shape": "", "diameter_mm": float("nan"), "annotation": "",
+}
+
+
+def index_row(*, sample, patient, domain, modality, allowed, source, **known):
+    """One row of `INDEX` as a dict: the values given, and those of `UNKNOWN` in all other columns.
+
+    Raises `Problem` for a keyword that is no column of `INDEX`.
+    """
+    foreign = sorted(set(known) - set(UNKNOWN))
+    if foreign:
+        raise Problem(f"The index has no column {foreign[0]!r}; its columns are {', '.join(INDEX.columns)}.")
+    required = {"sample": sample, "patient": patient, "domain": domain, "modality": modality,
+                "allowed": allowed, "source": source}
+    row = UNKNOWN | known | required
+    return {column: row[column] for column in INDEX.columns}
+
+
 def validate(table, schema=COHORT, where="cohort table"):
     """`table` with the schema's columns and types. Raises `Problem` naming the first column that does not fit."""
     try:
