@@ -14,6 +14,7 @@ from data_scripts.phantom.mammogram_files import DIGITAL_MAMMOGRAM, uid, write_d
 from xmodal import cohort, config, preprocess
 
 SMALL = replace(config.PROFILES["lesson"], image_size=32, tile_um=100.0, tiles_per_slide=3)
+INDEX_LEFT_OUT = [("elsewhere.tif", "left out by the index")]
 SQUARE = {"polygons": [[[0, 0], [200, 0], [200, 400], [0, 400]]], "exclude": []}
 
 
@@ -45,20 +46,18 @@ def rows(tmp_path_factory):
     tifffile.imwrite(folder / "glass.tif", np.full((400, 400, 3), 242, np.uint8), photometric="rgb", resolution=(1e4, 1e4), resolutionunit="CENTIMETER")
     (folder / "damaged.dcm").write_bytes(b"nothing")
     lesion = {"polygons": [[[40, 90], [60, 90], [60, 110], [40, 110]]]}
-    table = pd.DataFrame([
+    return pd.DataFrame([
         row("n001", "bach", folder / "n001.tif"), row("glass", "bach", folder / "glass.tif"),
         row("normal_001", "camelyon", folder / "slide.tif", allowed=3),
         row("tumor_001", "camelyon", folder / "slide.tif", allowed=12, annotation=json.dumps(SQUARE)),
         row("m", "inbreast", folder / "m.dcm", view="CC", laterality="L", allowed=12, annotation=json.dumps(lesion)),
         row("damaged", "inbreast", folder / "damaged.dcm"), row("gone", "inbreast", folder / "gone.dcm")])
-    table.attrs["exclusions"] = [("elsewhere.tif", "left out by the index")]
-    return table
 
 
 @pytest.fixture(scope="module")
 def built(rows, tmp_path_factory):
     out = tmp_path_factory.mktemp("out")
-    return out, preprocess.build(rows, SMALL, out, workers=1)
+    return out, preprocess.build(rows, SMALL, out, workers=1, exclusions=INDEX_LEFT_OUT)
 
 
 def digest(folder):
@@ -142,7 +141,7 @@ def test_checksums_are_those_of_the_files(built):
 
 
 def test_the_same_bytes_from_two_workers(built, rows, tmp_path):
-    preprocess.build(rows, SMALL, tmp_path, workers=2)
+    preprocess.build(rows, SMALL, tmp_path, workers=2, exclusions=INDEX_LEFT_OUT)
     assert digest(tmp_path) == digest(built[0])
 
 
@@ -153,13 +152,13 @@ def test_nothing_usable_is_a_problem_and_writes_no_cohort(rows, tmp_path):
 
 
 def test_an_interrupted_build_leaves_what_was_there(built, rows, tmp_path, monkeypatch):
-    preprocess.build(rows, SMALL, tmp_path, workers=1)
+    preprocess.build(rows, SMALL, tmp_path, workers=1, exclusions=INDEX_LEFT_OUT)
 
     def broken(*_):
         raise KeyboardInterrupt
-    monkeypatch.setattr(preprocess.slides, "macenko", broken)
+    monkeypatch.setattr(preprocess.stain, "macenko", broken)
     with pytest.raises(KeyboardInterrupt):
-        preprocess.build(rows, SMALL, tmp_path, workers=1)
+        preprocess.build(rows, SMALL, tmp_path, workers=1, exclusions=INDEX_LEFT_OUT)
     assert digest(tmp_path) == digest(built[0])
 
 

@@ -29,13 +29,13 @@ log = logging.getLogger(__name__)
 UNFINISHED = "unfinished"     # folder below the output of what finished files gave
 
 
-def build(rows, profile, out, workers=2):
+def build(rows, profile, out, workers=2, exclusions=()):
     """Reads every native file of `rows` (cohort.INDEX) at the size of `profile` and writes the cohort to the folder `out`.
 
     images/<domain>.npy   uint8 (N, S, S) mammograms, or (N, S, S, 3) Macenko-normalised tiles
     masks/<domain>.npy    uint8 (N, S, S), 1 in a lesion; mammography only
     cohort.parquet        cohort.COHORT, written last
-    exclusions.csv        source, reason: files that gave no row, also those that the index left out (`rows.attrs["exclusions"]`)
+    exclusions.csv        source, reason: files that gave no row, first those that the index left out, its `exclusions`
     notes.csv             source, note: files that were used although something of them could not be done
     Returns the cohort table. The same rows give the same bytes for any number of workers. Raises `Problem` if nothing is left, for
     rows of a set that is no domain of the cohort, as TCGA, or where another process is writing there.
@@ -43,7 +43,8 @@ def build(rows, profile, out, workers=2):
     """
     if other := sorted(set(rows.get("domain", ())) - {*DOMAINS, *PRETRAINING}):
         raise Problem(f"{other[0]} is no domain of the cohort, which has {', '.join(DOMAINS)}; leave its rows to the companions that use them.")
-    excluded, rows = [tuple(e) for e in rows.attrs.get("exclusions", ())], cohort.validate(rows, cohort.INDEX, "index")
+    excluded = [tuple(pair) for pair in exclusions or rows.attrs.get("exclusions", ())]
+    rows = cohort.validate(rows, cohort.INDEX, "index")
     with held(out):
         return _build(rows, excluded, profile, Path(out), workers)
 

@@ -248,7 +248,7 @@ def test_outlines_with_holes_and_touching_themselves():
 HUGE = """
 import sys
 import imagecodecs, numpy as np, tifffile
-from xmodal import slides
+from xmodal.imaging import regions, slides
 
 rng, side, levels = np.random.default_rng(0), *map(int, sys.argv[2:])
 tissue = np.where(rng.random((1024, 1024, 1)) < 0.3, (110, 60, 140), (230, 150, 190)).astype(np.uint8)
@@ -260,7 +260,7 @@ with tifffile.TiffWriter(sys.argv[1], bigtiff=True) as tiff:          # tissue i
         kept = (code if max(row, column) * 1024 < corner else b"" for row in range(n // 1024) for column in range(n // 1024))
         tiff.write(kept, shape=(n, n, 3), dtype=np.uint8, tile=(1024, 1024), compression="jpeg", photometric="ycbcr", subsampling=(1, 1),
                    subfiletype=k > 0, resolution=(2e4, 2e4), resolutionunit="CENTIMETER", metadata=None)
-slide, mpp = slides.open_slide(sys.argv[1])
+slide, mpp = regions.open_slide(sys.argv[1])
 assert slide.dimensions == (side, side) and slide.level_count == levels
 found = slides.tiles(slide, mpp, 256.0, 96, n=8, rng=rng)
 peak = next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM"))      # ru_maxrss knows what forked it too
