@@ -1,7 +1,10 @@
-"""Statistics: numpy in, small named results out; intervals by resampling patients. Scores are higher for class 1.
+"""Statistics: numpy in, small named results out; intervals by resampling patients.
 
-Undefined results (one class only, nothing to compare) are nan; NaN or ill-shaped input raises `Problem`. The names of
-`calibration`, `detection`, `embeddings` and `readers` are here too.
+Scores are higher for class 1.
+
+Undefined results (one class only, nothing to compare) are nan; NaN or ill-shaped input raises `Problem`. The
+measures of the wing `metrics` can be called from here too: this is the one file that passes on the names of
+others.
 """
 from typing import NamedTuple
 
@@ -11,55 +14,21 @@ from scipy import special, stats as dist
 
 from .config import Problem
 from .metrics.calibration import (  # noqa: F401
-    NAN, binary, brier, brier_parts, case_benefit, conformal_sets, conformal_threshold, decision_curve, ece,
+    binary, brier, brier_parts, case_benefit, conformal_sets, conformal_threshold, decision_curve, ece,
     ece_shift, integrated_net_benefit, net_benefit, reliability, temperature,
 )
 from .metrics.detection import box_average_precision, dice, free_response, froc, froc_score, iou  # noqa: F401
-from .metrics.embeddings import davies_bouldin, intra_pair_similarity, modality_gap, silhouette, unit  # noqa: F401
+from .metrics.embeddings import (  # noqa: F401
+    davies_bouldin, intra_pair_similarity, modality_gap, silhouette, unit,
+)
 from .metrics.readers import compare_readers, obuchowski_rockette, wafroc_wins  # noqa: F401
-from .metrics.weighted import auc, auc_by_group, average_precision, draws, kappa  # noqa: F401
+from .metrics.weighted import (  # noqa: F401
+    accuracy, auc, auc_by_group, average_precision, draws, f1, kappa, pr_trapezoid, sensitivity, specificity,
+    youden,
+)
 
 
-# ---- discrimination ----------------------------------------------------------------------------------------------
-
-def pr_trapezoid(y, p):
-    """Area under the precision-recall curve by the trapezoid rule, which is too high between few scores. Without positives: nan."""
-    from sklearn.metrics import precision_recall_curve
-    y, p = binary(y, p)
-    if not y.any():
-        return NAN
-    precision, recall, _ = precision_recall_curve(y, p)
-    return float(-np.trapezoid(precision, recall))
-
-
-def _called(y, p, threshold):
-    y, p = binary(y, p)
-    return y, p >= threshold
-
-
-def accuracy(y, p, threshold=0.5):
-    """Share of the cases on the right side of the threshold; positive means p >= threshold. No cases: nan."""
-    y, called = _called(y, p, threshold)
-    return float((y == called).mean()) if len(y) else NAN
-
-
-def f1(y, p, threshold=0.5):
-    """Harmonic mean of precision and sensitivity, 2 TP / (2 TP + FP + FN). No positives, neither true nor called: nan."""
-    y, called = _called(y, p, threshold)
-    return float(2 * (y & called).sum() / (y.sum() + called.sum())) if y.any() or called.any() else NAN
-
-
-def sensitivity(y, p, threshold=0.5):
-    """Share of the positives with p >= threshold. Without positives: nan."""
-    y, called = _called(y, p, threshold)
-    return float(called[y].mean()) if y.any() else NAN
-
-
-def specificity(y, p, threshold=0.5):
-    """Share of the negatives with p < threshold. Without negatives: nan."""
-    y, called = _called(y, p, threshold)
-    return float((~called[~y]).mean()) if not y.all() else NAN
-
+# ---- discrimination ------------------------------------------------------------------------------------
 
 class DeLong(NamedTuple):
     z: float
@@ -71,79 +40,98 @@ class DeLong(NamedTuple):
 
 
 def delong(y, p, q):
-    """Compares the AUCs of two scores on the same cases (DeLong 1988). Equal scores: z 0, p 1. Under two of a class: nan."""
-    (y, p), (_, q) = binary(y, p), binary(y, q)
-    scores = np.column_stack([p, q])
-    m, n = y.sum(), (~y).sum()
-    if min(m, n) < 2:
-        return DeLong(*[NAN] * 6)
-    ranks = lambda rows: dist.rankdata(scores[rows], axis=0)                # midranks
-    everyone = ranks(slice(None))
-    over_neg = (everyone[y] - ranks(y)) / n                                 # share of negatives below each positive
-    over_pos = 1 - (everyone[~y] - ranks(~y)) / m                           # share of positives above each negative
-    a, b = over_neg.mean(0)
-    cov = np.cov(over_neg.T) / m + np.cov(over_pos.T) / n
-    spread = cov[0, 0] + cov[1, 1] - 2 * cov[0, 1]
-    z = (a - b) / np.sqrt(spread) if spread > 1e-15 else (0.0 if a == b else NAN)
-    return DeLong(float(z), float(2 * dist.norm.sf(abs(z))), float(a), float(b), cov[0, 0], cov[1, 1])
+    """Compares the AUCs of two scores on the same cases (DeLong 1988).
 
+    y: (N,) 0/1; p, q: (N,) scores. Equal scores: z 0, p 1. Fewer than two cases of a class: nan.
 
-class Youden(NamedTuple):
-    threshold: float    # positive means p >= threshold
-    sensitivity: float
-    specificity: float
-
-
-def youden(y, p):
-    """The threshold with the largest sensitivity + specificity - 1; of equals the highest threshold. One class only: nan."""
+    >>> test = delong([0, 0, 1, 1], [0.1, 0.4, 0.6, 0.9], [0.1, 0.6, 0.4, 0.9])
+    >>> f"{test.auc_p:.2f} against {test.auc_q:.2f}, z {test.z:.2f}, p {test.p:.2f}"
+    '1.00 against 0.75, z 0.71, p 0.48'
+    """
     y, p = binary(y, p)
-    if y.all() or not y.any():
-        return Youden(NAN, NAN, NAN)
-    thresholds = np.unique(p)[::-1]
-    sensitivity = (p[y] >= thresholds[:, None]).mean(1)
-    specificity = (p[~y] < thresholds[:, None]).mean(1)
-    best = np.argmax(np.round(sensitivity + specificity, 12))
-    return Youden(float(thresholds[best]), float(sensitivity[best]), float(specificity[best]))
+    y, q = binary(y, q)
+    positives, negatives = y.sum(), (~y).sum()
+    if min(positives, negatives) < 2:
+        return DeLong(*[np.nan] * 6)
+    scores = np.column_stack([p, q])
+    ranks = dist.rankdata(scores, axis=0)                           # equal scores share their mean rank
+    ranks_of_positives = dist.rankdata(scores[y], axis=0)
+    ranks_of_negatives = dist.rankdata(scores[~y], axis=0)
+    negatives_below = (ranks[y] - ranks_of_positives) / negatives   # for each positive, their share
+    positives_above = 1 - (ranks[~y] - ranks_of_negatives) / positives
+    auc_p, auc_q = negatives_below.mean(0)
+    covariance = np.cov(negatives_below.T) / positives + np.cov(positives_above.T) / negatives
+    variance = covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1]
+    if variance > 1e-15:
+        z = (auc_p - auc_q) / np.sqrt(variance)
+    else:
+        z = 0.0 if auc_p == auc_q else np.nan
+    p_value = 2 * dist.norm.sf(abs(z))
+    return DeLong(float(z), float(p_value), float(auc_p), float(auc_q), covariance[0, 0], covariance[1, 1])
 
 
 def concordance(time, event, risk):
-    """Harrell's C: of the pairs whose order of events is known, the share in which the earlier had the higher risk.
+    """Harrell's C: of the pairs whose order of events is known, the share in which the earlier had the higher
+    risk.
 
-    time: (N,) any unit; event: (N,) 1 seen, 0 censored; risk: (N,) higher means an earlier event. Equal risks count 1/2.
-    A censoring at the time of an event is later than it; two events at one time are no pair. No pair: nan.
+    time: (N,) any unit; event: (N,) 1 seen, 0 censored; risk: (N,) higher means an earlier event. Equal risks
+    count 1/2. A censoring at the time of an event is later than it; two events at one time are no pair. No
+    pair: nan.
+
+    >>> concordance(time=[1, 2, 3], event=[1, 1, 0], risk=[0.9, 0.2, 0.5])
+    0.6666666666666666
     """
     time, event, risk = np.asarray(time, float), np.asarray(event), np.asarray(risk, float)
-    if not (time.shape == event.shape == risk.shape and time.ndim == 1) or np.isnan(time).any() or np.isnan(risk).any():
+    one_shape = time.shape == event.shape == risk.shape and time.ndim == 1
+    if not one_shape or np.isnan(time).any() or np.isnan(risk).any():
         raise Problem("time, event and risk must have one shape and no NaN; drop the incomplete rows.")
     if not np.isin(event, (0, 1)).all():
         raise Problem("An event is 1 (seen) or 0 (censored); drop the rows where that is open or NaN.")
     event = event.astype(bool)
-    first = event[:, None] & ((time[:, None] < time) | ((time[:, None] == time) & ~event))
+    outlived = (time[:, None] < time) | ((time[:, None] == time) & ~event)
+    comparable = event[:, None] & outlived
     score = (risk[:, None] > risk) + 0.5 * (risk[:, None] == risk)
-    return float(score[first].mean()) if first.any() else NAN
+    return float(score[comparable].mean()) if comparable.any() else np.nan
 
 
-# ---- intervals and comparisons -----------------------------------------------------------------------------------
+# ---- intervals and comparisons -------------------------------------------------------------------------
 
 class Interval(NamedTuple):
     value: float        # on the data as they are
     low: float          # 95 % interval
     high: float
-    skipped: int        # resamples on which the metric is not defined (say, one class only); left out of the percentiles
+    skipped: int        # resamples without a value (say, of one class only), left out of the percentiles
 
 
-def _over(metric, y, p, group, counts):
-    """metric(y, p) with group g taken counts[b, g] times: (B, G) -> (B,)."""
-    if metric is auc:                                                       # the same numbers, many resamples at once
+def _numbered(groups, rows):
+    """The sorted names of the groups, and for each of the rows the number of its group."""
+    groups = np.asarray(groups)
+    if groups.shape != (rows,) or pd.isna(groups).any():
+        raise Problem("Give the patient of every row, without NaN.")
+    return np.unique(groups, return_inverse=True)
+
+
+def _on_resamples(metric, y, p, group, counts):
+    """metric(y, p) with the rows of group g taken counts[b, g] times: (B, G) -> (B,)."""
+    if metric is auc:                           # the same numbers, for many resamples at once
         truth, scores = binary(y, p, runs=True)
-        return np.mean([auc_by_group(truth, column, group, counts) for column in scores.reshape(len(y), -1).T], axis=0)
-    return np.array([metric(y[rows], p[rows]) for rows in (np.repeat(np.arange(len(y)), c[group]) for c in counts)], float)
+        runs = scores.reshape(len(y), -1).T
+        return np.mean([auc_by_group(truth, run, group, counts) for run in runs], axis=0)
+    values = []
+    for count in counts:
+        rows = np.repeat(np.arange(len(y)), count[group])
+        values.append(metric(y[rows], p[rows]))
+    return np.array(values, float)
 
 
 def _bca(value, resampled, left_out):
-    """(2,) percentiles of the resamples that correct for bias and for a spread that changes with the value (Efron 1987)."""
-    bias = special.ndtri(((resampled < value) + 0.5 * (resampled == value)).mean())
-    gaps = np.nanmean(left_out) - left_out[~np.isnan(left_out)]             # one group left out; undefined: not counted
+    """(2,) percentiles that correct for bias and for a spread that changes with the value (Efron 1987).
+
+    value: on the data; resampled: (n,) on the resamples; left_out: (G,) without one group each.
+    """
+    share_below = ((resampled < value) + 0.5 * (resampled == value)).mean()
+    bias = special.ndtri(share_below)
+    gaps = np.nanmean(left_out) - left_out[~np.isnan(left_out)]
     skew = (gaps ** 3).sum() / (6 * (gaps ** 2).sum() ** 1.5) if gaps.any() else 0.0
     shifted = bias + special.ndtri([0.025, 0.975])
     return 100 * special.ndtr(bias + shifted / (1 - skew * shifted))
@@ -152,24 +140,36 @@ def _bca(value, resampled, left_out):
 def bootstrap(metric, y, p, groups=None, n=1000, seed=42, method="percentile"):
     """95 % interval of metric(y, p) from n resamples, with replacement, of whole groups.
 
-    y: (N,), p: (N, ...); groups: (N,) patient of each row (None: every row by itself). The draw follows the sorted
-    group names, so the order of the rows does not matter. method: "percentile" (2.5th and 97.5th), or "bca",
-    bias-corrected and accelerated by leaving out one group at a time. Undefined on every resample, or with "bca" as
-    given, for one group or beyond all resamples: nan. No rows, a row without a patient: `Problem`.
+    y: (N,), p: (N, ...); groups: (N,) patient of each row (None: every row by itself). The draw follows the
+    sorted group names, so the order of the rows does not matter. method: "percentile" (2.5th and 97.5th), or
+    "bca", bias-corrected and accelerated by leaving out one group at a time. Undefined on every resample, or
+    with "bca" as given, for one group or beyond all resamples: nan. No rows, a row without a patient:
+    `Problem`.
+
+    >>> bootstrap(auc, [0, 1, 0, 1], [0.1, 0.4, 0.3, 0.2], groups=["a", "a", "b", "b"], n=100)
+    Interval(value=0.75, low=0.0, high=1.0, skipped=0)
     """
     y, p = np.asarray(y), np.asarray(p)
     if len(y) == 0 or len(y) != len(p):
-        raise Problem(f"Cannot resample {len(y)} labels and {len(p)} scores; give one score a label, and at least one.")
-    groups = np.arange(len(y)) if groups is None else np.asarray(groups)
-    if groups.shape != y.shape[:1] or pd.isna(groups).any() or n < 1 or method not in ("percentile", "bca"):
-        raise Problem('Give every row the patient it is of, at least one resample, and the method "percentile" or "bca".')
-    names, group = np.unique(groups, return_inverse=True)
-    value, values, at = float(metric(y, p)), _over(metric, y, p, group, draws(len(names), n, seed)), np.array([2.5, 97.5])
-    good = values[~np.isnan(values)]
-    if method == "bca" and len(good):
-        at = _bca(value, good, _over(metric, y, p, group, 1 - np.eye(len(names), dtype=int))) if len(names) > 1 else at * NAN
-    low, high = np.percentile(good, at) if len(good) and np.isfinite(at).all() else (NAN, NAN)
-    return Interval(value, float(low), float(high), int(n - len(good)))
+        raise Problem(f"Cannot resample {len(y)} labels and {len(p)} scores; "
+                      "give one score for each label, and at least one.")
+    if n < 1 or method not in ("percentile", "bca"):
+        raise Problem('Give at least one resample, and the method "percentile" or "bca".')
+    names, group = _numbered(np.arange(len(y)) if groups is None else groups, len(y))
+    value = float(metric(y, p))
+    values = _on_resamples(metric, y, p, group, draws(len(names), n, seed))
+    values = values[~np.isnan(values)]
+    percentiles = np.array([2.5, 97.5])
+    if method == "bca" and len(values):
+        percentiles = np.full(2, np.nan)
+        if len(names) > 1:
+            all_but_one = 1 - np.eye(len(names), dtype=int)
+            percentiles = _bca(value, values, _on_resamples(metric, y, p, group, all_but_one))
+    skipped = int(n - len(values))
+    if skipped == n or np.isnan(percentiles).any():
+        return Interval(value, np.nan, np.nan, skipped)
+    low, high = np.percentile(values, percentiles)
+    return Interval(value, float(low), float(high), skipped)
 
 
 class McNemar(NamedTuple):
@@ -178,16 +178,25 @@ class McNemar(NamedTuple):
 
 
 def mcnemar(y, a, b, exact=False, correction=True):
-    """Do two classifiers err equally often? y, a, b: (N,) true labels and two predictions. No disagreement: 0, p 1."""
+    """Do two classifiers err equally often? y, a, b: (N,) true labels and two predictions.
+
+    No disagreement: 0, p 1.
+
+    >>> mcnemar(y=[1, 1, 1, 1, 1], a=[1, 1, 1, 1, 0], b=[0, 0, 0, 0, 1], exact=True)
+    McNemar(statistic=1.0, p=0.375)
+    """
     y, a, b = map(np.asarray, (y, a, b))
     if not (y.shape == a.shape == b.shape) or pd.isna([y, a, b]).any():
-        raise Problem("y, a and b must have one shape and no NaN: a true label and two predictions a case.")
-    only_a, only_b = int(((a == y) & (b != y)).sum()), int(((a != y) & (b == y)).sum())
-    total = only_a + only_b
+        raise Problem("y, a and b must have one shape and no NaN: "
+                      "for each case its true label and two predictions.")
+    only_a_right = int(((a == y) & (b != y)).sum())
+    only_b_right = int(((a != y) & (b == y)).sum())
+    discordant = only_a_right + only_b_right
     if exact:
-        return McNemar(float(min(only_a, only_b)), float(dist.binomtest(only_a, total).pvalue) if total else 1.0)
-    gap = max(abs(only_a - only_b) - bool(correction), 0)                   # equal counts must give 0, also corrected
-    statistic = gap ** 2 / total if total else 0.0
+        p = float(dist.binomtest(only_a_right, discordant).pvalue) if discordant else 1.0
+        return McNemar(float(min(only_a_right, only_b_right)), p)
+    gap = max(abs(only_a_right - only_b_right) - bool(correction), 0)   # equal counts give 0, also corrected
+    statistic = gap ** 2 / discordant if discordant else 0.0
     return McNemar(float(statistic), float(dist.chi2.sf(statistic, 1)))
 
 
@@ -198,11 +207,17 @@ def bonferroni(p):
 
 
 def holm(p):
-    """(K,) p-values -> adjusted by Holm's step-down rule (1979); NaN stays NaN and is not counted."""
+    """(K,) p-values -> adjusted by Holm's step-down rule (1979); NaN stays NaN and is not counted.
+
+    >>> holm([0.5, 0.125, 0.25]).tolist()
+    [0.5, 0.375, 0.5]
+    """
     p = np.asarray(p, dtype=float)
-    adjusted, known = np.full(p.shape, NAN), np.flatnonzero(~np.isnan(p))
+    known = np.flatnonzero(~np.isnan(p))
     order = known[np.argsort(p[known], kind="stable")]
-    adjusted[order] = np.minimum(np.maximum.accumulate(p[order] * np.arange(len(order), 0, -1)), 1.0)
+    tests_left = np.arange(len(order), 0, -1)
+    adjusted = np.full(p.shape, np.nan)
+    adjusted[order] = np.minimum(np.maximum.accumulate(p[order] * tests_left), 1.0)
     return adjusted
 
 
@@ -212,16 +227,23 @@ class MeanSD(NamedTuple):
     n: int
 
     def __str__(self):
-        return "–" if not self.n else f"{self.mean:.3f}" + (f" ± {self.sd:.3f}" if self.n > 1 else "")
+        if not self.n:
+            return "–"
+        return f"{self.mean:.3f} ± {self.sd:.3f}" if self.n > 1 else f"{self.mean:.3f}"
 
 
 def mean_sd(values):
     """Mean and sample standard deviation of the values that are not NaN."""
     values = np.asarray(values, dtype=float)
     values = values[~np.isnan(values)]
-    return MeanSD(float(values.mean()) if len(values) else NAN, float(values.std(ddof=1)) if len(values) > 1 else NAN, len(values))
+    mean = float(values.mean()) if len(values) else np.nan
+    sd = float(values.std(ddof=1)) if len(values) > 1 else np.nan
+    return MeanSD(mean, sd, len(values))
 
 
 def domain_gap(source_auc, target_auc):
-    """How much AUC is lost on the way to the target; negative where the target is the easier one. NaN where either is."""
+    """How much AUC is lost on the way to the target; negative where the target is the easier one.
+
+    Where either AUC is NaN: NaN.
+    """
     return np.asarray(source_auc, dtype=float) - np.asarray(target_auc, dtype=float)

@@ -2,7 +2,7 @@
 import numpy as np
 import pandas as pd
 
-from ..stats import NAN, auc, silhouette
+from ..stats import auc, silhouette
 from .mirror import c_index
 from .tasks import draw_patches
 
@@ -37,7 +37,7 @@ def fig4(cohort, attention, seed):
     seen = attention.set_index("patient").drop(columns=["method", "fold"])
     number = {name: i for i, name in enumerate(cohort.patient)}
     drawn = lambda values, p: draw_patches(values[number[p]], seen.shape[1], seed).astype(float)
-    area = lambda truth, row: NAN if np.isnan(truth).any() else auc(truth, row)
+    area = lambda truth, row: np.nan if np.isnan(truth).any() else auc(truth, row)
     rows = [(p, cohort.subtype[number[p]], area(drawn(cohort.tumour, p), row.to_numpy())) for p, row in seen.iterrows()]
     found = pd.DataFrame(rows, columns=["patient", "subtype", "auc"])
     parts = []

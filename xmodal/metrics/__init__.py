@@ -1,6 +1,6 @@
 """What is measured: numpy in, small named results out. The map of the wing:
 
-    calibration  probabilities that mean what they say: reliability, decision curves, temperature, conformal sets
+    calibration  probabilities that mean what they say: reliability, decision curves, conformal sets
     detection    where the lesion is: overlap, average precision, free-response curves
     embeddings   how modalities and classes lie in the shared space
     readers      several readers reading the same cases

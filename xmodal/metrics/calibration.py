@@ -1,6 +1,7 @@
-"""Do probabilities mean what they say, and does acting on them help? Calibration, decision curves, temperature, conformal sets.
+"""Do probabilities mean what they say, and does acting on them help?
 
-Used through `stats`. Undefined results (no cases, one class only) are nan; NaN or ill-shaped input raises `Problem`.
+Calibration, decision curves, temperature and conformal sets, also called through `stats`. Undefined results
+(no cases, one class only) are nan; NaN or ill-shaped input raises `Problem`.
 """
 from typing import NamedTuple
 
@@ -9,14 +10,17 @@ from scipy import optimize, special
 
 from ..config import Problem
 
-NAN = float("nan")
-
 
 def binary(y, p, runs=False):
-    """(N,) labels 0/1 as booleans and (N,) scores as floats, or `Problem`. runs: scores may be (N, S), a column a run."""
+    """(N,) labels 0/1 as booleans and (N,) scores as floats, or `Problem`.
+
+    runs: scores may be (N, S), one column per run.
+    """
     y, p = np.asarray(y), np.asarray(p, dtype=float)
-    if y.ndim != 1 or len(p.shape) not in ((1, 2) if runs else (1,)) or len(y) != len(p):
-        raise Problem(f"Labels {y.shape} and scores {p.shape} do not go together; give one score a label.")
+    dimensions = (1, 2) if runs else (1,)
+    if y.ndim != 1 or p.ndim not in dimensions or len(y) != len(p):
+        raise Problem(f"Labels {y.shape} and scores {p.shape} do not go together; "
+                      "give one score for each label.")
     if not np.isin(y, (0, 1)).all():
         raise Problem("Labels must be 0 or 1; drop the rows whose label is open or NaN.")
     if np.isnan(p).any():
@@ -31,7 +35,7 @@ def _probabilities(y, p):
     return y, p
 
 
-# ---- calibration -------------------------------------------------------------------------------------------------
+# ---- calibration ---------------------------------------------------------------------------------------
 
 class Reliability(NamedTuple):
     predicted: np.ndarray   # (bins,) mean probability in each bin, nan where it is empty
@@ -42,37 +46,50 @@ class Reliability(NamedTuple):
 def reliability(y, p, bins=10, equal="width"):
     """Observed frequency against predicted probability in bins [lower, upper), the last closed.
 
-    y: (N,) 0/1. p: (N,) probabilities of class 1. equal: "width", or "mass" for bins between quantiles of p, which hold
-    equally many cases but for ties: equal probabilities share a bin.
+    y: (N,) 0/1. p: (N,) probabilities of class 1. equal: "width", or "mass" for bins between quantiles of p,
+    which hold equally many cases but for ties: equal probabilities share a bin.
     """
     y, p = _probabilities(y, p)
     if equal not in ("width", "mass"):
         raise Problem(f'Bins are of equal "width" or of equal "mass", not {equal!r}.')
-    inner = np.arange(1, bins) / bins
-    which = np.digitize(p, np.quantile(p, inner) if equal == "mass" and len(p) else np.linspace(0, 1, bins + 1)[1:-1])
-    count = np.bincount(which, minlength=bins)
+    if equal == "mass" and len(p):
+        inner_edges = np.quantile(p, np.arange(1, bins) / bins)
+    else:
+        inner_edges = np.linspace(0, 1, bins + 1)[1:-1]
+    bin_of = np.digitize(p, inner_edges)
+    count = np.bincount(bin_of, minlength=bins)
     with np.errstate(invalid="ignore"):
-        return Reliability(np.bincount(which, p, bins) / count, np.bincount(which, y, bins) / count, count)
+        predicted = np.bincount(bin_of, p, bins) / count
+        observed = np.bincount(bin_of, y, bins) / count
+    return Reliability(predicted, observed, count)
 
 
 def ece(y, p, bins=15, equal="width"):
-    """Expected calibration error of binary probabilities: mean gap |observed - predicted| over the bins, weighted by cases.
+    """Expected calibration error of binary probabilities: mean |observed - predicted|, bins weighted by cases.
 
-    Bins as in `reliability`. Source: Naeini et al. 2015; equal mass: Nixon et al. 2019. No cases: nan.
+    Bins as in `reliability`; the twin for weighted rows is `weighted.calibration_error`. No cases: nan.
+    Source: Naeini et al. 2015; equal mass: Nixon et al. 2019.
+
+    >>> ece([0, 1, 1, 1], [0.25, 0.25, 0.75, 0.75], bins=2)
+    0.25
     """
-    r = reliability(y, p, bins, equal)
-    return float(np.nansum(np.abs(r.observed - r.predicted) * r.count) / r.count.sum()) if r.count.sum() else NAN
+    curve = reliability(y, p, bins, equal)
+    cases = curve.count.sum()
+    if not cases:
+        return np.nan
+    gap = np.abs(curve.observed - curve.predicted)
+    return float(np.nansum(gap * curve.count) / cases)
 
 
 def ece_shift(y, p, y_target, p_target, bins=15, equal="width"):
-    """How much larger the calibration error is on the target than on the source; negative where the target's is smaller."""
+    """Calibration error on the target less that on the source; negative where the target's is smaller."""
     return ece(y_target, p_target, bins, equal) - ece(y, p, bins, equal)
 
 
 def brier(y, p):
     """Brier score: mean squared distance of the probabilities from the labels, 0 to 1. No cases: nan."""
     y, p = _probabilities(y, p)
-    return float(((p - y) ** 2).mean()) if len(y) else NAN
+    return float(((p - y) ** 2).mean()) if len(y) else np.nan
 
 
 class BrierParts(NamedTuple):
@@ -83,19 +100,28 @@ class BrierParts(NamedTuple):
 
 
 def brier_parts(y, p, bins=10):
-    """Murphy's decomposition (1973) over bins of equal width: Brier score = reliability - resolution + uncertainty + within."""
-    r, y = reliability(y, p, bins), np.asarray(y)
+    """Murphy's decomposition (1973) over bins of equal width:
+
+    Brier score = reliability - resolution + uncertainty + within.
+    """
+    curve = reliability(y, p, bins)
+    y = np.asarray(y)
     if not len(y):
-        return BrierParts(*[NAN] * 4)
-    mean = lambda gap: float(np.nansum(r.count * gap ** 2) / len(y))
-    parts = mean(r.predicted - r.observed), mean(r.observed - y.mean()), float(y.mean() * (1 - y.mean()))
-    return BrierParts(*parts, brier(y, p) - (parts[0] - parts[1] + parts[2]))
+        return BrierParts(*[np.nan] * 4)
+    prevalence = y.mean()
+    off_diagonal = float(np.nansum(curve.count * (curve.predicted - curve.observed) ** 2) / len(y))
+    resolution = float(np.nansum(curve.count * (curve.observed - prevalence) ** 2) / len(y))
+    uncertainty = float(prevalence * (1 - prevalence))
+    within = brier(y, p) - (off_diagonal - resolution + uncertainty)
+    return BrierParts(off_diagonal, resolution, uncertainty, within)
 
 
-# ---- usefulness --------------------------------------------------------------------------------------------------
+# ---- usefulness ----------------------------------------------------------------------------------------
 
 def net_benefit(y, p, thresholds):
-    """Net benefit of treating where p >= t: TP/N - FP/N * t/(1 - t) (Vickers 2006). Same shape as `thresholds`, in [0, 1).
+    """Net benefit of treating where p >= t:
+
+    TP/N - FP/N * t/(1 - t) (Vickers 2006). Same shape as `thresholds`, in [0, 1).
 
     To treat all is p = 1, to treat none has net benefit 0. No cases: nan.
     """
@@ -104,7 +130,7 @@ def net_benefit(y, p, thresholds):
     if not ((t >= 0) & (t < 1)).all():
         raise Problem("Decision thresholds lie in [0, 1).")
     if not len(y):
-        return np.full(t.shape, NAN) if t.ndim else NAN
+        return np.full(t.shape, np.nan) if t.ndim else np.nan
     treated = p >= t[..., None]
     benefit = (treated & y).mean(-1) - (treated & ~y).mean(-1) * t / (1 - t)
     return benefit if t.ndim else float(benefit)
@@ -118,71 +144,96 @@ class DecisionCurve(NamedTuple):
 
 def decision_curve(y, p, thresholds=np.linspace(0, 0.99, 100)):
     """Net benefit of the model and of treating all over (K,) thresholds."""
-    return DecisionCurve(np.asarray(thresholds, float), net_benefit(y, p, thresholds), net_benefit(y, np.ones(len(y)), thresholds))
+    model = net_benefit(y, p, thresholds)
+    treat_all = net_benefit(y, np.ones(len(y)), thresholds)
+    return DecisionCurve(np.asarray(thresholds, float), model, treat_all)
+
+
+def _lost_up_to(t):
+    """The integral of t / (1 - t), what a false positive loses at threshold t, from 0."""
+    return -t - np.log1p(-t)
 
 
 def case_benefit(y, p, low=0.1, high=0.3):
     """(N,) what each case adds to the net benefit, averaged over the thresholds from low to high, exactly.
 
-    A case is treated up to the threshold p; a positive then gains 1 and a negative loses t / (1 - t), whose integral is
-    -t - ln(1 - t).
+    A case is treated up to the threshold p; a positive then gains 1 and a negative loses t / (1 - t), whose
+    integral is -t - ln(1 - t).
     """
     y, p = binary(y, p)
     if not 0 <= low < high < 1:
         raise Problem(f"Decision thresholds go up and lie in [0, 1); {low} to {high} do not.")
-    treated = np.clip(p, low, high)
-    loss = lambda t: -t - np.log1p(-t)
-    return np.where(y, treated - low, loss(low) - loss(treated)) / (high - low)
+    treated_up_to = np.clip(p, low, high)
+    gain_of_positive = treated_up_to - low
+    gain_of_negative = _lost_up_to(low) - _lost_up_to(treated_up_to)
+    return np.where(y, gain_of_positive, gain_of_negative) / (high - low)
 
 
 def integrated_net_benefit(y, p, low=0.1, high=0.3):
-    """Mean net benefit over the thresholds from low to high, exact: the integral of `net_benefit` / (high - low). No cases: nan."""
+    """Mean net benefit over the thresholds from low to high, exactly. No cases: nan."""
     gain = case_benefit(y, p, low, high)
-    return float(gain.mean()) if len(gain) else NAN
+    return float(gain.mean()) if len(gain) else np.nan
 
 
-# ---- after training ----------------------------------------------------------------------------------------------
+# ---- after training ------------------------------------------------------------------------------------
 
 def temperature(logits, y):
-    """The number by which logits must be divided to be calibrated: it minimises the mean cross-entropy (Guo et al. 2017).
+    """The number by which logits must be divided to be calibrated (Guo et al. 2017).
 
-    logits: (N, K), or (N,) of class 1; y: (N,) classes. From 0.01 to 100: the lower end where every case is right, the upper end
-    where the logits are no better than none. Raises `Problem` for NaN, infinities and no cases.
+    It minimises the mean cross-entropy.
+    logits: (N, K), or (N,) of class 1; y: (N,) classes. From 0.01 to 100: the lower end where every case is
+    right, the upper end where the logits are no better than none. Raises `Problem` for NaN, infinities and no
+    cases.
     """
     logits, y = np.asarray(logits, dtype=float), np.asarray(y)
-    logits = np.column_stack([np.zeros(len(logits)), logits]) if logits.ndim == 1 else logits
+    if logits.ndim == 1:
+        logits = np.column_stack([np.zeros(len(logits)), logits])
     if logits.ndim != 2 or y.shape != logits.shape[:1] or not len(y) or not np.isfinite(logits).all():
-        raise Problem(f"Logits {logits.shape} and classes {y.shape} do not go together; give finite logits and one class a case.")
+        raise Problem(f"Logits {logits.shape} and classes {y.shape} do not go together; "
+                      "give finite logits and one class for each case.")
     if not np.isin(y, np.arange(logits.shape[1])).all():
-        raise Problem(f"Classes must be 0 to {logits.shape[1] - 1}; drop the rows whose class is open or NaN.")
-    own = np.take_along_axis(logits, y.astype(int)[:, None], 1).mean()
-    # the slope of the cross-entropy in b = 1 / temperature grows with b, so that it is 0 but once
-    slope = lambda log_t: (special.softmax(logits * np.exp(-log_t), axis=1) * logits).sum(1).mean() - own
+        raise Problem(f"Classes must be 0 to {logits.shape[1] - 1}; "
+                      "drop the rows whose class is open or NaN.")
+    logit_of_truth = np.take_along_axis(logits, y.astype(int)[:, None], 1).mean()
+
+    def slope(log_t):
+        """Of the cross-entropy in b = 1 / temperature; it grows with b, so that it is 0 only once."""
+        p = special.softmax(logits * np.exp(-log_t), axis=1)
+        return (p * logits).sum(1).mean() - logit_of_truth
+
     low, high = np.log([0.01, 100])
-    if slope(high) >= 0 or slope(low) <= 0:
-        return 100.0 if slope(high) >= 0 else 0.01
+    if slope(high) >= 0:
+        return 100.0
+    if slope(low) <= 0:
+        return 0.01
     return float(np.exp(optimize.brentq(slope, low, high, xtol=1e-14)))
 
 
 def conformal_threshold(scores, alpha=0.1):
-    """The score that a new case, exchangeable with these, does not exceed with probability of at least 1 - alpha (split conformal).
+    """The score that a new, exchangeable case does not exceed with probability of at least 1 - alpha.
 
-    scores: (n,) how strange each calibration case looks, say 1 - the probability of its true class. It is the k-th smallest, k =
-    ceil((n + 1)(1 - alpha)); the coverage it gives is Beta(k, n + 1 - k). Too few cases: inf, which excludes nothing (Vovk 2012).
+    This is split conformal prediction.
+    scores: (n,) how strange each calibration case looks, say 1 - the probability of its true class. The
+    threshold is their k-th smallest, k = ceil((n + 1)(1 - alpha)); its coverage is Beta(k, n + 1 - k). Too
+    few cases: inf, which excludes nothing (Vovk 2012).
     """
     scores = np.asarray(scores, dtype=float)
     if scores.ndim != 1 or np.isnan(scores).any() or not 0 < alpha < 1:
-        raise Problem("Conformal calibration needs (n,) scores without NaN and an error rate between 0 and 1.")
+        raise Problem("Conformal calibration needs (n,) scores without NaN "
+                      "and an error rate between 0 and 1.")
     k = int(np.ceil((len(scores) + 1) * (1 - alpha) - 1e-9))
     return float(np.sort(scores)[k - 1]) if k <= len(scores) else float("inf")
 
 
 def conformal_sets(p, y, p_new, alpha=0.1):
-    """(M, K) booleans: the classes that remain possible for new cases, the true one in at least 1 - alpha of them on average.
+    """(M, K) booleans: the classes that remain possible for M new cases.
 
+    On average the true class is among them in at least 1 - alpha of the cases.
     p: (n, K) probabilities and y: (n,) true classes of the calibration cases; p_new: (M, K).
     """
     p, y = np.asarray(p, dtype=float), np.asarray(y)
     if p.ndim != 2 or y.shape != p.shape[:1] or not np.isin(y, np.arange(p.shape[1])).all():
-        raise Problem(f"Probabilities {p.shape} and classes {y.shape} do not go together; give one class from 0 on a case.")
-    return 1 - np.asarray(p_new, dtype=float) <= conformal_threshold(1 - p[np.arange(len(y)), y.astype(int)], alpha)
+        raise Problem(f"Probabilities {p.shape} and classes {y.shape} do not go together; "
+                      "give one class from 0 on for each case.")
+    strangeness = 1 - p[np.arange(len(y)), y.astype(int)]
+    return 1 - np.asarray(p_new, dtype=float) <= conformal_threshold(strangeness, alpha)

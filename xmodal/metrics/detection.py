@@ -1,7 +1,9 @@
-"""Where is the lesion? Overlap of boxes and masks, average precision, free-response curves. Used through `stats`.
+"""Where is the lesion?
 
-Boxes are x0, y0, x1, y1 in pixels. `found` and `truth` are lists, an entry an image: marks (F, 5), a box and its score, and
-lesions (L, 4); a missing entry is an empty one.
+Overlap of boxes and masks, average precision, free-response curves; also called through `stats`.
+
+Boxes are x0, y0, x1, y1 in pixels. `marks` and `truth` are lists with one entry per image: its marks (F, 5),
+each a box and its score, and its lesions (L, 4). An image without marks or lesions has an empty entry.
 """
 from typing import NamedTuple
 
@@ -9,125 +11,162 @@ import numpy as np
 
 from ..config import Problem
 
-NAN = float("nan")
+
+def _area(box):
+    return np.clip(box[..., 2:] - box[..., :2], 0, None).prod(-1)
 
 
 def iou(a, b):
-    """Intersection over union of boxes (..., 4) as x0, y0, x1, y1. A missing (NaN) box or two empty ones: nan."""
+    """Intersection over union of boxes (..., 4) as x0, y0, x1, y1.
+
+    A missing (NaN) box or two empty ones: nan.
+    """
     a, b = np.asarray(a, dtype=float), np.asarray(b, dtype=float)
     if a.shape[-1:] != (4,) or b.shape[-1:] != (4,):
         raise Problem(f"A box is x0, y0, x1, y1; {a.shape} and {b.shape} do not end in 4.")
-    area = lambda box: np.clip(box[..., 2:] - box[..., :2], 0, None).prod(-1)
-    both = area(np.concatenate([np.maximum(a[..., :2], b[..., :2]), np.minimum(a[..., 2:], b[..., 2:])], axis=-1))
+    upper_left = np.maximum(a[..., :2], b[..., :2])
+    lower_right = np.minimum(a[..., 2:], b[..., 2:])
+    intersection = _area(np.concatenate([upper_left, lower_right], axis=-1))
     with np.errstate(invalid="ignore", divide="ignore"):
-        overlap = both / (area(a) + area(b) - both)
+        overlap = intersection / (_area(a) + _area(b) - intersection)
     return overlap if overlap.ndim else float(overlap)
 
 
 def dice(a, b):
-    """Dice overlap of two boolean masks of one shape. Both empty: nan, as there is nothing to find."""
+    """Dice overlap of two boolean masks of one shape. Both empty: nan, as no lesion could be met."""
     a, b = np.asarray(a), np.asarray(b)
-    if a.shape != b.shape or not (np.isin(a, (0, 1)).all() and np.isin(b, (0, 1)).all()):
+    if a.shape != b.shape or not np.isin(a, (0, 1)).all() or not np.isin(b, (0, 1)).all():
         raise Problem(f"Masks must have one shape and hold 0 and 1 only; these are {a.shape} and {b.shape}.")
     a, b = a.astype(bool), b.astype(bool)
-    return float(2 * (a & b).sum() / (a.sum() + b.sum())) if a.any() or b.any() else NAN
+    if not a.any() and not b.any():
+        return np.nan
+    return float(2 * (a & b).sum() / (a.sum() + b.sum()))
 
 
-def _images(found, truth):
-    """The marks, best first, and lesions of each image as arrays, or `Problem`."""
-    if len(found) != len(truth):
-        raise Problem(f"Marks of {len(found)} images and lesions of {len(truth)} do not go together; an image without has an empty entry.")
-    for marks, lesions in zip(found, truth):
-        marks, lesions = np.asarray(marks, float).reshape(-1, 5), np.asarray(lesions, float).reshape(-1, 4)
-        if np.isnan(marks).any() or np.isnan(lesions).any():
+# ---- average precision ---------------------------------------------------------------------------------
+
+def _images(marks, truth):
+    """For each image its marks, best first, its lesions, and their overlap (F, L), or `Problem`."""
+    if len(marks) != len(truth):
+        raise Problem(f"Marks of {len(marks)} images and lesions of {len(truth)} do not go together; "
+                      "an image without any has an empty entry.")
+    for own_marks, own_lesions in zip(marks, truth):
+        own_marks = np.asarray(own_marks, float).reshape(-1, 5)
+        own_lesions = np.asarray(own_lesions, float).reshape(-1, 4)
+        if np.isnan(own_marks).any() or np.isnan(own_lesions).any():
             raise Problem("Marks or lesions hold NaN; leave a box that is missing out.")
-        marks = marks[np.lexsort((*marks[:, :4].T, -marks[:, 4]))]          # ties by place, so that the order given does not matter
-        yield marks, lesions, iou(marks[:, None, :4], lesions[None])
+        best_first = np.lexsort((*own_marks[:, :4].T, -own_marks[:, 4]))    # ties by place
+        own_marks = own_marks[best_first]
+        yield own_marks, own_lesions, iou(own_marks[:, None, :4], own_lesions[None])
 
 
 def _hits(overlap, at):
-    """(F, L) overlaps, the best mark first -> (F,) booleans: each mark takes the free lesion that it meets best, from `at` on."""
-    overlap, hit = overlap.copy(), np.zeros(len(overlap), bool)
-    for i in range(len(overlap) if overlap.size else 0):
-        j = np.nanargmax(np.append(overlap[i], -1))
-        if j < overlap.shape[1] and overlap[i, j] >= at:
-            hit[i], overlap[:, j] = True, -1
+    """(F, L) overlaps, the best mark first -> (F,) booleans: whether a mark has a lesion of its own.
+
+    Each mark takes the free lesion that it meets best, with an overlap of at least `at`.
+    """
+    overlap = overlap.copy()
+    hit = np.zeros(len(overlap), bool)
+    if not overlap.size:
+        return hit
+    for mark in range(len(overlap)):
+        lesion = np.nanargmax(np.append(overlap[mark], -1))
+        if lesion < overlap.shape[1] and overlap[mark, lesion] >= at:
+            hit[mark] = True
+            overlap[:, lesion] = -1
     return hit
 
 
-def box_average_precision(found, truth, at=0.5):
-    """Average precision of marks at an IoU of `at`: the area under the interpolated precision-recall curve (VOC from 2010 on).
+def box_average_precision(marks, truth, at=0.5):
+    """Average precision of marks at an IoU of `at`: the area under the interpolated precision-recall curve.
 
-    A lesion counts once, for the best mark on it; further marks on it are false. found, truth: see above. Marks of one score enter
-    together. Without lesions: nan; without marks: 0.
+    As in the VOC challenge from 2010 on.
+    marks, truth: see the top of this file. A lesion counts once, for the best mark on it; further marks on it
+    are false. Marks of one score enter together. Without lesions: nan; without marks: 0.
     """
-    images = list(_images(found, truth))
+    images = list(_images(marks, truth))
     lesions = sum(len(boxes) for _, boxes, _ in images)
     if not lesions:
-        return NAN
-    score = np.concatenate([marks[:, 4] for marks, *_ in images])
-    precision, recall = precision_recall(score, np.concatenate([_hits(overlap, at) for *_, overlap in images]), lesions)
+        return np.nan
+    score = np.concatenate([own_marks[:, 4] for own_marks, _, _ in images])
+    hit = np.concatenate([_hits(overlap, at) for _, _, overlap in images])
+    precision, recall = precision_recall(score, hit, lesions)
     return float((np.diff(recall, prepend=0) * precision).sum())
 
 
 def precision_recall(score, hit, lesions):
-    """(T,) interpolated precision (the best at this recall or a higher one) and (T,) recall, a point a threshold, the strictest first.
+    """(T,) interpolated precision and (T,) recall, one point per threshold, the strictest first.
 
-    score (M,) of every mark, hit (M,) whether it is on a lesion of its own, lesions: how many there are. Marks of one score
-    enter together. Without marks both are empty.
+    score (M,) of every mark, hit (M,) whether it is on a lesion of its own, lesions: their number. The
+    precision is the best at this recall or a higher one. Marks of one score enter together. Without marks
+    both are empty.
     """
     thresholds, which = np.unique(-np.asarray(score, float), return_inverse=True)
-    tp, all_ = (np.cumsum(np.bincount(which, weight, len(thresholds))) for weight in (hit, np.ones(len(hit))))
-    return np.maximum.accumulate((tp / all_)[::-1])[::-1], tp / lesions
+    true_marks = np.cumsum(np.bincount(which, hit, len(thresholds)))
+    all_marks = np.cumsum(np.bincount(which, np.ones(len(hit)), len(thresholds)))
+    precision = np.maximum.accumulate((true_marks / all_marks)[::-1])[::-1]
+    return precision, true_marks / lesions
 
+
+# ---- free response -------------------------------------------------------------------------------------
 
 class Marks(NamedTuple):
     fp_probs: np.ndarray    # (F,) scores of the marks outside every lesion
-    tp_probs: np.ndarray    # (L,) best score of a mark on each lesion, 0 where there is none
+    tp_probs: np.ndarray    # (L,) best score of a mark on each lesion, 0 where it has no mark
     lesions: int
     images: int
 
 
-def free_response(found, truth, at=0.5):
-    """What `froc_score` needs, as in `froc_score(*free_response(...))`: a mark that meets a lesion with an IoU of `at` is on it.
+def free_response(marks, truth, at=0.5):
+    """What `froc_score` needs, as in `froc_score(*free_response(...))`.
 
-    Several marks on a lesion are no error (CAMELYON16's rule). Scores are above 0.
+    marks, truth: see the top of this file; scores are above 0. A mark that meets a lesion with an IoU of `at`
+    is on it; several marks on a lesion are no error (CAMELYON16's rule).
     """
-    fp, tp = [], []
-    for marks, lesions, overlap in _images(found, truth):
-        if (marks[:, 4] <= 0).any():
+    fp_probs, tp_probs = [], []
+    for own_marks, _, overlap in _images(marks, truth):
+        score = own_marks[:, 4]
+        if (score <= 0).any():
             raise Problem("A mark needs a score above 0, as 0 says that a lesion was missed.")
-        on = np.nan_to_num(overlap) >= at
-        fp.append(marks[~on.any(1), 4])
-        tp.append(np.max(np.where(on, marks[:, 4:], 0), axis=0, initial=0))
-    fp, tp = (np.concatenate([*parts, []]) for parts in (fp, tp))
-    return Marks(fp, tp, len(tp), len(truth))
+        on_lesion = np.nan_to_num(overlap) >= at
+        fp_probs.append(score[~on_lesion.any(1)])
+        tp_probs.append(np.max(np.where(on_lesion, score[:, None], 0), axis=0, initial=0))
+    fp_probs = np.concatenate([*fp_probs, []])
+    tp_probs = np.concatenate([*tp_probs, []])
+    return Marks(fp_probs, tp_probs, len(tp_probs), len(truth))
 
 
 class FROC(NamedTuple):
-    false_positives: np.ndarray     # (K,) an image, rising
-    sensitivity: np.ndarray         # (K,) share of the lesions found
+    false_positives: np.ndarray     # (K,) per image, rising
+    sensitivity: np.ndarray         # (K,) share of the lesions that were met
 
 
 def froc(fp_probs, tp_probs, lesions, images):
-    """The free-response curve, a point a threshold from the strictest on; the first is 0, 0. Without lesions or images: nan.
+    """The free-response curve, one point per threshold from the strictest on; the first is 0, 0.
 
-    fp_probs: scores of the marks outside every lesion; tp_probs: the best score of each lesion, 0 where it was missed;
-    lesions, images: how many there are.
+    fp_probs: scores of the marks outside every lesion; tp_probs: the best score of each lesion, 0 where it
+    was missed; lesions, images: their numbers. Without lesions or images: nan.
     """
-    fp, tp = np.asarray(fp_probs, float).ravel(), np.asarray(tp_probs, float).ravel()
-    if np.isnan(fp).any() or np.isnan(tp).any() or (tp > 0).sum() > lesions:
-        raise Problem(f"{(tp > 0).sum()} of {lesions} lesions are found, or scores are NaN; give each lesion's best score, 0 where missed.")
+    fp_probs = np.asarray(fp_probs, float).ravel()
+    tp_probs = np.asarray(tp_probs, float).ravel()
+    met = (tp_probs > 0).sum()
+    if np.isnan(fp_probs).any() or np.isnan(tp_probs).any() or met > lesions:
+        raise Problem(f"{met} of {lesions} lesions are found, or scores are NaN; "
+                      "give each lesion's best score, 0 where missed.")
     if not lesions or not images:
-        return FROC(np.array([NAN]), np.array([NAN]))
-    thresholds = np.unique(np.concatenate([fp, tp]))
-    thresholds = np.append(thresholds[thresholds > 0], np.inf)[::-1]        # a lesion with score 0 was not found
-    return FROC((fp >= thresholds[:, None]).sum(1) / images, (tp >= thresholds[:, None]).sum(1) / lesions)
+        return FROC(np.array([np.nan]), np.array([np.nan]))
+    thresholds = np.unique(np.concatenate([fp_probs, tp_probs]))
+    thresholds = np.append(thresholds[thresholds > 0], np.inf)[::-1]        # score 0: the lesion was missed
+    false_positives = (fp_probs >= thresholds[:, None]).sum(1) / images
+    sensitivity = (tp_probs >= thresholds[:, None]).sum(1) / lesions
+    return FROC(false_positives, sensitivity)
 
 
 def froc_score(fp_probs, tp_probs, lesions, images, at=(0.25, 0.5, 1, 2, 4, 8)):
-    """Mean sensitivity at 1/4, 1/2, 1, 2, 4 and 8 false positives an image, linearly interpolated (CAMELYON16's rule).
+    """Mean sensitivity at 1/4, 1/2, 1, 2, 4 and 8 false positives per image (CAMELYON16's rule).
 
-    Arguments as in `froc`. A number `at` gives the sensitivity there. Without lesions or images: nan.
+    The curve is interpolated linearly. Arguments as in `froc`. A number `at` gives the sensitivity there.
+    Without lesions or images: nan.
     """
-    return float(np.mean(np.interp(at, *froc(fp_probs, tp_probs, lesions, images))))
+    curve = froc(fp_probs, tp_probs, lesions, images)
+    return float(np.mean(np.interp(at, curve.false_positives, curve.sensitivity)))

@@ -1,9 +1,7 @@
-"""How modalities and classes lie in the shared space. Used through `stats`."""
+"""How modalities and classes lie in the shared space; also called through `stats`."""
 import numpy as np
 
 from ..config import Problem
-
-NAN = float("nan")
 
 
 def unit(z):
@@ -12,37 +10,52 @@ def unit(z):
     return z / np.maximum(np.linalg.norm(z, axis=-1, keepdims=True), 1e-12)
 
 
-def _alike(*z):
+def _alike(*embeddings):
     """Embeddings as arrays of (N, D) without NaN and with one D, or `Problem`."""
-    z = [np.asarray(x, dtype=float) for x in z]
-    if any(x.ndim != 2 or x.shape[1] != z[0].shape[1] or np.isnan(x).any() for x in z):
-        raise Problem(f"Embeddings must be (N, D) with one D and no NaN; these are {', '.join(str(x.shape) for x in z)}.")
-    return z
+    embeddings = [np.asarray(z, dtype=float) for z in embeddings]
+    for z in embeddings:
+        if z.ndim != 2 or z.shape[1] != embeddings[0].shape[1] or np.isnan(z).any():
+            shapes = ", ".join(str(z.shape) for z in embeddings)
+            raise Problem(f"Embeddings must be (N, D) with one D and no NaN; these are {shapes}.")
+    return embeddings
 
 
 def intra_pair_similarity(z_m, z_p):
-    """Mean cosine between the two embeddings of a patient. z_m, z_p: (N, D), row i of both is patient i. No pairs: nan."""
+    """Mean cosine between the two embeddings of a patient. z_m, z_p: (N, D), row i of both is patient i.
+
+    No pairs: nan.
+    """
     z_m, z_p = _alike(z_m, z_p)
     if len(z_m) != len(z_p):
         raise Problem(f"{len(z_m)} and {len(z_p)} embeddings are no pairs; give both of every patient.")
-    return float((unit(z_m) * unit(z_p)).sum(1).mean()) if len(z_m) else NAN
+    return float((unit(z_m) * unit(z_p)).sum(1).mean()) if len(z_m) else np.nan
 
 
 def modality_gap(z_m, z_p):
-    """Distance between the modalities' mean directions on the unit sphere, 0 to 2 (Liang et al. 2022). (N, D), (M, D)."""
+    """Distance between the modalities' mean directions on the unit sphere, 0 to 2 (Liang et al. 2022).
+
+    z_m: (N, D), z_p: (M, D). Without embeddings of both: nan.
+    """
     z_m, z_p = _alike(z_m, z_p)
-    return float(np.linalg.norm(unit(z_m).mean(0) - unit(z_p).mean(0))) if len(z_m) and len(z_p) else NAN
+    if not len(z_m) or not len(z_p):
+        return np.nan
+    return float(np.linalg.norm(unit(z_m).mean(0) - unit(z_p).mean(0)))
+
+
+def _has_clusters(labels):
+    """Whether there are 2 to N - 1 different labels of N."""
+    return 2 <= len(np.unique(labels)) < len(labels)
 
 
 def silhouette(z, labels):
     """Mean silhouette coefficient, -1 to 1, Euclidean. Needs 2 to N - 1 labels, else nan."""
     from sklearn.metrics import silhouette_score
     z, = _alike(z)
-    return float(silhouette_score(z, labels)) if 2 <= len(np.unique(labels)) < len(labels) else NAN
+    return float(silhouette_score(z, labels)) if _has_clusters(labels) else np.nan
 
 
 def davies_bouldin(z, labels):
     """Davies-Bouldin index, lower is better separated. Needs 2 to N - 1 labels, else nan."""
     from sklearn.metrics import davies_bouldin_score
     z, = _alike(z)
-    return float(davies_bouldin_score(z, labels)) if 2 <= len(np.unique(labels)) < len(labels) else NAN
+    return float(davies_bouldin_score(z, labels)) if _has_clusters(labels) else np.nan

@@ -1,64 +1,43 @@
-"""Measures and their weighted twins side by side: each plain measure of (N,) rows, and the same from rows with (B, N) weights."""
+"""Measures and their weighted twins side by side.
+
+A plain measure is of (N,) rows. Its twin is of the same rows with (B, N) weights: a weight says how often a
+row was drawn, so that it measures B resamples at once.
+"""
+from typing import NamedTuple
+
 import numpy as np
 import pandas as pd
 
 from ..config import CLASSES, Problem
-from .calibration import NAN, binary
+from .calibration import binary
 
-BINS, GRID = 10, np.linspace(0, 1, 101)
+BINS = 10                       # of probability, for calibration
+GRID = np.linspace(0, 1, 101)   # where curves are drawn
+
+
+# ---- resamples of patients -----------------------------------------------------------------------------
+
+def draws(groups, n=1000, seed=42):
+    """(n, groups) how often each group comes in each of n resamples with replacement."""
+    drawn = np.random.default_rng(seed).integers(groups, size=(n, groups))
+    drawn = drawn + groups * np.arange(n)[:, None]
+    return np.bincount(drawn.ravel(), minlength=n * groups).reshape(n, groups)
 
 
 def resamples(patients, n=1000, seed=42):
-    """(1 + n, N) weights of rows that belong to these (N,) patients: ones, then how often each patient was drawn."""
-    names, which = np.unique(np.asarray(patients, dtype=str), return_inverse=True)
-    return np.concatenate([np.ones((1, len(names))), draws(len(names), n, seed)])[:, which]
+    """(1 + n, N) weights of the rows of (N,) patients: ones, then how often each patient was drawn."""
+    names, patient = np.unique(np.asarray(patients, dtype=str), return_inverse=True)
+    as_they_are = np.ones((1, len(names)))
+    return np.concatenate([as_they_are, draws(len(names), n, seed)])[:, patient]
 
 
 def interval(values):
-    """(1 + n,) a measure on the data and on the resamples -> (value, low, high); resamples where it is undefined do not count."""
-    return (float(values[0]), *pd.Series(values[1:]).quantile([0.025, 0.975]))
+    """(1 + n,) a measure on the data and on the resamples -> (value, low, high), a 95 % interval.
 
-
-def share(hit, w):
-    """(N,) booleans or numbers, (B, N) weights -> (B,) weighted means, nan without weight."""
-    with np.errstate(invalid="ignore"):
-        return w @ np.asarray(hit, float) / w.sum(1)
-
-
-def steps(y, p, w):
-    """(B, K) weights of the positives, and of the negatives, that score at least the k-th highest of the K distinct scores."""
-    order = np.argsort(-p, kind="stable")
-    last = np.flatnonzero(np.append(p[order][1:] != p[order][:-1], True))
-    w, y = w[:, order], y[order]
-    return np.cumsum(w * y, axis=1)[:, last], np.cumsum(w * ~y, axis=1)[:, last]
-
-
-def ranking(y, p, w):
-    """(B,) areas under the ROC curve, and (B,) average precisions; as `stats.auc` and `stats.average_precision` for equal weights."""
-    tp, fp = steps(y, p, w)
-    before = lambda a: np.pad(a, ((0, 0), (1, 0)))[:, :-1]
-    with np.errstate(invalid="ignore", divide="ignore"):
-        auc = ((fp - before(fp)) * (tp + before(tp)) / 2).sum(1) / (tp[:, -1] * fp[:, -1])
-        precision = np.divide(tp, tp + fp, out=np.zeros_like(tp), where=tp + fp > 0)
-        return auc, (precision * (tp - before(tp))).sum(1) / tp[:, -1]
-
-
-def calibration_error(y, p, w):
-    """(B,) expected calibration errors over bins of equal width; as `stats.ece` for equal weights."""
-    which = np.digitize(p, np.linspace(0, 1, BINS + 1)[1:-1])[:, None] == np.arange(BINS)
-    with np.errstate(invalid="ignore"):
-        return np.abs(w @ (which * (y - p)[:, None])).sum(1) / w.sum(1)     # count * (observed - predicted) of each bin
-
-
-def agreement(truth, called, w, quadratic=False):
-    """(B,) Cohen's kappas, or quadratic weighted ones, of (N,) classes with (B, N) weights; as `stats.kappa` for equal weights."""
-    size = len(CLASSES)
-    pairs = np.eye(size * size)[np.asarray(truth, int) * size + np.asarray(called, int)]
-    seen, k = (w @ pairs).reshape(-1, size, size), np.arange(size)
-    expected = seen.sum(2, keepdims=True) * seen.sum(1, keepdims=True) / seen.sum((1, 2), keepdims=True)
-    cost = (k[:, None] - k) ** 2 if quadratic else k[:, None] != k
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return 1 - (cost * seen).sum((1, 2)) / (cost * expected).sum((1, 2))
+    Resamples on which the measure is undefined do not count.
+    """
+    low, high = pd.Series(values[1:]).quantile([0.025, 0.975])
+    return float(values[0]), low, high
 
 
 def with_interval(values, names=("value", "low", "high")):
@@ -66,60 +45,225 @@ def with_interval(values, names=("value", "low", "high")):
     return dict(zip(names, interval(values)))
 
 
-def auc_by_group(y, p, group, counts):
-    """(N,) booleans, scores and groups, (B, G) -> (B,) AUCs where the rows of group g are taken counts[b, g] times. Ties count 1/2; nan
-    where a class is not taken. Counts are whole numbers, so their sums are exact in any order."""
-    negative = np.flatnonzero(~y)[np.argsort(p[~y], kind="stable")]
-    lower, upper = (np.searchsorted(p[negative], p[y], side) for side in ("left", "right"))  # negatives below, without and with ties
-    found = []
-    for part in np.array_split(counts, 1 + len(counts) * len(y) // 200_000):   # what stays in the processor's cache
-        taken = np.ascontiguousarray(part.T, dtype=float)
-        below, positive = np.zeros((len(negative) + 1, len(part))), taken[group[y]]
-        np.cumsum(taken[group[negative]], axis=0, out=below[1:])
-        with np.errstate(invalid="ignore"):
-            found.append(np.einsum("ib,ib->b", positive, below[lower] + below[upper]) / 2 / (positive.sum(0) * below[-1]))
-    return np.concatenate(found)
+# ---- shares --------------------------------------------------------------------------------------------
 
+def share(hit, w):
+    """(N,) booleans or numbers, (B, N) weights -> (B,) weighted means, nan without weight.
+
+    The plain twin is the mean.
+    """
+    with np.errstate(invalid="ignore"):
+        return w @ np.asarray(hit, float) / w.sum(1)
+
+
+# ---- ranking -------------------------------------------------------------------------------------------
 
 def auc(y, p):
-    """Area under the ROC curve: how often a positive scores above a negative, ties one half. One class only: nan.
+    """Area under the ROC curve: how often a positive scores above a negative, ties one half.
 
-    y: (N,) 0/1. p: (N,) scores, or (N, S) the scores of S runs, whose AUCs are averaged.
+    y: (N,) 0/1. p: (N,) scores, or (N, S) the scores of S runs, whose AUCs are averaged. One class only: nan.
+
+    >>> auc([0, 1, 0, 1], [0.1, 0.4, 0.3, 0.2])
+    0.75
     """
     y, p = binary(y, p, runs=True)
     if y.all() or not y.any():
-        return NAN
-    once = np.zeros(len(y), int), np.ones((1, 1))
-    return float(np.mean([auc_by_group(y, column, *once)[0] for column in p.reshape(len(y), -1).T]))
+        return np.nan
+    one_group = np.zeros(len(y), int)
+    taken_once = np.ones((1, 1))
+    runs = p.reshape(len(y), -1).T
+    return float(np.mean([auc_by_group(y, run, one_group, taken_once)[0] for run in runs]))
+
+
+def auc_by_group(y, p, group, counts):
+    """(B,) AUCs of (N,) booleans and scores where the rows of group g are taken counts[b, g] times.
+
+    group: (N,), counts: (B, G) whole numbers, so that their sums are exact in any order. Ties count 1/2; nan
+    where a class is not taken.
+    """
+    negative = np.flatnonzero(~y)[np.argsort(p[~y], kind="stable")]
+    below = np.searchsorted(p[negative], p[y], "left")      # for each positive, how many negatives score less
+    up_to = np.searchsorted(p[negative], p[y], "right")     # and how many score no more
+    aucs = []
+    fitting_the_cache = np.array_split(counts, 1 + len(counts) * len(y) // 200_000)
+    for part in fitting_the_cache:
+        taken = np.ascontiguousarray(part.T, dtype=float)
+        positives = taken[group[y]]
+        negatives = np.zeros((len(negative) + 1, len(part)))
+        np.cumsum(taken[group[negative]], axis=0, out=negatives[1:])
+        with np.errstate(invalid="ignore"):
+            twice_the_wins = np.einsum("ib,ib->b", positives, negatives[below] + negatives[up_to])
+            aucs.append(twice_the_wins / 2 / (positives.sum(0) * negatives[-1]))
+    return np.concatenate(aucs)
 
 
 def average_precision(y, p):
-    """Area under the precision-recall curve as a sum of steps, which ties do not flatter. Without positives: nan."""
+    """Area under the precision-recall curve as a sum of steps, which ties do not flatter.
+
+    Without positives: nan.
+    """
     from sklearn.metrics import average_precision_score
     y, p = binary(y, p)
-    return float(average_precision_score(y, p)) if y.any() else NAN
+    return float(average_precision_score(y, p)) if y.any() else np.nan
 
 
-def draws(groups, n=1000, seed=42):
-    """(n, groups) how often each group comes in each of n resamples with replacement."""
-    taken = np.random.default_rng(seed).integers(groups, size=(n, groups)) + groups * np.arange(n)[:, None]
-    return np.bincount(taken.ravel(), minlength=n * groups).reshape(n, groups)
+def pr_trapezoid(y, p):
+    """Area under the precision-recall curve by the trapezoid rule, which is too high between few scores.
 
+    y: (N,) 0/1; p: (N,) scores. Without positives: nan.
+    """
+    from sklearn.metrics import precision_recall_curve
+    y, p = binary(y, p)
+    if not y.any():
+        return np.nan
+    precision, recall, _ = precision_recall_curve(y, p)
+    return float(-np.trapezoid(precision, recall))
+
+
+def steps(y, p, w):
+    """(B, K) weights of the positives, and of the negatives, that score at least as much as the k-th highest.
+
+    K: the number of distinct scores.
+    """
+    order = np.argsort(-p, kind="stable")
+    p, y, w = p[order], y[order], w[:, order]
+    last_of_equals = np.flatnonzero(np.append(p[1:] != p[:-1], True))
+    return np.cumsum(w * y, axis=1)[:, last_of_equals], np.cumsum(w * ~y, axis=1)[:, last_of_equals]
+
+
+def _before(cumulated):
+    """(B, K) cumulated weights, each one step earlier."""
+    return np.pad(cumulated, ((0, 0), (1, 0)))[:, :-1]
+
+
+def ranking(y, p, w):
+    """The weighted twins of `auc` and of `average_precision`: (B,) and (B,)."""
+    tp, fp = steps(y, p, w)
+    new_tp = tp - _before(tp)
+    new_fp = fp - _before(fp)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        area = (new_fp * (tp + _before(tp)) / 2).sum(1) / (tp[:, -1] * fp[:, -1])
+        precision = np.divide(tp, tp + fp, out=np.zeros_like(tp), where=tp + fp > 0)
+        return area, (precision * new_tp).sum(1) / tp[:, -1]
+
+
+# ---- calls at a threshold ------------------------------------------------------------------------------
+
+def accuracy(y, p, threshold=0.5):
+    """Share of the cases on the right side of the threshold; positive means p >= threshold. No cases: nan."""
+    y, p = binary(y, p)
+    called = p >= threshold
+    return float((y == called).mean()) if len(y) else np.nan
+
+
+def f1(y, p, threshold=0.5):
+    """Harmonic mean of precision and sensitivity, 2 TP / (2 TP + FP + FN).
+
+    Where no case is positive and none is called positive: nan.
+    """
+    y, p = binary(y, p)
+    called = p >= threshold
+    if not y.any() and not called.any():
+        return np.nan
+    return float(2 * (y & called).sum() / (y.sum() + called.sum()))
+
+
+def sensitivity(y, p, threshold=0.5):
+    """Share of the positives with p >= threshold. Without positives: nan."""
+    y, p = binary(y, p)
+    called = p >= threshold
+    return float(called[y].mean()) if y.any() else np.nan
+
+
+def specificity(y, p, threshold=0.5):
+    """Share of the negatives with p < threshold. Without negatives: nan."""
+    y, p = binary(y, p)
+    called = p >= threshold
+    return float((~called[~y]).mean()) if not y.all() else np.nan
+
+
+class Youden(NamedTuple):
+    threshold: float    # positive means p >= threshold
+    sensitivity: float
+    specificity: float
+
+
+def youden(y, p):
+    """The threshold with the largest sensitivity + specificity - 1; of equally good ones the highest.
+
+    y: (N,) 0/1; p: (N,) scores. One class only: nan.
+
+    >>> youden([0, 0, 1, 1], [0.1, 0.4, 0.6, 0.9])
+    Youden(threshold=0.6, sensitivity=1.0, specificity=1.0)
+    """
+    y, p = binary(y, p)
+    if y.all() or not y.any():
+        return Youden(np.nan, np.nan, np.nan)
+    thresholds = np.unique(p)[::-1]
+    sensitivities = (p[y] >= thresholds[:, None]).mean(1)
+    specificities = (p[~y] < thresholds[:, None]).mean(1)
+    best = np.argmax(np.round(sensitivities + specificities, 12))
+    return Youden(float(thresholds[best]), float(sensitivities[best]), float(specificities[best]))
+
+
+def calls(y, called, w):
+    """The weighted twins of `accuracy`, `f1`, `sensitivity` and `specificity`: {name: (B,)}.
+
+    y, called: (N,) booleans, truly positive and called positive; w: (B, N).
+    """
+    both = share(y & called, w)
+    called_share = share(called, w)
+    prevalence = share(y, w)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return {"accuracy": share(y == called, w), "f1": 2 * both / (prevalence + called_share),
+                "sensitivity": both / prevalence, "specificity": share(~y & ~called, w) / (1 - prevalence)}
+
+
+# ---- calibration ---------------------------------------------------------------------------------------
+
+def calibration_error(y, p, w):
+    """The weighted twin of `calibration.ece` over BINS bins of equal width: (B,)."""
+    bin_of = np.digitize(p, np.linspace(0, 1, BINS + 1)[1:-1])
+    in_bin = bin_of[:, None] == np.arange(BINS)
+    with np.errstate(invalid="ignore"):
+        cases_times_gap = np.abs(w @ (in_bin * (y - p)[:, None]))
+        return cases_times_gap.sum(1) / w.sum(1)
+
+
+# ---- agreement -----------------------------------------------------------------------------------------
 
 def kappa(a, b, weights=None):
-    """Cohen's kappa of two readings; weights None, "linear" or "quadratic" (integer grades, also those nobody used).
+    """Cohen's kappa of two readings of (N,) cases.
 
-    Both constant and equal, or no readings: nan. NaN, or weights of what are no integers: `Problem`.
+    weights: None, "linear" or "quadratic" (of integer grades, also those nobody used). Both constant and
+    equal, or no readings: nan. NaN, or weights for labels that are not integers: `Problem`.
+
+    >>> kappa([0, 1, 2, 2], [0, 1, 2, 1], weights="quadratic")
+    0.8
     """
     from sklearn.metrics import cohen_kappa_score
     a, b = np.asarray(a), np.asarray(b)
     if a.shape != b.shape or pd.isna([a, b]).any() or weights not in (None, "linear", "quadratic"):
-        raise Problem('Give two readings of every case, without NaN, and the weights None, "linear" or "quadratic".')
+        raise Problem('Give two readings of every case, without NaN, '
+                      'and the weights None, "linear" or "quadratic".')
     labels = np.unique(np.concatenate([a, b])) if len(a) else []
     if len(labels) < 2:
-        return NAN
-    if weights:                                                             # distances are between grades, not ranks
+        return np.nan
+    if weights:                                                 # distances are between grades, not ranks
         if not np.issubdtype(labels.dtype, np.integer):
             raise Problem(f"Weighted kappa needs grades that are integers, not {labels.dtype}.")
         labels = np.arange(labels.min(), labels.max() + 1)
     return float(cohen_kappa_score(a, b, labels=labels, weights=weights))
+
+
+def agreement(truth, called, w, quadratic=False):
+    """The weighted twin of `kappa`, plain or quadratic: (N,) classes, (B, N) weights -> (B,)."""
+    size = len(CLASSES)
+    cell = np.asarray(truth, int) * size + np.asarray(called, int)
+    observed = (w @ np.eye(size * size)[cell]).reshape(-1, size, size)
+    of_truth, of_called = observed.sum(2, keepdims=True), observed.sum(1, keepdims=True)
+    expected = of_truth * of_called / observed.sum((1, 2), keepdims=True)
+    grade = np.arange(size)
+    cost = (grade[:, None] - grade) ** 2 if quadratic else grade[:, None] != grade
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return 1 - (cost * observed).sum((1, 2)) / (cost * expected).sum((1, 2))
