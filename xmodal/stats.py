@@ -1,11 +1,10 @@
 """Statistics: numpy in, small named results out; intervals by resampling patients.
 
-Scores are higher for class 1.
-
-Undefined results (one class only, nothing to compare) are nan; NaN or ill-shaped input raises `Problem`. The
-measures of the wing `metrics` can be called from here too: this is the one file that passes on the names of
-others.
+Scores are higher for class 1. Undefined results (one class only, nothing to compare) are nan; NaN or
+ill-shaped input raises `Problem`. The measures of the wing `metrics` can be called from here too: no other
+file passes on names.
 """
+# ruff: noqa: F401
 from typing import NamedTuple
 
 import numpy as np
@@ -13,20 +12,37 @@ import pandas as pd
 from scipy import special, stats as dist
 
 from .config import Problem
-from .metrics.calibration import (  # noqa: F401
-    binary, brier, brier_parts, case_benefit, conformal_sets, conformal_threshold, decision_curve, ece,
-    ece_shift, integrated_net_benefit, net_benefit, reliability, temperature,
+from .metrics.calibration import (
+    binary,
+    brier,
+    brier_parts,
+    case_benefit,
+    conformal_sets,
+    conformal_threshold,
+    decision_curve,
+    ece,
+    ece_shift,
+    integrated_net_benefit,
+    net_benefit,
+    reliability,
+    temperature,
 )
-from .metrics.detection import box_average_precision, dice, free_response, froc, froc_score, iou  # noqa: F401
-from .metrics.embeddings import (  # noqa: F401
-    davies_bouldin, intra_pair_similarity, modality_gap, silhouette, unit,
-)
-from .metrics.readers import compare_readers, obuchowski_rockette, wafroc_wins  # noqa: F401
-from .metrics.weighted import (  # noqa: F401
-    accuracy, auc, auc_by_group, average_precision, draws, f1, kappa, pr_trapezoid, sensitivity, specificity,
+from .metrics.detection import box_average_precision, dice, free_response, froc, froc_score, iou
+from .metrics.embeddings import davies_bouldin, intra_pair_similarity, modality_gap, silhouette, unit
+from .metrics.readers import compare_readers, obuchowski_rockette, wafroc_wins
+from .metrics.weighted import (
+    accuracy,
+    auc,
+    auc_by_group,
+    average_precision,
+    draws,
+    f1,
+    kappa,
+    pr_trapezoid,
+    sensitivity,
+    specificity,
     youden,
 )
-
 
 # ---- discrimination ------------------------------------------------------------------------------------
 
