@@ -8,24 +8,23 @@ import pandas as pd
 
 from xmodal import config
 from xmodal.config import Problem
+from xmodal.methods import BASELINE_LABELS, METHOD_LABELS
 from xmodal.runtime.files import atomic
 
 STYLE = str(config.HOME / "figures" / "style.mplstyle")
 MM = 1 / 25.4                   # inches
 WIDTH = 180 * MM                # of a two-column figure
 
-METHODS = {                     # name -> label, colour; in the order in which they are drawn
-    "erm": ("ERM", "#999999"), "irm": ("IRM", "#56B4E9"), "groupdro": ("GroupDRO", "#009E73"), "mixstyle": ("MixStyle", "#E69F00"),
-    "mixstyle_irm": ("MixStyle+IRM", "#D55E00"), "coral": ("CORAL", "#CC79A7"), "dann": ("DANN", "#B8AB00"),
-    "concat": ("concatenation", "#000000"), "ours": ("ours", "#0072B2"), "ours_tta": ("ours, adapted", "#003B5C"),
+COLOURS = {                     # of methods: those that Fig. 2 and 3 draw, and what Fig. 1, 4 and 5 compare ours with
+    "erm": "#999999", "irm": "#56B4E9", "groupdro": "#009E73", "mixstyle": "#E69F00", "mixstyle_irm": "#D55E00", "coral": "#CC79A7",
+    "dann": "#B8AB00", "concat": "#000000", "ours": "#0072B2", "ours_tta": "#003B5C",
+    "radiomics_lr": "#999999", "radiomics_rf": "#56B4E9", "radiomics_svm": "#009E73", "radiomics_xgboost": "#E69F00",
+    "radiomics_lightgbm": "#D55E00", "radiomics_mlp": "#CC79A7",
+    "late_fusion": "#999999", "early_fusion": "#56B4E9", "vit_pathology": "#009E73", "swin_mammography": "#E69F00",
+    "densenet_mammography": "#D55E00", "fusion_localiser": "#B8AB00",
 }
-BASELINES = {                   # what Fig. 1, 4 and 5 compare ours with
-    "radiomics_lr": ("logistic regression", "#999999"), "radiomics_rf": ("random forest", "#56B4E9"), "radiomics_svm": ("SVM", "#009E73"),
-    "radiomics_xgboost": ("XGBoost", "#E69F00"), "radiomics_lightgbm": ("LightGBM", "#D55E00"), "radiomics_mlp": ("MLP", "#CC79A7"),
-    "late_fusion": ("late fusion", "#999999"), "early_fusion": ("early fusion", "#56B4E9"), "vit_pathology": ("ViT, pathology", "#009E73"),
-    "swin_mammography": ("Swin, mammography", "#E69F00"), "densenet_mammography": ("DenseNet-121, mammography", "#D55E00"),
-    "fusion_localiser": ("fusion", "#B8AB00"), "ours": METHODS["ours"],
-}
+METHODS = {name: (label, COLOURS[name]) for name, label in METHOD_LABELS.items()}       # name -> label, colour; in this order
+BASELINES = {name: (label, COLOURS[name]) for name, label in BASELINE_LABELS.items()}
 DOMAINS = {"cbis_ddsm": ("CBIS-DDSM", "#56B4E9"), "camelyon": ("CAMELYON", "#E69F00"),
            "inbreast": ("INbreast", "#0072B2"), "bach": ("BACH", "#D55E00")}      # in the order of Fig. 3 a-d
 CONDITIONS = {"source": ("as trained", "#999999"), "adabn": ("AdaBN", "#56B4E9"), "tent": ("Tent", "#E69F00"),
@@ -36,8 +35,7 @@ MODALITIES = {"mammography": ("mammography", "o"), "histopathology": ("histopath
 
 def read(name, needed=False):
     """The table of panel `name` ("fig3f", "kmat_table2"); empty if it was not written, or a `Problem` if it is `needed`."""
-    folder = name.partition("_")[0] if "_" in name else name.rstrip("abcdefghijklmnopqrstuvwxyz") if name[-1].isalpha() else name
-    path = config.FIGURES / folder / f"{name}.csv"
+    path = config.panel_path(name)
     if not path.exists():
         if needed:
             raise Problem(f"There is no {path}; run 05_evaluate or 06_interpret first (or `make reproduce`).")
@@ -88,7 +86,7 @@ def caption(fig, text, tables):
 def save(fig, name):
     """Writes figures/<name>/<name>.png (figures/mirror/mirror_fig3.png for "mirror_fig3") atomically, without a date in it, closes the
     figure and returns it (for a notebook to show)."""
-    with atomic(config.FIGURES / name.partition("_")[0] / f"{name}.png") as partial:
+    with atomic(config.panel_path(name, ".png")) as partial:
         fig.savefig(partial, metadata={"Software": None})
     plt.close(fig)
     return fig

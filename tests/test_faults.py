@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from test_learner import TINY, write_cohort
+from test_learner import TINY, write_cohort, write_encoder
 from test_preprocess import row
 from test_record import write
 
@@ -138,11 +138,11 @@ def test_the_host_in_a_name_is_safe_in_a_name():
 # ---- two at once -------------------------------------------------------------------------------------------------
 
 def test_a_second_process_in_a_run_folder_is_refused_until_the_first_is_done(home):
-    folder, second = home / "runs" / "one", lambda: elsewhere(lambda: record.checkpoint(folder, {"a": 1}).name)
-    record.checkpoint(folder, {"a": 1})
-    record.checkpoint(folder, {"a": 1})                                     # the same process may, a notebook's cell is run again
+    folder, second = home / "runs" / "one", lambda: elsewhere(lambda: checkpoints.checkpoint_path(folder, {"a": 1}).name)
+    checkpoints.checkpoint_path(folder, {"a": 1})
+    checkpoints.checkpoint_path(folder, {"a": 1})                                     # the same process may, a notebook's cell is run again
     assert second() == f"Another process is writing in {folder}; wait until it is done, or end it, and start again."
-    assert elsewhere(lambda: record.checkpoint(home / "runs" / "two", {}).name) == "checkpoint.safetensors"
+    assert elsewhere(lambda: checkpoints.checkpoint_path(home / "runs" / "two", {}).name) == "checkpoint.safetensors"
     files.release(folder)
     assert second() == "checkpoint.safetensors"
     assert second() == "checkpoint.safetensors", "a process that ended holds nothing"
@@ -150,7 +150,7 @@ def test_a_second_process_in_a_run_folder_is_refused_until_the_first_is_done(hom
 
 def test_a_second_training_or_adaptation_of_the_same_run_is_refused_and_harms_nothing(table):
     about, folder = {}, record.run_dir("lesson", "erm", "bach", 42)
-    record.checkpoint(folder, about)
+    checkpoints.checkpoint_path(folder, about)
     says = f"Another process is writing in {folder}"
     assert says in elsewhere(learner.train, TINY, "erm", "bach", 42, table)
     files.release(folder)
@@ -208,15 +208,15 @@ def empty(path):
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     """A home with a finished run, and beside it the checkpoint of its first epoch of two; its cohort."""
-    home, patch, save = tmp_path_factory.mktemp("home"), pytest.MonkeyPatch(), checkpoints.save_checkpoint
+    home, patch = tmp_path_factory.mktemp("home"), pytest.MonkeyPatch()
     for name in ("DATA", "RUNS"):
         patch.setattr(config, name, home / name.lower())
 
-    def keep(path, learn, select):
-        save(path, learn, select)
-        if learn.epoch == 0:
+    def save_and_copy(path, modules, optimiser, state, tensors):
+        checkpoints.save_checkpoint(path, modules, optimiser, state, tensors)
+        if state["epoch"] == 0:
             shutil.copytree(path.parent, home / "begun")
-    patch.setattr(checkpoints, "save_checkpoint", keep)
+    patch.setattr(learner, "save_checkpoint", save_and_copy)
     table = write_cohort(config.DATA / "lesson")
     learner.train(SHORT, "erm", "bach", 42, table)
     patch.undo()
@@ -293,14 +293,16 @@ def test_a_step_that_fails_keeps_the_runs_that_it_finished(home):
     assert {m: n for m, n in made(home, "bach/seed_42").items() if n == 2}.keys() == finished.keys()
 
 
-@pytest.mark.parametrize("damage, says", [(Path.unlink, "There is no pretrained encoder at .*; run 03a_pretrain first"),
-                                          (cut, "pretrained encoder .* is damaged .*; delete its folder and run 03a_pretrain again")])
-def test_a_lost_or_damaged_encoder_is_one_sentence(table, damage, says):
-    from safetensors.torch import save_file
-    path = config.RUNS / "lesson" / "pretrained" / "model.safetensors"
-    path.parent.mkdir(parents=True)
-    save_file({"w": torch.zeros(9)}, path)
-    damage(path)
+LOST = "There is no pretrained encoder at .*; run 03a_pretrain first"
+DAMAGED = "pretrained encoder .* is damaged .*; delete its folder and run 03a_pretrain again"
+
+
+@pytest.mark.parametrize("name, damage, says", [
+    ("", shutil.rmtree, LOST), ("done", Path.unlink, LOST), ("model.safetensors", Path.unlink, DAMAGED), ("model.safetensors", cut, DAMAGED),
+    ("model.safetensors", flip, DAMAGED), ("history.csv", cut, DAMAGED), ("config.json", Path.unlink, DAMAGED), ("done", empty, DAMAGED)])
+def test_a_lost_or_damaged_encoder_is_one_sentence(table, name, damage, says):
+    write_encoder({"w": torch.zeros(9)})
+    damage(config.RUNS / "lesson" / "pretrained" / name)
     with pytest.raises(Problem, match=says):
         learner.train(dataclasses.replace(SHORT, pretrained="phantom"), "erm", "bach", 42, table)
 
@@ -332,7 +334,7 @@ def test_the_trap_of_these_tests_does_close(tmp_path):
 def poisoned(folder, name, writer):
     """`folder` with a file of somebody else's, whose checksum is right."""
     writer(folder / name)
-    record._write(folder, {})
+    checkpoints.finish(folder, {}, unchanged=record.FILES)
     return folder
 
 

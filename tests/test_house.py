@@ -193,9 +193,10 @@ def test_the_predictions_door_is_checked_on_both_sides(home):
     from test_record import predictions, write
 
     from xmodal import record
+    from xmodal.runtime import checkpoints
     folder = write()
     predictions().assign(p0=2.0).to_parquet(folder / "predictions.parquet")
-    record._write(folder, {})
+    checkpoints.finish(folder, {}, unchanged=record.FILES)
     with pytest.raises(record.Problem, match="p0"):
         record.load_run(folder)
 

@@ -44,6 +44,12 @@ def write_cohort(folder, people=12):
     return cohort.load(folder / "cohort.parquet")
 
 
+def write_encoder(state):
+    """A finished pretrained encoder of these tensors."""
+    folder = config.RUNS / "lesson" / "pretrained"
+    checkpoints.finish(folder, {"model.safetensors": state, "history.csv": pd.DataFrame({"epoch": [0]}), "config.json": {}})
+
+
 @pytest.fixture
 def table(home):
     return write_cohort(config.DATA / "lesson")
@@ -85,17 +91,15 @@ def test_an_interrupted_run_goes_on_to_the_same_bits(table, method, monkeypatch)
     whole = learner.train(TINY, method, "inbreast", 42, table)
     state, history = whole.state, whole.history
     (whole.folder / "done").unlink()
-    write = checkpoints.save_checkpoint
 
-    def stop_after_two(path, learn, select):
-        write(path, learn, select)
-        if learn.epoch == 1:
+    def stop_after_two(path, modules, optimiser, state, tensors):
+        checkpoints.save_checkpoint(path, modules, optimiser, state, tensors)
+        if state["epoch"] == 1:
             raise KeyboardInterrupt
-    monkeypatch.setattr(checkpoints, "save_checkpoint", stop_after_two)
-    with pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(learner, "save_checkpoint", stop_after_two)
         learner.train(TINY, method, "inbreast", 42, table)
     assert (whole.folder / "checkpoint.safetensors").exists() and not (whole.folder / "done").exists()
-    monkeypatch.setattr(checkpoints, "save_checkpoint", write)
     resumed = learner.train(TINY, method, "inbreast", 42, table)
     assert same(state, resumed.state)
     pd.testing.assert_frame_equal(history, resumed.history)
@@ -106,15 +110,13 @@ def test_a_checkpoint_of_other_settings_is_not_gone_on_with(table, monkeypatch):
     whole = learner.train(slower, "erm", "inbreast", 42, table)
     state = whole.state
     (whole.folder / "done").unlink()
-    write = checkpoints.save_checkpoint
 
-    def stop(path, learn, select):
-        write(path, learn, select)
+    def stop(*what):
+        checkpoints.save_checkpoint(*what)
         raise KeyboardInterrupt
-    monkeypatch.setattr(checkpoints, "save_checkpoint", stop)
-    with pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(learner, "save_checkpoint", stop)
         learner.train(TINY, "erm", "inbreast", 42, table)
-    monkeypatch.setattr(checkpoints, "save_checkpoint", write)
     assert same(state, learner.train(slower, "erm", "inbreast", 42, table).state)
     assert not {"checkpoint.safetensors", "begun.json"} & {p.name for p in whole.folder.iterdir()}
 
@@ -123,21 +125,37 @@ def test_another_cohort_trains_anew_and_a_damaged_encoder_is_named(table):
     first = learner.train(TINY, "erm", "bach", 42, table)
     other = learner.train(TINY, "erm", "bach", 42, table[table.patient != table.patient.iloc[0]])
     assert first.config["cohort"] != other.config["cohort"] and len(other.predictions) < len(first.predictions)
-    encoder = config.RUNS / "lesson" / "pretrained" / "model.safetensors"
-    encoder.parent.mkdir()
-    encoder.write_bytes(b"no tensors")
+    write_encoder(first.state)
+    (config.RUNS / "lesson" / "pretrained" / "model.safetensors").write_bytes(b"no tensors")
     with pytest.raises(Problem, match="damaged .* run 03a_pretrain again"):
         learner.train(dataclasses.replace(TINY, pretrained="phantom"), "erm", "bach", 42, table)
 
 
+def test_a_damaged_or_unfinished_pretraining_is_done_again(home, caplog):
+    """On the cohort of noise in place of the pretraining phantom."""
+    profile = dataclasses.replace(TINY, pretrained="phantom", pretrain_epochs=2)
+    write_cohort(home / "phantom", people=6)
+    first = learner.pretrain(profile, home / "phantom")
+    folder = config.RUNS / "lesson" / "pretrained"
+    whole = {path.name: path.read_bytes() for path in folder.iterdir()}
+    assert set(whole) == {"model.safetensors", "history.csv", "config.json", "done"}
+    written = (folder / "model.safetensors").stat().st_mtime_ns
+    assert learner.pretrain(profile, home / "phantom").equals(first)
+    assert (folder / "model.safetensors").stat().st_mtime_ns == written and not caplog.text
+    for name, content in (("model.safetensors", whole["model.safetensors"][:-9]), ("history.csv", b"epoch\n"), ("done", b"{}")):
+        (folder / name).write_bytes(content)
+        assert learner.pretrain(profile, home / "phantom").equals(first)
+        assert {path.name: path.read_bytes() for path in folder.iterdir()} == whole
+        assert f"The result in {folder} is damaged" in caplog.messages[-1]
+    assert len(caplog.messages) == 3
+
+
 def test_another_encoder_trains_anew(table):
-    from safetensors.torch import save_file
-    path, profile = config.RUNS / "lesson" / "pretrained" / "model.safetensors", dataclasses.replace(TINY, pretrained="phantom")
-    path.parent.mkdir(parents=True)
+    profile = dataclasses.replace(TINY, pretrained="phantom")
     encoders = [learner.train(TINY, "erm", "bach", seed, table).state for seed in (42, 1234)]
     runs = []
     for state in (*encoders, encoders[1]):
-        save_file(state, path)
+        write_encoder(state)
         run = learner.train(profile, "erm", "bach", 5678, table)
         runs.append((run.config["encoder"], (run.folder / "model.safetensors").stat().st_mtime_ns))
     assert runs[0] != runs[1] == runs[2] and runs[0][0] != runs[1][0] and "sha256" in runs[0][0]

@@ -1,5 +1,6 @@
 """Paths, names and the two profiles. Nothing else in the package holds a path or branches on a profile."""
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -67,3 +68,14 @@ def domain(name):
     if name not in DOMAINS:
         raise Problem(f"There is no domain {name!r}; choose one of {', '.join(DOMAINS)}.")
     return name
+
+
+def panel_path(name, suffix=".csv"):
+    """Where a panel's table or a figure lies: figures/fig3/fig3f.csv for "fig3f", figures/kmat/kmat_table2.csv for "kmat_table2",
+    figures/fig1/fig1.png for "fig1" and the suffix ".png". Raises `Problem` for a name that is no panel's and no figure's."""
+    paper = re.fullmatch(r"((?:fig|table)\d+)(?:[a-z]|_\w+)?", name)
+    companion = re.fullmatch(r"(kmat|mirror|rfpmss|fusion)(?:_\w+)?", name)
+    match = paper or companion
+    if not match:
+        raise Problem(f"There is no panel {name!r}; call it like fig3f, fig6, table1 or kmat_table2.")
+    return FIGURES / match[1] / f"{name}{suffix}"

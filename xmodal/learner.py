@@ -1,5 +1,4 @@
 """The fastai Learner, its callbacks, the table of methods, and one verb for a whole run: `train`."""
-import json
 import logging
 from dataclasses import asdict
 from functools import partial
@@ -12,8 +11,7 @@ from fastai.callback.progress import ProgressCallback
 from fastai.callback.schedule import combined_cos  # noqa: F401 (importing it gives Learner fit_one_cycle)
 from fastai.learner import Learner
 from fastai.optimizer import OptimWrapper
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from . import config
 from .cohort import fingerprint, leave_one_out, load, malignant, pairing
@@ -24,15 +22,16 @@ from .methods import METHODS
 from .metrics.selection import HOW
 from .model import build
 from .predict import predict
-from .record import checkpoint, forget_checkpoint, is_done, load_run, run_dir, save_run, seed_everything
-from .runtime.checkpoints import load_checkpoint, save_checkpoint
-from .runtime.files import atomic, sha256, write_json
+from .record import is_done, load_run, run_dir, save_run, seed_everything
+from .runtime.checkpoints import CHECKPOINT, checkpoint_path, damage, kept_when_done, load_checkpoint, save_checkpoint
+from .runtime.files import sha256
 from .stats import auc
 
 log = logging.getLogger(__name__)
 
 
 SELECTION = TRAINING_DOMAIN, LEAVE_ONE_DOMAIN_OUT = HOW[:2]
+PRETRAINED = ("model.safetensors", "history.csv", "config.json")    # what `done` of the pretrained encoder vouches for
 RAMP = (0.2, 0.5)    # the invariance terms rise from 0 to full weight between these shares of the training
 
 
@@ -83,7 +82,8 @@ class Select(Callback):
         if chosen and self.learn.pct_train >= RAMP[1] - 1e-6:
             self.best, self.weights = score, {k: v.clone() for k, v in self.model.state_dict().items()}
         if self.folder:
-            save_checkpoint(self.folder / "checkpoint.safetensors", self.learn, self)
+            state = {"history": self.history, "best": self.best, "epoch": self.epoch}
+            save_checkpoint(self.folder / CHECKPOINT, trained_parts(self.learn), self.learn.opt.opt, state, self.weights)
 
 
 def learner(profile, method, fold, images, seed, start=None, folder=None, model=None, epoch=None):
@@ -115,7 +115,24 @@ def load_encoder(model, state):
     model.load_state_dict({**own, **same})
 
 
-# ---- checkpoints: tensors and JSON -------------------------------------------------------------------------------
+# ---- training ----------------------------------------------------------------------------------------------------
+
+def trained_parts(learn):
+    """What a training changes, by name, as `checkpoints.save_checkpoint` takes it."""
+    return {"model": learn.model, "objective": learn.loss_func}
+
+
+def next_epoch(learn, path):
+    """Puts `learn` where the checkpoint at `path` left it; returns the epoch to go on with, 0 where the file is damaged."""
+    learn.create_opt()
+    loaded = load_checkpoint(path, trained_parts(learn), learn.opt.opt)
+    if loaded is None:
+        return 0
+    state, learn.select.weights = loaded
+    learn.select.best = state["best"]
+    learn.select.history = state["history"]
+    return state["epoch"] + 1
+
 
 def fit(learn, epochs, resume=None, progress=False):
     """Trains with one cycle, from the checkpoint `resume` if there is one, and ends with the weights of the best epoch. Raises
@@ -123,7 +140,7 @@ def fit(learn, epochs, resume=None, progress=False):
     if not progress:
         learn.remove_cb(ProgressCallback)
     learn.recorder.silent = True
-    start = load_checkpoint(resume, learn) if resume and resume.exists() else 0
+    start = next_epoch(learn, resume) if resume and resume.exists() else 0
     with learn.no_logging():
         learn.fit_one_cycle(epochs, learn.lr, start_epoch=start)
     if not learn.select.weights:
@@ -143,34 +160,29 @@ def pretrain(profile, folder, seed=7, progress=False, model=None, name="pretrain
     that it reads. Returns the history.
     """
     out = config.RUNS / profile.name / name
-    about = {"profile": asdict(profile), "seed": seed}
-    if (out / "done").exists() and json.loads((out / "config.json").read_text()) == about:
-        return pd.read_csv(out / "history.csv")
-    table = load(folder / "cohort.parquet")
-    held_back = np.random.default_rng(seed).permutation(table.patient.unique())[:table.patient.nunique() // 5]
-    fold = table.assign(split=np.where(table.patient.isin(held_back), "validation", "train"))
-    seed_everything(seed)
-    learn = learner(profile, "erm", fold[fold.modality.isin(modalities)], Images(folder), seed, model=model)
-    history = fit(learn, profile.pretrain_epochs, progress=progress)
-    with atomic(out / "model.safetensors") as path:
-        save_file({k: v.cpu().contiguous() for k, v in learn.model.state_dict().items()}, path)
-    with atomic(out / "history.csv") as path:
-        history.to_csv(path, index=False)
-    write_json(out / "config.json", about)
-    write_json(out / "done", {})
-    return history
+
+    def make():
+        table = load(folder / "cohort.parquet")
+        held_back = np.random.default_rng(seed).permutation(table.patient.unique())[:table.patient.nunique() // 5]
+        fold = table.assign(split=np.where(table.patient.isin(held_back), "validation", "train"))
+        seed_everything(seed)
+        learn = learner(profile, "erm", fold[fold.modality.isin(modalities)], Images(folder), seed, model=model)
+        history = fit(learn, profile.pretrain_epochs, progress=progress)
+        return {"model.safetensors": learn.model.state_dict(), "history.csv": history}
+    kept_when_done(out, {"profile": asdict(profile), "seed": seed}, make)
+    return pd.read_csv(out / "history.csv")
 
 
 def pretrained(profile):
     """Weights that every run of the profile starts from, and what they are: (dict of tensors or None, words for the record)."""
     if profile.pretrained == "phantom":
-        path = config.RUNS / profile.name / "pretrained" / "model.safetensors"
-        if not path.exists():
+        folder = config.RUNS / profile.name / "pretrained"
+        path = folder / "model.safetensors"
+        if not (folder / "done").exists():
             raise Problem(f"There is no pretrained encoder at {path}; run 03a_pretrain first.")
-        try:
-            return load_file(path), f"encoder pretrained on a separate phantom, sha256 {sha256(path)[:16]}"
-        except SafetensorError as error:
-            raise Problem(f"The pretrained encoder {path} is damaged ({error}); delete its folder and run 03a_pretrain again.") from None
+        if harm := damage(folder, PRETRAINED):
+            raise Problem(f"The pretrained encoder {path} is damaged ({harm}); delete its folder and run 03a_pretrain again.")
+        return load_file(path), f"encoder pretrained on a separate phantom, sha256 {sha256(path)[:16]}"
     if profile.pretrained == "timm":
         import timm
         try:
@@ -215,9 +227,8 @@ def train(profile, method, held_out, seed, table, progress=False, selection=TRAI
     images = Images(config.DATA / profile.name)
     seed_everything(seed)
     learn = learner(profile, method, fold, images, seed, start, folder, epoch=epoch)
-    history = fit(learn, profile.epochs, resume=checkpoint(folder, about), progress=progress)
+    history = fit(learn, profile.epochs, resume=checkpoint_path(folder, about), progress=progress)
     predictions, embeddings = predict(learn.model, fold, images)
     keep = embeddings["split"] != "train"
     save_run(folder, about, learn.model.state_dict(), history, predictions, {k: v[keep] for k, v in embeddings.items()})
-    forget_checkpoint(folder)
     return load_run(folder)

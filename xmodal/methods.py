@@ -33,6 +33,8 @@ METHODS = {
     "concat": Method(mixstyle=True, irm=1.0, concat=True),   # simple concatenation, for Fig. 2f
     **{f"ours_{n}": Method(mixstyle=True, irm=1.0, align=0.1, train_share=n / 100) for n in (25, 50, 75)},     # for Fig. 3l
 }
+MAIN = tuple(name for name, method in METHODS.items() if method.train_share == 1)    # trained with every seed
+FIRST_SEED_ONLY = tuple(name for name in METHODS if name not in MAIN)                 # ours on less data, trained with the first seed
 
 
 def chosen(names, known=METHODS):
@@ -61,3 +63,18 @@ NETWORKS = {  # method -> the encoder of each modality that it reads; DenseNet's
 }
 LATE = {"late_fusion": ("swin_mammography", "vit_pathology")}
 BASELINES = (*CLASSIC, *NETWORKS, *LATE)
+
+
+# ---- what readers see, in the order in which figures draw --------------------------------------------------------
+
+METHOD_LABELS = {
+    "erm": "ERM", "irm": "IRM", "groupdro": "GroupDRO", "mixstyle": "MixStyle", BEFORE: "MixStyle+IRM", "coral": "CORAL",
+    "dann": "DANN", CONCAT: "concatenation", OURS: "ours", ADAPTED: "ours, adapted",
+}
+BASELINE_LABELS = {
+    "radiomics_lr": "logistic regression", "radiomics_rf": "random forest", "radiomics_svm": "SVM", "radiomics_xgboost": "XGBoost",
+    "radiomics_lightgbm": "LightGBM", "radiomics_mlp": "MLP",
+    "late_fusion": "late fusion", "early_fusion": "early fusion", "vit_pathology": "ViT, pathology",
+    "swin_mammography": "Swin, mammography", "densenet_mammography": "DenseNet-121, mammography", "fusion_localiser": "fusion",
+    OURS: METHOD_LABELS[OURS],
+}

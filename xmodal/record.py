@@ -8,7 +8,6 @@ Nothing is pickled.
 import contextlib
 import importlib.metadata
 import json
-import logging
 import os
 import platform
 import random
@@ -24,9 +23,7 @@ from safetensors import SafetensorError
 
 from . import config
 from .config import CONDITIONS, DOMAINS, MODALITIES, SPLITS, Problem
-from .runtime.files import atomic, held, hold, sha256, write_json
-
-log = logging.getLogger(__name__)
+from .runtime.checkpoints import damage, finish, finished, vouched_for
 
 # The door to evaluation: a row a sample and condition; a row with modality "both" is the joint prediction of a patient.
 PREDICTIONS = pa.DataFrameSchema({
@@ -140,23 +137,6 @@ def check_predictions(table, where):
     return table
 
 
-def _write(folder, files, drop=None):
-    """Writes {name: writer(path)}: all is prepared before any file takes its name or `drop` goes; `done` comes last."""
-    with held(folder):
-        with contextlib.ExitStack() as stack:
-            for name, writer in files.items():
-                writer(stack.enter_context(atomic(folder / name)))
-            (folder / "done").unlink(missing_ok=True)  # from here until `done` is back the run counts as unfinished
-            if drop:
-                (folder / drop).unlink(missing_ok=True)
-        write_json(folder / "done", {name: sha256(folder / name) for name in (*FILES, LATER) if (folder / name).exists()})
-
-
-def _plain(value):
-    """`value` as JSON gives it back, so that tuples and lists compare equal."""
-    return json.loads(json.dumps(value))
-
-
 def _arrays(arrays):
     """Text that pandas holds as objects becomes unicode, since nothing here may be pickled (savez then refuses the rest)."""
     arrays = {name: np.asarray(value) for name, value in arrays.items()}
@@ -173,32 +153,19 @@ def save_run(folder, config, model_state, history, predictions, embeddings):
     predictions  DataFrame fitting PREDICTIONS; otherwise `Problem`, and nothing is written
     embeddings   dict of arrays with the same first dimension
     """
-    from safetensors.torch import save_file
     folder = Path(folder)
-    predictions = check_predictions(predictions, folder)
-    state = {name: tensor.detach().cpu().contiguous() for name, tensor in model_state.items()}
-    dump = lambda value: lambda p: p.write_text(json.dumps(value, indent=1, sort_keys=True) + "\n")
-    _write(folder, {"config.json": dump(config), "environment.json": dump(environment()),
-                    "model.safetensors": lambda p: save_file(state, p),
-                    "history.csv": lambda p: history.to_csv(p, index=False),
-                    "predictions.parquet": lambda p: predictions.to_parquet(p, index=False),
-                    "embeddings.npz": lambda p: np.savez(p, allow_pickle=False, **_arrays(embeddings))},
-           drop=LATER)  # it belonged to the weights that are now replaced
+    contents = {"config.json": config, "environment.json": environment(), "model.safetensors": model_state, "history.csv": history,
+                "predictions.parquet": check_predictions(predictions, folder), "embeddings.npz": _arrays(embeddings)}
+    finish(folder, contents, dropped=[LATER])                # the trajectory belonged to the weights that are now replaced
     return folder
 
 
-def _intact(folder):
-    """The names in `done`. Raises `Problem` if the run is unfinished, or a file differs from what `done` says."""
+def _check_intact(folder):
+    """Raises `Problem` if the run in `folder` is unfinished, or a file differs from what `done` says."""
     if not (folder / "done").exists():
         raise Problem(f"The run {folder} is not finished; run 03_train for it again, or delete the folder.")
-    try:
-        done = json.loads((folder / "done").read_text())
-        bad = [name for name in sorted({*FILES, *done}) if name not in done or sha256(folder / name) != done[name]]
-    except (OSError, ValueError, TypeError) as error:
-        raise Problem(f"The run {folder} is damaged ({error}); delete the folder and run 03_train for it again.") from None
-    if bad:
-        raise Problem(f"The run {folder} is damaged ({bad[0]} is not what was written); delete the folder and run 03_train for it again.")
-    return done
+    if harm := damage(folder, FILES):
+        raise Problem(f"The run {folder} is damaged ({harm}); delete the folder and run 03_train for it again.")
 
 
 def load_run(folder):
@@ -207,13 +174,13 @@ def load_run(folder):
     Nothing in it is ever executed: arrays that would have to be unpickled are refused.
     """
     folder = Path(folder)
-    done = _intact(folder)
+    _check_intact(folder)
     read = lambda name: pd.read_csv(folder / name)  # pandas reads back every digit that it wrote
     try:
         with np.load(folder / "embeddings.npz", allow_pickle=False) as arrays:
             embeddings = dict(arrays)
         about, predictions = json.loads((folder / "config.json").read_text()), pd.read_parquet(folder / "predictions.parquet")
-        history, trajectory = read("history.csv"), read(LATER) if LATER in done else None
+        history, trajectory = read("history.csv"), read(LATER) if LATER in vouched_for(folder) else None
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise Problem(f"The run {folder} cannot be read ({error}); delete the folder and run 03_train for it again.") from None
     return Run(folder, about, history, check_predictions(predictions, folder), embeddings, trajectory)
@@ -221,47 +188,19 @@ def load_run(folder):
 
 def is_done(folder, config):
     """True if the run in `folder` is finished, undamaged, and was made with `config`."""
-    folder = Path(folder)
-    if not (folder / "done").exists():
-        return False
-    try:
-        _intact(folder)
-    except Problem as problem:
-        log.warning("%s", problem)
-        return False
-    return json.loads((folder / "config.json").read_text()) == _plain(config)
-
-
-def checkpoint(folder, config):
-    """Path of the checkpoint of a run with this configuration; one that a run with other settings left is removed first.
-
-    Raises `Problem` where another process is at this run.
-    """
-    hold(folder)
-    path, begun = folder / "checkpoint.safetensors", folder / "begun.json"
-    text = json.dumps(config, indent=1, sort_keys=True) + "\n"
-    if not begun.exists() or begun.read_bytes() != text.encode():
-        path.unlink(missing_ok=True)
-        write_json(begun, config)
-    return path
-
-
-def forget_checkpoint(folder):
-    """Removes what only an unfinished run needs."""
-    for name in ("checkpoint.safetensors", "begun.json"):
-        (folder / name).unlink(missing_ok=True)
+    return finished(folder, config, needed=FILES)
 
 
 def update_run(folder, predictions=None, trajectory=None):
     """Adds what test-time adaptation found: `predictions` replace those of the same conditions, `trajectory` is written anew."""
-    run, files = load_run(folder), {}
+    run = load_run(folder)
+    contents = {}
     if predictions is not None:
-        kept = run.predictions[~run.predictions.condition.isin(set(predictions.condition))]
-        table = check_predictions(pd.concat([kept, predictions], ignore_index=True), run.folder)
-        files["predictions.parquet"] = lambda p: table.to_parquet(p, index=False)
+        others = run.predictions[~run.predictions.condition.isin(set(predictions.condition))]
+        contents["predictions.parquet"] = check_predictions(pd.concat([others, predictions], ignore_index=True), run.folder)
     if trajectory is not None:
-        files[LATER] = lambda p: trajectory.to_csv(p, index=False)
-    _write(run.folder, files)
+        contents[LATER] = trajectory
+    finish(run.folder, contents, unchanged=vouched_for(run.folder))
     return run.folder
 
 

@@ -9,10 +9,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from xmodal.companions import genes, mirror, nystrom, paired, study, tasks
+from xmodal.companions import genes, mirror, nystrom, paired, tasks
 from xmodal.config import HOME, Problem
 from xmodal.losses import info_nce
 from xmodal.record import seed_everything
+from xmodal.runtime import checkpoints
 
 TINY = dataclasses.replace(mirror.SETTINGS["lesson"], epochs=2)
 
@@ -266,7 +267,7 @@ def test_a_study_gives_the_same_bits_resumes_and_makes_damage_anew(cohort, tmp_p
     assert (folder / "model.safetensors").stat().st_mtime_ns == stamp
     (folder / "tasks.csv").write_text("damaged")
     assert mirror.study(cohort, names[:1], TINY, 42, tmp_path / "a", which=[0])["tasks"].equals(again["tasks"]) and "damaged" in caplog.text
-    assert not study.finished(folder, {"another": "config"})
+    assert not checkpoints.finished(folder, {"another": "config"})
 
 
 def test_a_kept_result_belongs_to_its_cohort():

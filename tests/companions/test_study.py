@@ -22,14 +22,14 @@ def make(calls):
 @pytest.mark.parametrize("harm", ["a.csv gone", "b.csv changed", "model.safetensors cut", "done empty", "done cut", "done a list", "config.json gone"])
 def test_a_damaged_result_is_told_and_made_anew(tmp_path, caplog, harm):
     calls = []
-    first = study.kept(tmp_path, {"seed": 1}, make(calls))
+    first = study.computed_once(tmp_path, {"seed": 1}, make(calls))
     name, how = harm.split(" ", 1)
     path, text = tmp_path / name, (tmp_path / name).read_bytes()
     if how == "gone":
         path.unlink()
     else:
         path.write_bytes({"changed": text + b"1\n", "cut": text[:20], "empty": b"{}", "a list": b"[]"}[how])
-    again = study.kept(tmp_path, {"seed": 1}, make(calls))
+    again = study.computed_once(tmp_path, {"seed": 1}, make(calls))
     assert len(calls) == 2 and "damaged" in caplog.text
     assert set(again) == {"a", "b"} and all(again[k].equals(first[k]) for k in again)
     assert torch.equal(study.tensors(tmp_path)["w"], torch.arange(3.0))
@@ -38,7 +38,7 @@ def test_a_damaged_result_is_told_and_made_anew(tmp_path, caplog, harm):
 def test_a_result_is_made_once_for_a_configuration(tmp_path):
     calls = []
     for seed in (1, 1, 2, 2, 1):
-        study.kept(tmp_path, {"seed": seed, "shape": (1, 2)}, make(calls))
+        study.computed_once(tmp_path, {"seed": seed, "shape": (1, 2)}, make(calls))
     assert len(calls) == 3 and json.loads((tmp_path / "config.json").read_text())["seed"] == 1
 
 
@@ -47,9 +47,9 @@ def test_a_result_that_another_process_makes_is_left_to_it(tmp_path):
     with subprocess.Popen([sys.executable, "-c", waits], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
         assert other.stdout.readline() == "held\n"
         with pytest.raises(Problem, match="Another process"):
-            study.kept(tmp_path, {}, make([]))
+            study.computed_once(tmp_path, {}, make([]))
         other.stdin.close()
-    assert study.kept(tmp_path, {}, make([]))
+    assert study.computed_once(tmp_path, {}, make([]))
 
 
 def test_unreadable_weights_and_unknown_classes_are_named(tmp_path):

@@ -83,16 +83,15 @@ def test_a_run_that_was_cut_goes_on_to_the_same_bits_and_is_adapted(home, device
     table = cohort.load(config.DATA / profile.name / "cohort.parquet")
     arguments = profile, "ours", "bach", 42, table
     whole = learner.train(*arguments)
-    state, write = whole.state, checkpoints.save_checkpoint
+    state = whole.state
     (whole.folder / "done").unlink()
 
-    def cut(path, learn, select):
-        write(path, learn, select)
+    def cut(*what):
+        checkpoints.save_checkpoint(*what)
         raise KeyboardInterrupt
-    monkeypatch.setattr(checkpoints, "save_checkpoint", cut)
-    with pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(learner, "save_checkpoint", cut)
         learner.train(*arguments)
-    monkeypatch.setattr(checkpoints, "save_checkpoint", write)
     resumed = learner.train(*arguments).state
     assert all(torch.equal(state[name], resumed[name]) for name in state)
     run = adapt.adapt_run(*arguments)

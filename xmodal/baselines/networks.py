@@ -9,7 +9,8 @@ from ..learner import fit, learner, load_encoder, pretrain as learn_first, pretr
 from ..loaders import Images
 from ..methods import LATE, NETWORKS
 from ..predict import predict
-from ..record import checkpoint, forget_checkpoint, is_done, load_run, save_run, seed_everything
+from ..record import is_done, load_run, save_run, seed_everything
+from ..runtime.checkpoints import checkpoint_path
 from .backbones import Mixed
 from .common import kept, late, prepare
 
@@ -49,10 +50,9 @@ def train_network(profile, method, held_out, seed, table):
     model = build(profile, families, state)
     seed_everything(seed)                                                # building may have trained an encoder first
     learn = learner(profile, "erm", fold, Images(data), seed, folder=folder, model=model)
-    history = fit(learn, profile.epochs, resume=checkpoint(folder, about))
+    history = fit(learn, profile.epochs, resume=checkpoint_path(folder, about))
     predictions, embeddings = predict(model, fold, Images(data))
     save_run(folder, about, model.state_dict(), history, predictions, kept(predictions[predictions.modality != "both"], embeddings["z"]))
-    forget_checkpoint(folder)
     return load_run(folder)
 
 

@@ -21,7 +21,7 @@ from .. import config
 from ..config import Problem
 from ..losses import info_nce
 from ..model import to_input
-from ..record import checkpoint
+from ..runtime.checkpoints import checkpoint_path
 from . import study
 
 BIOMEDCLIP = "microsoft/BiomedCLIP-PubMedBERT_256-vit_base_patch16_224"
@@ -220,7 +220,7 @@ def standin(pictures, texts, folder, epochs=10, width=128, seed=7, device="cpu")
                       lambda p: encoder.pooled(_square(p)), layers["image"], transformer, tokenizer, mean_pool, layers["text"], 1 / TAU, device)
     seen = hashlib.sha256(np.ascontiguousarray(pictures).tobytes() + json.dumps(texts).encode()).hexdigest()
     about = {"what": model.name, "epochs": epochs, "width": width, "seed": seed, "seen": seen}
-    study.kept(folder, about, lambda: _project(model, layers, pictures, texts, epochs, seed, checkpoint(folder, about)))
+    study.computed_once(folder, about, lambda: _project(model, layers, pictures, texts, epochs, seed, checkpoint_path(folder, about)))
     layers.load_state_dict(study.tensors(folder))
     _freeze(layers, device)
     return model

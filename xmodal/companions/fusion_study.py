@@ -13,7 +13,7 @@ from ..record import seed_everything
 from ..stats import auc, bootstrap, concordance
 from .fusion import Arm, Columns, Concatenated, Fusion, Inputs, clinical_columns, having, subsets
 from .pictures import PAM50
-from .study import fit, kept
+from .study import computed_once, fit
 from .tasks import FOLDS, cox_risk, parted
 
 ALONE, FUSED, MEAN, CONCATENATED = "alone", "weighted logits", "mean of probabilities", "early concatenation"
@@ -58,7 +58,7 @@ def missing(n, share, seed):
 
 
 def one(cohort, present, train, valid, test, settings, seed, device="cpu"):
-    """({"probabilities": a row a test patient, subset and way of fusing; "weights"}, state) of one fold, as `study.kept` takes them."""
+    """({"probabilities": a row a test patient, subset and way of fusing; "weights"}, state) of one fold, as `study.computed_once` takes them."""
     inputs, y, names = Inputs(cohort, train, settings, seed, device), cohort.pam50, tuple(present)
     arms = nn.ModuleDict({name: train_arm(name, inputs, present, y, train, settings, seed) for name in names})
     with torch.no_grad():
@@ -109,7 +109,7 @@ def study(cohort, settings, seed, folder, present=None, device="cpu"):
         train = np.sort(np.concatenate([parts[(k + j) % FOLDS] for j in (2, 3, 4)]))
         config = {"fold": k, "seed": seed, "cohort": digest, "settings": asdict(settings),
                   "present": {m: np.packbits(v).tobytes().hex() for m, v in given.items()}}
-        tables = kept(folder / f"fold_{k}", config, lambda: one(cohort, given, train, valid, test, settings, seed, device))
+        tables = computed_once(folder / f"fold_{k}", config, lambda: one(cohort, given, train, valid, test, settings, seed, device))
         for name, table in tables.items():
             found.setdefault(name, []).append(table.assign(fold=k))
     return {name: pd.concat(tables, ignore_index=True) for name, tables in found.items()}

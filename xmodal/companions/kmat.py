@@ -17,7 +17,7 @@ from sklearn.metrics import f1_score
 
 from .. import config
 from ..config import Problem
-from ..record import checkpoint
+from ..runtime.checkpoints import checkpoint_path
 from ..runtime.files import sha256
 from . import study
 from .measures import harmonic
@@ -75,11 +75,11 @@ def run(profile, pair, model, texts, name, method, seed, settings=None):
     folder, about = place(profile, name, seed), told(profile, pair, model, method, settings, seed)
 
     def make():
-        prompts, history = trained(pair, model, texts, method, settings, seed, checkpoint(folder, about))
+        prompts, history = trained(pair, model, texts, method, settings, seed, checkpoint_path(folder, about))
         w = embeddings(prompts, texts)
         found = pd.concat([predict(prompts, texts, pair, k) for k in (0, 1)], ignore_index=True)       # the first look at the low end
         return {"history": history, "predictions": found, "embeddings": w}, prompts.state_dict() if prompts else {"none": torch.zeros(0)}
-    return study.kept(folder, about, make)
+    return study.computed_once(folder, about, make)
 
 
 def place(profile, name, seed):
@@ -144,7 +144,7 @@ def choose(profile, pair, model, texts, seed, settings=None, grid=LAMBDAS):
             rows.append((anchor, OURS.fgw, float((guess(found) == found.truth).mean())))
         return {"tried": pd.DataFrame(rows, columns=["lambda_anc", "lambda_fgw", "high_validation_accuracy"])}, {"none": torch.zeros(0)}
     about = {**told(profile, pair, model, OURS, settings, seed), "grid": list(grid)}
-    table = study.kept(place(profile, "choice", seed), about, make)["tried"]
+    table = study.computed_once(place(profile, "choice", seed), about, make)["tried"]
     return replace(OURS, anchor=float(table.lambda_anc[table.high_validation_accuracy.idxmax()])), table
 
 

@@ -18,7 +18,7 @@ from ..stats import bootstrap, concordance
 from .genes import CURATED
 from .mil import ABMIL, PORPOISE, GatedAttention
 from .nystrom import TransMIL
-from .study import fit, kept
+from .study import computed_once, fit
 from .tasks import (
     cox_risk,
     encode,
@@ -259,7 +259,7 @@ def tasks(name, z, inputs, cohort, train, test, settings, seed):
 
 
 def one(name, inputs, cohort, train, test, settings, seed):
-    """(tables, state) of one method on one fold, as `study.kept` takes them."""
+    """(tables, state) of one method on one fold, as `study.computed_once` takes them."""
     seed_everything(seed)
     z, model = ({}, None) if name in ("ABMIL", "PORPOISE") else embeddings(name, inputs, train, settings, seed)
     tables = {"tasks": tasks(name, z, inputs, cohort, train, test, settings, seed)}
@@ -284,7 +284,7 @@ def study(cohort, names, settings, seed, folder, which=range(5), device="cpu", c
         inputs = functools.cache(lambda: prepare(cohort, train, settings, seed, device, curated))    # if something is still to be trained
         for name in names if k in which else ():
             config = {"method": name, "fold": k, "seed": seed, "cohort": digest, "curated": curated, "settings": asdict(settings)}
-            tables = kept(folder / name.replace(", ", "_").replace(" ", "_") / f"fold_{k}", config,
+            tables = computed_once(folder / name.replace(", ", "_").replace(" ", "_") / f"fold_{k}", config,
                           lambda: one(name, inputs(), cohort, train, test, settings, seed))
             for table, rows in tables.items():
                 found.setdefault(table, []).append(rows.assign(method=name, fold=k))

@@ -16,7 +16,7 @@ from .. import config
 from ..config import Problem
 from ..explain import inside, pointing_hit
 from ..predict import strongest_box
-from ..record import checkpoint
+from ..runtime.checkpoints import checkpoint_path
 from ..stats import auc, bootstrap, iou
 from ..tables.cases import to_uri
 from . import measures, rfpmss, study
@@ -136,14 +136,14 @@ def run(profile, studies, name, variant, seed, settings, train_rows, test_rows, 
 
     def make():
         vocabulary = Vocabulary(table.report[train_rows])
-        model, history = rfpmss.train(studies, train_rows, settings, variant, seed, vocabulary, device=device, resume=checkpoint(folder, about))
+        model, history = rfpmss.train(studies, train_rows, settings, variant, seed, vocabulary, device=device, resume=checkpoint_path(folder, about))
         seen, out = represent(model, studies, train_rows, device), represent(model, studies, test_rows, device)
         malignant = (table.label == "malignant").to_numpy().astype(int)
         scores = {"auc": probe(seen, out, malignant[train_rows], malignant[test_rows]), **interval(out, table.patient[test_rows])}
         if report:
             scores |= written(model, vocabulary, out["v"].to(device), list(table.report[test_rows]))
         return {"history": history, "retrieval": retrieval_table(out), "scores": pd.DataFrame([scores])}, model.state_dict()
-    return study.kept(folder, about, make)
+    return study.computed_once(folder, about, make)
 
 
 def place(profile, name, seed):

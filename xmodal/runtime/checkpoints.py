@@ -1,64 +1,193 @@
-"""Checkpoints of a training, and results that are kept when done: tensors as safetensors, everything else as JSON."""
+"""Checkpoints of a training, and results that are kept when done: tensors as safetensors, everything else as JSON or tables.
+
+A training that was cut off goes on from its checkpoint to the same bits. A result lies in a folder of its own, in which `done` comes
+last and holds a sha256 of each file that it vouches for. Nothing is pickled. torch is imported inside the functions that need
+it, since tables and figures read results without it.
+"""
+import contextlib
 import hashlib
 import json
 import logging
+from pathlib import Path
 
-import torch
+import numpy as np
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
 
-from .files import atomic
+from .files import atomic, held, hold, json_text, sha256, write_json
 
 log = logging.getLogger(__name__)
 
+CHECKPOINT = "checkpoint.safetensors"
+BEGUN = "begun.json"        # the configuration of the training that wrote the checkpoint
 
-def save_checkpoint(path, learn, select):
-    """Everything that the next epoch depends on, in one safetensors file."""
-    tensors = {f"model.{k}": v for k, v in learn.model.state_dict().items()}
-    tensors |= {f"best.{k}": v for k, v in select.weights.items()}
-    tensors |= {f"objective.{k}": v for k, v in learn.loss_func.state_dict().items()}
-    tensors |= {f"opt.{i}.{k}": v for i, s in learn.opt.opt.state_dict()["state"].items() for k, v in s.items()}
-    tensors["rng"] = torch.get_rng_state()
+
+# ---- checkpoints -------------------------------------------------------------------------------------------------
+
+def checkpoint_path(folder, config):
+    """Path of the checkpoint of a training with this configuration; one that other settings left there is removed first.
+
+    Keeps other processes out of `folder` until `finish`. Raises `Problem` where another process is at work there.
+    """
+    hold(folder)
+    path, begun = folder / CHECKPOINT, folder / BEGUN
+    if not begun.exists() or begun.read_bytes() != json_text(config).encode():
+        path.unlink(missing_ok=True)
+        write_json(begun, config)
+    return path
+
+
+def save_checkpoint(path, modules, optimiser, state, tensors=None):
+    """Writes everything that the next epoch depends on, random generators included, to one safetensors file.
+
+    modules    {name: nn.Module, or another object with state_dict and load_state_dict}
+    optimiser  a torch optimiser
+    state      what else the training remembers, as JSON can hold it: history, epoch, best score
+    tensors    {name: tensor} that the training remembers, or None
+    """
+    import torch
+    from safetensors.torch import save_file
+    content = _prefixed("tensors", tensors or {})
+    for name, module in modules.items():
+        content |= _prefixed(f"modules.{name}", module.state_dict())
+    for number, moments in optimiser.state_dict()["state"].items():
+        content |= _prefixed(f"optimiser.{number}", moments)
+    content["rng"] = torch.get_rng_state()
     if torch.cuda.is_available():                            # MixStyle draws on the device
-        tensors["rng_cuda"] = torch.cuda.get_rng_state()
-    about = json.dumps({"history": select.history, "best": select.best, "epoch": learn.epoch})
-    tensors = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
+        content["rng_cuda"] = torch.cuda.get_rng_state()
+    content = _on_cpu(content)
+    text = json.dumps(state)
     with atomic(path) as partial_path:
-        save_file(tensors, partial_path, metadata={"about": about, "sha256": digest(tensors, about)})
+        save_file(content, partial_path, metadata={"state": text, "sha256": digest(content, text)})
 
 
-def digest(tensors, about):
+def load_checkpoint(path, modules, optimiser):
+    """Puts modules, optimiser and random generators where `save_checkpoint` left them. Returns (state, tensors), or None with a
+    warning where the file is damaged; then nothing was touched."""
+    import torch
+    whole = _read_checkpoint(path)
+    if whole is None:
+        log.warning("The checkpoint %s is damaged; the training begins anew.", path)
+        return None
+    content, state = whole
+    for name, module in modules.items():
+        module.load_state_dict(_part(content, f"modules.{name}"))
+    optimiser_state = optimiser.state_dict()
+    for key, value in _part(content, "optimiser").items():
+        number, name = key.split(".", 1)
+        optimiser_state["state"].setdefault(int(number), {})[name] = value
+    optimiser.load_state_dict(optimiser_state)
+    torch.set_rng_state(content["rng"])
+    if "rng_cuda" in content and torch.cuda.is_available():
+        torch.cuda.set_rng_state(content["rng_cuda"])
+    return state, _part(content, "tensors")
+
+
+def _read_checkpoint(path):
+    """(tensors, state) of a checkpoint, or None where the file is damaged."""
+    from safetensors.torch import load_file
+    try:
+        content = load_file(path)
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata()
+        if metadata["sha256"] == digest(content, metadata["state"]):
+            return content, json.loads(metadata["state"])
+    except (SafetensorError, OSError, TypeError, KeyError):
+        pass
+    return None
+
+
+def _prefixed(prefix, tensors):
+    return {f"{prefix}.{name}": tensor for name, tensor in tensors.items()}
+
+
+def _part(content, prefix):
+    """The tensors whose names begin with `prefix` and a dot, without these."""
+    return {name[len(prefix) + 1:]: tensor for name, tensor in content.items() if name.startswith(f"{prefix}.")}
+
+
+def _on_cpu(tensors):
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+
+
+def digest(tensors, text):
     """sha256 of tensors (on the CPU) and a text: safetensors itself does not notice a flipped bit."""
-    total = hashlib.sha256(about.encode())
+    import torch
+    total = hashlib.sha256(text.encode())
     for name in sorted(tensors):
         total.update(name.encode() + tensors[name].reshape(-1).view(torch.uint8).numpy().tobytes())
     return total.hexdigest()
 
 
-def load_checkpoint(path, learn):
-    """Puts `learn` where `save_checkpoint` left it; returns the next epoch, or 0 with a warning where the file is damaged."""
+# ---- results -----------------------------------------------------------------------------------------------------
+
+def kept_when_done(folder, config, make):
+    """Computes a result once: calls make() -> {file name: value} and writes these files and config.json to `folder`, unless it holds
+    a finished, undamaged result of the same `config`. Returns the names of the result's files.
+
+    Raises `Problem` where another process is making it.
+    """
+    folder = Path(folder)
+    if not finished(folder, config):
+        with held(folder):
+            finish(folder, {**make(), "config.json": config})
+    return vouched_for(folder)
+
+
+def finish(folder, contents, unchanged=(), dropped=()):
+    """Writes {file name: value}, each file atomically, and `done` last, which vouches for these files and for the `unchanged` ones.
+
+    All files are prepared before any of them takes its name; then the `dropped` ones go, and in the end the checkpoint. The suffix
+    of a name says the format: .json, .csv and .parquet (DataFrame), .npz (dict of arrays), .safetensors (dict of tensors).
+    """
+    with held(folder):
+        with contextlib.ExitStack() as stack:
+            for name, value in contents.items():
+                _write(stack.enter_context(atomic(folder / name)), value)
+            for name in ("done", *dropped):                  # from here until `done` is back the result counts as unfinished
+                (folder / name).unlink(missing_ok=True)
+        write_json(folder / "done", {name: sha256(folder / name) for name in (*contents, *unchanged)})
+        for name in (CHECKPOINT, BEGUN):
+            (folder / name).unlink(missing_ok=True)
+
+
+def _write(path, value):
+    """Writes `value` in the format that the suffix of `path` says."""
+    if path.suffix == ".json":
+        path.write_text(json_text(value))
+    elif path.suffix == ".csv":
+        value.to_csv(path, index=False)
+    elif path.suffix == ".parquet":
+        value.to_parquet(path, index=False)
+    elif path.suffix == ".npz":
+        np.savez(path, allow_pickle=False, **value)
+    else:
+        from safetensors.torch import save_file
+        save_file(_on_cpu(value), path)
+
+
+def finished(folder, config, needed=("config.json",)):
+    """True if `folder` holds a finished, undamaged result that was made with `config`; damage is logged in one sentence."""
+    folder = Path(folder)
+    if not (folder / "done").exists():
+        return False
+    if harm := damage(folder, needed):
+        log.warning("The result in %s is damaged (%s) and is made anew.", folder, harm)
+        return False
+    return json.loads((folder / "config.json").read_text()) == json.loads(json_text(config))
+
+
+def damage(folder, needed=("config.json",)):
+    """What is wrong with a result that has a `done`, or "" where each file that it vouches for, and each `needed` one, is as written."""
     try:
-        tensors = load_file(path)
-        with safe_open(path, "pt") as file:
-            about = file.metadata()["about"]
-            whole = file.metadata()["sha256"] == digest(tensors, about)
-    except (SafetensorError, OSError, TypeError, KeyError):
-        whole = False
-    if not whole:
-        log.warning("The checkpoint %s is damaged; the training begins anew.", path)
-        return 0
-    about = json.loads(about)
-    part = lambda name: {k[len(name) + 1:]: v for k, v in tensors.items() if k.startswith(name + ".")}
-    learn.model.load_state_dict(part("model"))
-    learn.loss_func.load_state_dict(part("objective"))
-    learn.create_opt()
-    state = learn.opt.opt.state_dict()
-    for key, value in part("opt").items():
-        i, name = key.split(".", 1)
-        state["state"].setdefault(int(i), {})[name] = value
-    learn.opt.opt.load_state_dict(state)
-    learn.select.best, learn.select.history, learn.select.weights = about["best"], about["history"], part("best")
-    torch.set_rng_state(tensors["rng"])
-    if "rng_cuda" in tensors and torch.cuda.is_available():
-        torch.cuda.set_rng_state(tensors["rng_cuda"])
-    return about["epoch"] + 1
+        checksums = json.loads((folder / "done").read_text())
+        for name in sorted({*needed, *checksums}):
+            if name not in checksums or sha256(folder / name) != checksums[name]:
+                return f"{name} is not what was written"
+    except (OSError, ValueError, TypeError) as error:
+        return str(error)
+    return ""
+
+
+def vouched_for(folder):
+    """The names of the files that `done` vouches for."""
+    return list(json.loads((folder / "done").read_text()))

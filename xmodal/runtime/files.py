@@ -125,7 +125,12 @@ def sha256(path):
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def json_text(value):
+    """`value` as sorted, indented JSON."""
+    return json.dumps(value, indent=1, sort_keys=True) + "\n"
+
+
 def write_json(path, value):
-    """`value` as sorted, indented JSON, atomically."""
+    """Writes `value` as sorted, indented JSON, atomically."""
     with atomic(path) as partial:
-        partial.write_text(json.dumps(value, indent=1, sort_keys=True) + "\n")
+        partial.write_text(json_text(value))

@@ -4,14 +4,13 @@
 a seed) are simply not in a table; where none is there the table is empty and its panel says so.
 """
 import itertools
-import re
 
 import numpy as np
 import pandas as pd
 
 from .. import config, record, stats
 from ..cohort import malignant
-from ..config import DOMAINS, Problem
+from ..config import DOMAINS
 from ..methods import ADAPTED, OURS
 from ..runtime.files import atomic
 
@@ -25,10 +24,7 @@ def write(table, name, profile):
     profile: the Profile (or its name) whose runs the numbers are from; the first column, `data`, says phantom or public.
     """
     profile = config.profile(getattr(profile, "name", profile))
-    folder = re.fullmatch(r"(fig\d+|table\d+)[a-z]?", name) or re.fullmatch(r"(kmat|mirror|rfpmss|fusion)_\w+", name)
-    if not folder:
-        raise Problem(f"There is no panel {name!r}; call it like fig3f, fig6, table1 or kmat_table2.")
-    path = config.FIGURES / folder[1] / f"{name}.csv"
+    path = config.panel_path(name)
     table = table.copy()
     table.insert(0, "data", "phantom" if profile.phantom else "public")
     with atomic(path) as partial:
