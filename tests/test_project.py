@@ -1,0 +1,178 @@
+"""What is said outside the code is so: make targets, pages, versions, the lock, dependencies, licences."""
+import importlib.metadata
+import re
+import subprocess
+import tomllib
+
+import pytest
+import yaml
+from house import HOME, MODULES, NOTEBOOKS, PYTHON, imports, name_of, tracked
+from packaging.requirements import Requirement
+
+PROJECT = tomllib.loads((HOME / "pyproject.toml").read_text())["project"]
+PAGES = [path for path in tracked() if path.suffix == ".md"]
+QUOTING = [*PAGES, HOME / "Dockerfile", HOME / "environment.yml", HOME / ".ci" / "run"]
+WRITTEN = ["README.md", "CONTRIBUTING.md", "docs/running.md", "docs/results.md", "docs/extending.md"]
+
+
+# ---- pages ---------------------------------------------------------------------------------------
+
+def targets():
+    return set(re.findall(r"^([a-z]+):", (HOME / "Makefile").read_text(), re.M))
+
+
+@pytest.mark.parametrize("path", QUOTING, ids=name_of)
+def test_quoted_make_targets_exist(path):
+    quoted = re.findall(r"(?:`|&& |exec |^ *)make ([a-z]+)", path.read_text(), re.M)
+    assert set(quoted) <= targets()
+
+
+@pytest.mark.parametrize("path", PAGES, ids=name_of)
+def test_links_within_the_project_lead_somewhere(path):
+    for link in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", path.read_text()):
+        assert (path.parent / link).exists(), f"{link} does not exist"
+
+
+@pytest.mark.parametrize("name", WRITTEN)
+def test_prose_is_wrapped(name):
+    """Tables and links may be longer."""
+    lines = (HOME / name).read_text().splitlines()
+    long = [line for line in lines if len(line) > 120 and not line.startswith(("|", "!["))]
+    assert not long
+
+
+def test_the_readme_is_short():
+    assert len((HOME / "README.md").read_text().split()) < 1000
+
+
+def test_every_make_target_explains_itself():
+    explained = subprocess.run(["make", "-s"], cwd=HOME, capture_output=True, text=True).stdout
+    assert {f"make {target}" for target in targets()} == set(re.findall(r"^make \w+", explained, re.M))
+
+
+# ---- versions and dependencies -------------------------------------------------------------------
+
+def normal(name):
+    """The name of a distribution as indices compare it."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def test_one_python_everywhere():
+    assert PROJECT["requires-python"] == ">=3.11,<3.12"
+    assert "- python=3.11\n" in (HOME / "environment.yml").read_text()
+    assert "--python-version 3.11 " in (HOME / "Makefile").read_text()
+    assert "--python-version 3.11 " in (HOME / "requirements.lock").read_text()[:500]
+
+
+def test_the_lock_pins_every_requirement_with_a_hash():
+    pins = re.findall(r"^([\w.-]+)==(\S+) (.)$", (HOME / "requirements.lock").read_text(), re.M)
+    assert {end for *_, end in pins} == {"\\"}, "a pin without a hash"
+    pinned = {normal(name) for name, *_ in pins}
+    assert DECLARED <= pinned
+    conda = yaml.safe_load((HOME / "environment.yml").read_text())["dependencies"]
+    named = {normal(re.split("[=<>]", entry)[0]) for entry in conda} - {"python", "pip"}
+    assert not named & pinned, "packages of the lock are pinned there only"
+
+
+REQUIREMENTS = PROJECT["dependencies"] + PROJECT["optional-dependencies"]["test"]
+DECLARED = {normal(Requirement(line).name) for line in REQUIREMENTS}
+NOT_IMPORTED = {   # declared, and used without an import
+    "jupyterlab", "snakemake", "nbval", "pytest-timeout",                # commands and plugins
+    "torchvision", "openslide-bin",                                      # timm, fastai and OpenSlide need them
+    "pylibjpeg", "pylibjpeg-openjpeg", "pylibjpeg-rle", "python-gdcm",   # pydicom's decoders
+}
+
+
+def imported_distributions():
+    """The distributions whose packages the project imports, in files and notebooks."""
+    packages = {name.split(".")[0] for path in PYTHON for name in imports(path)}
+    for path in NOTEBOOKS:
+        packages |= set(re.findall(r'"\s*(?:import|from) (\w+)', path.read_text()))
+    providers = importlib.metadata.packages_distributions()
+    return {normal(name) for package in packages for name in providers.get(package, ())}
+
+
+def test_every_declared_dependency_is_used():
+    assert DECLARED - NOT_IMPORTED <= imported_distributions()
+
+
+def test_every_imported_distribution_is_declared():
+    own = {module.split(".")[0] for module in MODULES} | {"pip", "setuptools"}
+    assert imported_distributions() - own <= DECLARED
+
+
+# ---- licences ------------------------------------------------------------------------------------
+
+CHOSEN = {"docutils"}  # public domain and BSD; the GPL part is an Emacs mode, which the wheel does not hold
+
+
+def wanted_by(requirement):
+    """The distribution of a requirement and what it requires in turn; (None, []) if it is for another platform."""
+    try:
+        distribution = importlib.metadata.distribution(requirement.name)
+    except importlib.metadata.PackageNotFoundError:
+        return None, []
+    further = [Requirement(line) for line in distribution.requires or []]
+    return distribution, [need for need in further if applies(need, requirement.extras)]
+
+
+def applies(requirement, extras):
+    """Whether the marker of a requirement holds here with these extras of the distribution that names it."""
+    if requirement.marker is None:
+        return True
+    return any(requirement.marker.evaluate({"extra": extra}) for extra in ("", *extras))
+
+
+def runtime():
+    """The distributions that the run-time dependencies bring, by following what is installed."""
+    waiting = [Requirement(line) for line in PROJECT["dependencies"]]
+    distributions, seen = {}, set()
+    while waiting:
+        requirement = waiting.pop()
+        key = (normal(requirement.name), frozenset(requirement.extras))
+        if key in seen:
+            continue
+        seen.add(key)
+        distribution, further = wanted_by(requirement)
+        if distribution:
+            distributions[key[0]] = distribution
+            waiting += further
+    return distributions
+
+
+def licence(distribution):
+    """All that a distribution says of its licence; where it says nothing, the heads of its licence files."""
+    metadata = distribution.metadata
+    classifiers = [line for line in metadata.get_all("Classifier", []) if line.startswith("License ::")]
+    statements = [metadata.get("License-Expression") or "", (metadata.get("License") or "")[:200]]
+    statements += classifiers
+    if any(statements):
+        return " ".join(statements)
+    files = [file for file in distribution.files or [] if re.match(r"(?i)licen[cs]e|copying", file.name)]
+    return " ".join(file.read_text()[:200] for file in files)
+
+
+def is_gpl(text):
+    text = re.sub(r"\([^()]*\bOR\b[^()]*\)", "", text)  # a choice
+    text = re.sub(r"(?i)lesser general public|library general public|LGPL[\w.-]*", "", text)
+    return bool(re.search(r"(?i)\bA?GPL|general public licen[cs]e", text))
+
+
+def test_gpl_is_recognised():
+    assert is_gpl("GPL-3.0-only") and is_gpl("AGPL-3.0")
+    assert is_gpl("License :: OSI Approved :: GNU General Public License v3 (GPLv3)")
+    assert not is_gpl("LGPL-2.1-only AND (BSD-3-Clause OR GPL-2.0-only)")
+    assert not is_gpl("GNU Lesser General Public License v3 (LGPLv3)")
+
+
+def test_runtime_dependencies_are_not_gpl():
+    licences = {name: licence(distribution) for name, distribution in runtime().items()}
+    assert len(licences) > 100 and "torch" in licences
+    offenders = {name for name, text in licences.items() if is_gpl(text)}
+    assert offenders <= CHOSEN
+
+
+def test_the_licence_is_the_whole_apache_licence():
+    text = (HOME / "LICENSE").read_text()
+    assert text.split()[:4] == ["Apache", "License", "Version", "2.0,"]
+    assert "END OF TERMS AND CONDITIONS" in text and len(text.splitlines()) == 202
