@@ -8,11 +8,10 @@
 import sys
 
 from xmodal import config as house
-from xmodal.methods import METHODS as EVERY_METHOD, SHARES
+from xmodal.methods import MAIN as METHODS
 
 profile = house.profile(config.get("profile", "lesson"))
 PROFILE = profile.name
-METHODS = [name for name in EVERY_METHOD if name not in SHARES or SHARES[name] == 100]  # the others: in the first seed only
 FIRST = str(house.SEEDS[0])
 DATA, RUNS = house.DATA / PROFILE, house.RUNS / PROFILE
 EXECUTED = str(RUNS / "notebooks" / "{}.ipynb")  # executed copies
