@@ -1,29 +1,31 @@
-"""cohort: label sets, the schema, patient-level splits that no label of the target and no order of rows can change."""
+"""cohort: label sets, the schema, splits by patient that no target label and no order of rows can change."""
 import numpy as np
 import pandas as pd
 import pytest
 
 from xmodal import cohort
-from xmodal.config import DOMAINS, Problem
+from xmodal.config import DOMAINS, HISTOPATHOLOGY, MAMMOGRAPHY, Problem
 
 LABELS = {"cbis_ddsm": (2, 12), "inbreast": (1, 2, 12), "bach": (1, 2, 4, 8), "camelyon": (3, 12)}
 
 
 def table(people=40, singles=6):
-    """People with a mammogram in two views and a histology image, in four pairs of domains, and some with one modality."""
-    rows, rng = [], np.random.default_rng(0)
-    groups = [(m, h) for m in ("cbis_ddsm", "inbreast") for h in ("bach", "camelyon")]
-    for where, n in [*((g, people) for g in groups), *(((d,), singles) for d in DOMAINS)]:
+    """People with mammograms in two views and one tile, in four pairs of domains; some in one domain."""
+    rng = np.random.default_rng(0)
+    groups = [((m, h), people) for m in ("cbis_ddsm", "inbreast") for h in ("bach", "camelyon")]
+    groups += [((d,), singles) for d in DOMAINS]
+    rows = []
+    for domains, n in groups:
         for i in range(n):
-            patient, bad = f"{'+'.join(where)}/{i:03d}", rng.random() < 0.4
-            for name in where:
-                allowed = max(LABELS[name]) if bad else min(LABELS[name])
-                for view in ("CC", "MLO") if DOMAINS[name] == "mammography" else ("",):
-                    rows.append({"sample": f"{name}/{patient}{view}", "patient": patient, "study": "", "domain": name,
-                                 "modality": DOMAINS[name], "view": view, "laterality": "", "allowed": allowed, "truth": -1,
-                                 "grade": -1, "density": "", "lesion_type": "", "lesion_shape": "", "diameter_mm": np.nan,
-                                 "annotation": "", "source": "", "index": len(rows), "has_mask": False, "boxes": "[]",
-                                 "mm_per_px": 0.2, "checksum": ""})
+            patient = f"{'+'.join(domains)}/{i:03d}"
+            bad = rng.random() < 0.4
+            for domain in domains:
+                allowed = max(LABELS[domain]) if bad else min(LABELS[domain])
+                for view in ("CC", "MLO") if DOMAINS[domain] == MAMMOGRAPHY else ("",):
+                    row = cohort.index_row(sample=f"{domain}/{patient}{view}", patient=patient, domain=domain,
+                                           modality=DOMAINS[domain], view=view, allowed=allowed, source="")
+                    pixels = {"index": len(rows), "has_mask": False, "boxes": "[]", "mm_per_px": 0.2}
+                    rows.append({**row, **pixels, "checksum": ""})
     return pd.DataFrame(rows)
 
 
@@ -31,12 +33,14 @@ def splits(fold):
     return dict(zip(fold["sample"], fold.split))
 
 
-# ---- label sets --------------------------------------------------------------------------------------------------
+# ---- label sets --------------------------------------------------------------------------------------------
 
 def test_label_sets_are_bit_masks_by_class_or_name():
-    assert cohort.label_set(1) == 2 and cohort.label_set(2, 3) == 12 and cohort.label_set("in situ", "invasive") == 12
+    assert cohort.label_set(1) == 2 and cohort.label_set(2, 3) == 12
+    assert cohort.label_set("in situ", "invasive") == 12
     assert cohort.label_set(3, 3) == 8, "a class named twice is still one class"
-    assert cohort.allowed_matrix([12, 1]).tolist() == [[False, False, True, True], [True, False, False, False]]
+    rows = cohort.allowed_matrix([12, 1]).tolist()
+    assert rows == [[False, False, True, True], [True, False, False, False]]
 
 
 def test_malignant_is_open_where_the_label_is():
@@ -44,7 +48,7 @@ def test_malignant_is_open_where_the_label_is():
     assert np.isnan(cohort.malignant([6, 15])).all()
 
 
-# ---- one row of an index -----------------------------------------------------------------------------------------
+# ---- one row of an index -----------------------------------------------------------------------------------
 
 def test_a_row_of_the_index_says_unknown_where_a_dataset_says_nothing():
     known = {"sample": "bach/1", "patient": "bach/a", "domain": "bach", "modality": "histopathology",
@@ -60,7 +64,7 @@ def test_a_row_of_the_index_says_unknown_where_a_dataset_says_nothing():
         cohort.index_row(**{name: value for name, value in known.items() if name != "patient"})
 
 
-# ---- the door ----------------------------------------------------------------------------------------------------
+# ---- the door ----------------------------------------------------------------------------------------------
 
 def test_a_cohort_survives_the_door_and_loses_only_foreign_columns(tmp_path):
     rows = table(2, 1)
@@ -69,8 +73,10 @@ def test_a_cohort_survives_the_door_and_loses_only_foreign_columns(tmp_path):
     assert list(back.columns) == list(cohort.COHORT.columns) and (back["sample"] == rows["sample"]).all()
 
 
-@pytest.mark.parametrize("column, value", [("domain", "ddsm"), ("allowed", 0), ("allowed", 16), ("truth", 4), ("density", "E"),
-                                           ("view", "cc"), ("index", -1), ("sample", "twice")])
+@pytest.mark.parametrize("column, value", [
+    ("domain", "ddsm"), ("allowed", 0), ("allowed", 16), ("truth", 4), ("density", "E"), ("view", "cc"),
+    ("index", -1), ("sample", "twice"),
+])
 def test_a_row_that_does_not_fit_is_a_problem_naming_the_column(column, value):
     rows = table(2, 1)
     rows.loc[rows.index[:2], column] = value
@@ -96,7 +102,7 @@ def test_missing_and_damaged_cohorts_name_the_remedy(tmp_path):
         cohort.load(tmp_path / "cohort.parquet")
 
 
-# ---- splits ------------------------------------------------------------------------------------------------------
+# ---- splits ------------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("held_out", DOMAINS)
 @pytest.mark.parametrize("seed", (42, 1234, 5678))
@@ -105,7 +111,8 @@ def test_no_patient_is_in_two_splits_and_no_target_patient_is_in_the_source(held
     fold = cohort.leave_one_out(rows, held_out, seed)
     assert fold.groupby("patient")["split"].nunique().max() == 1
     assert (fold.domain == held_out).equals(fold.split == "target")
-    assert set(fold["sample"][fold.split == "target"]) == set(rows["sample"][rows.domain == held_out]), "the target is whole"
+    target = set(fold["sample"][fold.split == "target"])
+    assert target == set(rows["sample"][rows.domain == held_out]), "the target is whole"
     assert len(fold) + fold.attrs["left_out"] == len(rows), "every row is used or counted as left out"
     assert fold.split.notna().all() and set(fold.split) == {"train", "validation", "source test", "target"}
 
@@ -114,24 +121,29 @@ def test_shares_and_strata_are_kept():
     fold = cohort.leave_one_out(table(people=100), "bach", 42)
     people = fold[fold.split != "target"].drop_duplicates("patient").copy()
     share = people.split.value_counts(normalize=True)
-    assert share["train"] == pytest.approx(0.6, abs=0.03) and share["validation"] == pytest.approx(0.2, abs=0.03)
-    people["where"], people["bad"] = people.patient.str.split("/").str[0], cohort.malignant(people.allowed)
-    for _, stratum in people.groupby(["where", "bad"]):  # within one patient of the shares in every stratum
+    assert share["train"] == pytest.approx(0.6, abs=0.03)
+    assert share["validation"] == pytest.approx(0.2, abs=0.03)
+    people["domains"] = people.patient.str.split("/").str[0]
+    people["bad"] = cohort.malignant(people.allowed)
+    for _, stratum in people.groupby(["domains", "bad"]):  # within one patient of the shares in every stratum
         counts = stratum.split.value_counts().reindex(["train", "validation", "source test"], fill_value=0)
-        assert (abs(counts - np.array([0.6, 0.2, 0.2]) * len(stratum)) <= 1.0 + 1e-9).all(), (counts, len(stratum))
+        expected = np.array([0.6, 0.2, 0.2]) * len(stratum)
+        assert (abs(counts - expected) <= 1.0 + 1e-9).all(), (counts, len(stratum))
 
 
 def test_a_seed_gives_one_split_and_another_seed_another():
     rows = table()
-    assert splits(cohort.leave_one_out(rows, "bach", 42)) == splits(cohort.leave_one_out(rows, "bach", 42))
-    assert splits(cohort.leave_one_out(rows, "bach", 42)) != splits(cohort.leave_one_out(rows, "bach", 1234))
+    first = splits(cohort.leave_one_out(rows, "bach", 42))
+    assert first == splits(cohort.leave_one_out(rows, "bach", 42))
+    assert first != splits(cohort.leave_one_out(rows, "bach", 1234))
 
 
 @pytest.mark.parametrize("held_out", DOMAINS)
 def test_the_order_of_rows_changes_nothing(held_out):
     rows = table()
-    shuffled = rows.sample(frac=1, random_state=1)
-    assert splits(cohort.leave_one_out(rows, held_out, 42)) == splits(cohort.leave_one_out(shuffled, held_out, 42))
+    ordered = cohort.leave_one_out(rows, held_out, 42)
+    shuffled = cohort.leave_one_out(rows.sample(frac=1, random_state=1), held_out, 42)
+    assert splits(ordered) == splits(shuffled)
 
 
 @pytest.mark.parametrize("held_out", DOMAINS)
@@ -163,6 +175,11 @@ def test_unknown_and_absent_domains_are_problems():
         cohort.leave_one_out(rows[rows.domain != "bach"], "bach", 42)
 
 
+def test_only_some_patients_have_both_modalities():
+    rows = pd.DataFrame({"patient": ["a", "a", "b"], "modality": [MAMMOGRAPHY, HISTOPATHOLOGY, MAMMOGRAPHY]})
+    assert cohort.patients_with_both(rows) == {"a"}
+
+
 def test_pairing_says_what_a_positive_pair_can_mean():
     rows = table(3, 2)
     assert cohort.pairing(rows) == "patient"
@@ -171,23 +188,29 @@ def test_pairing_says_what_a_positive_pair_can_mean():
 
 def test_counts_add_up():
     fold = cohort.leave_one_out(table(5, 1), "bach", 42)
-    found = cohort.counts(fold)
-    assert found.images.sum() == len(fold) and set(found.domain) == set(DOMAINS)
+    counted = cohort.counts(fold)
+    assert counted.images.sum() == len(fold) and set(counted.domain) == set(DOMAINS)
 
 
 def test_the_fingerprint_sees_values_and_not_where_files_lie():
     rows = table()
     first = cohort.fingerprint(rows)
-    assert first == cohort.fingerprint(rows.assign(source="/elsewhere/a.dcm", annotation="b")) and len(first) == 16
+    assert len(first) == 16
+    assert first == cohort.fingerprint(rows.assign(source="/elsewhere/a.dcm", annotation="b"))
     assert first != cohort.fingerprint(rows.iloc[1:]) and first != cohort.fingerprint(rows.assign(allowed=15))
 
 
 def test_a_share_of_the_training_patients_is_nested_and_touches_nothing_else():
-    rows, whole = table(people=80), cohort.leave_one_out(table(people=80), "bach", 42)
-    folds = {share: cohort.leave_one_out(rows, "bach", 42, train_share=share) for share in (0.25, 0.5, 0.75, 1.0)}
-    trained = [set(fold.patient[fold.split == "train"]) for fold in folds.values()]
-    assert trained[0] < trained[1] < trained[2] < trained[3] == set(whole.patient[whole.split == "train"])
-    assert 0.25 <= len(trained[0]) / len(trained[3]) < 0.4 and 0.5 <= len(trained[1]) / len(trained[3]) < 0.65     # each stratum rounds up
-    for fold in folds.values():
-        pd.testing.assert_frame_equal(fold[fold.split != "train"].reset_index(drop=True), whole[whole.split != "train"].reset_index(drop=True))
+    rows = table(people=80)
+    whole = cohort.leave_one_out(rows, "bach", 42)
+    untouched = whole[whole.split != "train"].reset_index(drop=True)
+    trained = []
+    for share in (0.25, 0.5, 0.75, 1.0):
+        fold = cohort.leave_one_out(rows, "bach", 42, train_share=share)
+        trained.append(set(fold.patient[fold.split == "train"]))
+        pd.testing.assert_frame_equal(fold[fold.split != "train"].reset_index(drop=True), untouched)
         assert fold.attrs == whole.attrs
+    assert trained[0] < trained[1] < trained[2] < trained[3] == set(whole.patient[whole.split == "train"])
+    quarter, half, _, all_of_them = map(len, trained)
+    assert 0.25 <= quarter / all_of_them < 0.4, "each stratum rounds up"
+    assert 0.5 <= half / all_of_them < 0.65

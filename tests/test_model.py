@@ -14,15 +14,19 @@ def model():
 
 def batch(n=4, size=96, seed=0):
     g = torch.Generator().manual_seed(seed)
-    draw = lambda *shape: torch.randint(0, 256, shape, generator=g, dtype=torch.uint8)
-    return {MAMMOGRAPHY: draw(n, size, size), HISTOPATHOLOGY: draw(n, size, size, 3), "pairs": torch.arange(n)[:, None].expand(n, 2)}
+    return {
+        MAMMOGRAPHY: torch.randint(0, 256, (n, size, size), generator=g, dtype=torch.uint8),
+        HISTOPATHOLOGY: torch.randint(0, 256, (n, size, size, 3), generator=g, dtype=torch.uint8),
+        "pairs": torch.arange(n)[:, None].expand(n, 2),
+    }
 
 
 def test_shapes(model):
     out = model(batch())
-    m, p = out[MAMMOGRAPHY], out[HISTOPATHOLOGY]
-    assert m.tokens.shape == (4, 64, 96) and m.z.shape == (4, 96) and m.logits.shape == (4, 4) and m.score.shape == (4,)
-    assert m.mask.shape == (4, 32, 32) and p.mask is None
+    m = out[MAMMOGRAPHY]
+    assert m.tokens.shape == (4, 64, 96) and m.z.shape == (4, 96)
+    assert m.logits.shape == (4, 4) and m.score.shape == (4,)
+    assert m.mask.shape == (4, 32, 32) and out[HISTOPATHOLOGY].mask is None
     assert out["both"].logits.shape == (4, 4) and out["cutpoints"].shape == (3,)
 
 
@@ -40,8 +44,8 @@ def test_the_paper_profile_is_a_vit_b_16():
 
 
 def test_adapters_start_as_the_identity(model):
-    x = batch()
-    assert torch.equal(model.tokens(x[MAMMOGRAPHY], MAMMOGRAPHY), model.tokens(x[MAMMOGRAPHY], HISTOPATHOLOGY))
+    images = batch()[MAMMOGRAPHY]
+    assert torch.equal(model.tokens(images, MAMMOGRAPHY), model.tokens(images, HISTOPATHOLOGY))
 
 
 def test_one_modality_alone_says_the_same_as_beside_the_other(model):
@@ -51,7 +55,8 @@ def test_one_modality_alone_says_the_same_as_beside_the_other(model):
 
 
 def test_patients_of_a_batch_do_not_see_each_other(model):
-    x, order = batch(), torch.tensor([2, 0, 3, 1])
+    x = batch()
+    order = torch.tensor([2, 0, 3, 1])
     shuffled = model({MAMMOGRAPHY: x[MAMMOGRAPHY][order]})[MAMMOGRAPHY].logits
     assert torch.allclose(shuffled, model(x)[MAMMOGRAPHY].logits[order], atol=1e-5)
 
@@ -69,10 +74,11 @@ def test_cutpoints_are_ordered_whatever_the_parameters():
 
 def test_mixstyle_changes_channel_statistics_and_nothing_else():
     torch.manual_seed(0)
-    x, domain = torch.randn(6, 10, 4) + torch.arange(6)[:, None, None], torch.tensor([0, 0, 0, 1, 1, 1])
+    x = torch.randn(6, 10, 4) + torch.arange(6)[:, None, None]
+    domain = torch.tensor([0, 0, 0, 1, 1, 1])
     mixed = mixstyle(x, domain, p=1.0)
-    unit = lambda t: (t - t.mean(1, keepdim=True)) / t.std(1, keepdim=True)
-    assert torch.allclose(unit(mixed), unit(x), atol=1e-3) and not torch.allclose(mixed, x)
+    before, after = ((t - t.mean(1, keepdim=True)) / t.std(1, keepdim=True) for t in (x, mixed))
+    assert torch.allclose(after, before, atol=1e-3) and not torch.allclose(mixed, x)
     assert torch.equal(mixstyle(x, domain, p=0.0), x)
 
 
@@ -84,20 +90,25 @@ def test_mixstyle_partners_come_from_another_domain():
 
 def test_mixstyle_is_off_at_evaluation():
     torch.manual_seed(0)
-    model, x = build("lesson", mixstyle=True).eval(), batch()
+    model = build("lesson", mixstyle=True).eval()
+    x = batch()
     domains = {MAMMOGRAPHY: torch.arange(4), HISTOPATHOLOGY: torch.arange(4)}
     assert torch.equal(model({**x, "domain": domains})[MAMMOGRAPHY].z, model(x)[MAMMOGRAPHY].z)
 
 
+def batch_norms(module):
+    return [m for m in module.modules() if isinstance(m, torch.nn.modules.batchnorm._BatchNorm)]
+
+
 def test_correction_5_a_vit_has_no_batch_statistics_and_the_neck_gives_it_some(model):
-    kinds = lambda module: [m for m in module.modules() if isinstance(m, torch.nn.modules.batchnorm._BatchNorm)]
-    assert not kinds(model.encoder) and len(kinds(model.necks)) == 2
+    assert not batch_norms(model.encoder) and len(batch_norms(model.necks)) == 2
 
 
 def test_concatenation_sees_both_features():
     torch.manual_seed(0)
     model = build("lesson", concat=True).eval()
-    z_m, z_p = torch.randn(2, 96), torch.randn(2, 96)
+    z_m = torch.randn(2, 96)
+    z_p = torch.randn(2, 96)
     assert torch.equal(model.fuse(z_m, z_p), torch.cat([z_m, z_p], 1))
     assert torch.equal(model.fuse(z_m, None)[:, 96:], torch.zeros(2, 96))
 
@@ -108,23 +119,29 @@ def test_an_unknown_profile_is_named():
 
 
 def test_the_stem_gives_a_token_a_patch_in_the_order_of_the_decoder(model):
-    embed, x = model.encoder.patch_embed, torch.randn(1, 3, 96, 96, generator=torch.Generator().manual_seed(0))
+    embed = model.encoder.patch_embed
+    x = torch.randn(1, 3, 96, 96, generator=torch.Generator().manual_seed(0))
     changed = x.clone()
     changed[..., 48:60, 24:36] *= -1                         # patch (4, 2) of 8 x 8
     moved = (embed(changed) - embed(x)).abs().sum(-1)
     assert moved.shape == (1, 64) and moved.argmax() == 4 * 8 + 2
 
 
+def gradients(checkpointing):
+    """How often the first block ran in one step of training, and the gradients of all parameters."""
+    torch.manual_seed(0)
+    model = build("lesson", mixstyle=True).train()
+    model.encoder.set_grad_checkpointing(checkpointing)
+    runs = []
+    hook = model.encoder.blocks[0].register_forward_pre_hook(lambda *_: runs.append(1))
+    out = model(batch())
+    (out[MAMMOGRAPHY].logits.square().sum() + out[HISTOPATHOLOGY].logits.square().sum()).backward()
+    hook.remove()
+    return len(runs), [p.grad for p in model.parameters() if p.grad is not None]
+
+
 def test_gradient_checkpointing_changes_no_bit():
-    def gradients(again):
-        torch.manual_seed(0)
-        model = build("lesson", mixstyle=True).train()
-        model.encoder.set_grad_checkpointing(again)
-        ran = []
-        hook = model.encoder.blocks[0].register_forward_pre_hook(lambda *_: ran.append(1))
-        out = model(batch())
-        (out[MAMMOGRAPHY].logits.square().sum() + out[HISTOPATHOLOGY].logits.square().sum()).backward()
-        hook.remove()
-        return len(ran), [p.grad for p in model.parameters() if p.grad is not None]
-    (once, plain), (twice, again) = gradients(False), gradients(True)
-    assert twice == 2 * once and len(plain) == len(again) and all(torch.equal(a, b) for a, b in zip(plain, again))
+    once, plain = gradients(False)
+    twice, recomputed = gradients(True)
+    assert twice == 2 * once and len(plain) == len(recomputed)
+    assert all(torch.equal(a, b) for a, b in zip(plain, recomputed))

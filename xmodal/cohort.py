@@ -1,4 +1,4 @@
-"""The cohort table: its schema, label sets, patient-level splits, leave-one-domain-out, pairing. A row is an image."""
+"""The cohort table, one row per image: schema, label sets, splits by patient, pairing."""
 import hashlib
 import logging
 import math
@@ -14,35 +14,48 @@ log = logging.getLogger(__name__)
 LESION_TYPES = ("", "mass", "calcification", "distortion", "asymmetry")
 MASS_SHAPES = ("", "circumscribed", "lobulated", "irregular", "spiculated")
 
-# What `data_scripts.<dataset>.index(root)` returns: a row a native image or slide.
+# What `data_scripts.<dataset>.index(root)` returns: one row per native image or slide.
 INDEX = pa.DataFrameSchema({
-    "sample": pa.Column(str, unique=True),            # unique name, begins with the domain
-    "patient": pa.Column(str),                        # unique over domains; the same string only for the same person
+    # a unique name, which begins with the domain
+    "sample": pa.Column(str, unique=True),
+    # unique over all domains: the same string means the same person
+    "patient": pa.Column(str),
     "study": pa.Column(str),
     "domain": pa.Column(str, pa.Check.isin({**DOMAINS, **PRETRAINING})),
     "modality": pa.Column(str, pa.Check.isin(MODALITIES)),
     "view": pa.Column(str, pa.Check.isin(("", "CC", "MLO", "FB"))),
     "laterality": pa.Column(str, pa.Check.isin(("", "L", "R"))),
-    "allowed": pa.Column(int, pa.Check.in_range(1, 15)),  # bit c is set where the dataset's label allows class c
-    "truth": pa.Column(int, pa.Check.in_range(-1, 3)),    # reference diagnosis, -1 unknown; evaluation only, never training
-    "grade": pa.Column(int, pa.Check.in_range(-1, 3)),    # ordered severity where the label fixes one, else -1
+    # bit c is set where the dataset's label allows class c
+    "allowed": pa.Column(int, pa.Check.in_range(1, 15)),
+    # reference diagnosis, -1 unknown; for evaluation only, never for training
+    "truth": pa.Column(int, pa.Check.in_range(-1, 3)),
+    # ordered severity where the label fixes it, else -1
+    "grade": pa.Column(int, pa.Check.in_range(-1, 3)),
     "density": pa.Column(str, pa.Check.isin(("", "A", "B", "C", "D"))),
     "lesion_type": pa.Column(str, pa.Check.isin(LESION_TYPES)),
-    "lesion_shape": pa.Column(str),                   # mass shape and margin or calcification distribution, free text
-    "diameter_mm": pa.Column(float, nullable=True),   # of the largest lesion, millimetres
-    "annotation": pa.Column(str),                     # JSON: {"masks": [paths]} or {"polygons": [...], "exclude": [...]}
-    "source": pa.Column(str),                         # path of the native file
+    # mass shape and margin, or calcification distribution, as free text
+    "lesion_shape": pa.Column(str),
+    # of the largest lesion, in millimetres
+    "diameter_mm": pa.Column(float, nullable=True),
+    # JSON: {"masks": [paths]} or {"polygons": [...], "exclude": [...]}
+    "annotation": pa.Column(str),
+    # path of the native file
+    "source": pa.Column(str),
 }, strict="filter", coerce=True)
 
-# The door to training: the index plus where the pixels of each row lie.
+# The door to training: the index, and where the pixels of each row lie.
 COHORT = INDEX.add_columns({
-    "index": pa.Column(int, pa.Check.ge(0)),          # position in images/<domain>.npy and masks/<domain>.npy
-    "has_mask": pa.Column(bool),                      # True where lesion pixels were annotated
-    "boxes": pa.Column(str),                          # JSON list of [x0, y0, x1, y1], pixels of the stored image
-    "mm_per_px": pa.Column(float, nullable=True),     # of the stored image; NaN where the file gives no spacing
-    "checksum": pa.Column(str),                       # sha256 of the native file
+    # position in images/<domain>.npy and masks/<domain>.npy
+    "index": pa.Column(int, pa.Check.ge(0)),
+    # True where lesion pixels were annotated
+    "has_mask": pa.Column(bool),
+    # JSON list of [x0, y0, x1, y1], in pixels of the stored image
+    "boxes": pa.Column(str),
+    # pixel spacing of the stored image; NaN where the native file gives none
+    "mm_per_px": pa.Column(float, nullable=True),
+    # sha256 of the native file
+    "checksum": pa.Column(str),
 })
-
 
 # What stands in a column of `INDEX` where a dataset does not say it. The other columns every dataset knows.
 UNKNOWN = {
@@ -66,33 +79,46 @@ def index_row(*, sample, patient, domain, modality, allowed, source, **known):
 
 
 def validate(table, schema=COHORT, where="cohort table"):
-    """`table` with the schema's columns and types. Raises `Problem` naming the first column that does not fit."""
+    """`table` with the schema's columns and types. Raises `Problem` naming the first wrong column."""
     try:
         table = schema.validate(table)
     except (pa.errors.SchemaError, pa.errors.SchemaErrors) as error:
-        raise Problem(f"The {where} does not fit its schema ({str(error).splitlines()[0]}); write it again with 02_preprocess.") from None
-    off = table[(table.modality != table.domain.map({**DOMAINS, **PRETRAINING}))]
+        first_line = str(error).splitlines()[0]
+        raise Problem(f"The {where} does not fit its schema ({first_line}); "
+                      "write it again with 02_preprocess.") from None
+    off = table[table.modality != table.domain.map({**DOMAINS, **PRETRAINING})]
     if len(off):
-        raise Problem(f"The {where} lists {off['sample'].iloc[0]} as {off.modality.iloc[0]}, which its domain is not; check the index of that dataset.")
+        first = off.iloc[0]
+        raise Problem(f"The {where} lists {first['sample']} as {first.modality}, which its domain is not; "
+                      "check the index of that dataset.")
     return table
 
 
 def load(path):
-    """The cohort table at `path` (a cohort.parquet), checked. Raises `Problem` if it is missing or damaged."""
+    """The checked cohort table at `path` (a cohort.parquet). Raises `Problem` if it is missing or damaged."""
     try:
         table = pd.read_parquet(path)
     except FileNotFoundError:
-        raise Problem(f"There is no cohort at {path}; run 01_download and 02_preprocess first (or `make reproduce`).") from None
+        raise Problem(f"There is no cohort at {path}; "
+                      "run 01_download and 02_preprocess first (or `make reproduce`).") from None
     except (OSError, ValueError) as error:
-        raise Problem(f"The cohort at {path} cannot be read ({error}); delete it and run 02_preprocess again.") from None
+        raise Problem(f"The cohort at {path} cannot be read ({error}); "
+                      "delete it and run 02_preprocess again.") from None
     return validate(table, where=f"cohort at {path}")
 
 
-# ---- label sets --------------------------------------------------------------------------------------------------
+# ---- label sets --------------------------------------------------------------------------------------------
 
 def label_set(*classes):
-    """Bit mask of the classes that a dataset's label allows: label_set(2, 3) says malignant, and no more than that."""
-    return sum(1 << CLASSES.index(c) if isinstance(c, str) else 1 << int(c) for c in set(classes))
+    """Bit mask of the classes (numbers or names) that a dataset's label allows.
+
+    label_set(2, 3) says that the image is malignant, and no more than that.
+    """
+    mask = 0
+    for c in classes:
+        number = CLASSES.index(c) if isinstance(c, str) else int(c)
+        mask |= 1 << number
+    return mask
 
 
 def allowed_matrix(masks):
@@ -101,65 +127,92 @@ def allowed_matrix(masks):
 
 
 def malignant(masks):
-    """(N,) bit masks -> (N,) 1.0 if only malignant classes are allowed, 0.0 if none is, NaN where the label is open."""
+    """(N,) bit masks -> (N,) 1.0 where only malignant classes are allowed, 0.0 where none is, else NaN."""
     allowed = allowed_matrix(masks)
-    bad, good = allowed[:, 2:].any(1), allowed[:, :2].any(1)
-    return np.where(bad & good, np.nan, bad.astype(float))
+    may_be_benign = allowed[:, :2].any(1)
+    may_be_malignant = allowed[:, 2:].any(1)
+    return np.where(may_be_malignant & may_be_benign, np.nan, may_be_malignant.astype(float))
 
 
-# ---- splits ------------------------------------------------------------------------------------------------------
+# ---- splits ------------------------------------------------------------------------------------------------
 
 def check_splits(table):
     """Raises `Problem` if a patient is in two splits; returns `table`."""
     splits = table.groupby("patient")["split"].nunique()
     torn = splits.index[splits > 1]
     if len(torn):
-        raise Problem(f"{len(torn)} patients are in two splits, the first is {torn[0]!r}; split by patient (cohort.leave_one_out does).")
+        raise Problem(f"{len(torn)} patients are in two splits, the first is {torn[0]!r}; "
+                      "split by patient (cohort.leave_one_out does).")
     return table
 
 
 def leave_one_out(table, held_out, seed, shares=(0.6, 0.2, 0.2), train_share=1.0):
     """The rows of a leave-one-domain-out fold, with a column `split`.
 
-    Every row of `held_out` is "target". The other domains' patients go to "train", "validation" and "source test" by
-    `shares`, stratified by the domains they come from and by malignancy. Rows that a target patient has in other
-    domains are left out, so that no patient is on both sides; `.attrs["left_out"]` counts them. With a `train_share` below 1
-    only that share of each stratum's training patients is kept, always the same ones first (Fig. 3 l).
+    Every row of `held_out` is "target". The patients of the other domains go to "train", "validation" and
+    "source test" by `shares`, stratified by the domains they come from and by malignancy. Rows that a target
+    patient has in other domains are left out, so that no patient is on both sides; `.attrs["left_out"]` is
+    their number. With a `train_share` below 1 only that share of each stratum's training patients stays,
+    always the same ones first (Fig. 3 l).
     """
     domain(held_out)
     if held_out not in set(table.domain):
-        raise Problem(f"The cohort has no rows of {held_out!r}; it has {', '.join(sorted(set(table.domain)))}.")
+        present = ", ".join(sorted(set(table.domain)))
+        raise Problem(f"The cohort has no rows of {held_out!r}; it has {present}.")
     target = table.domain == held_out
     source = ~target & ~table.patient.isin(table.patient[target])
-    people = (table[source].assign(malignant=malignant(table.allowed[source]))
-              .groupby("patient").agg(domains=("domain", lambda d: "+".join(sorted(set(d)))), malignant=("malignant", "max")))
-    rng, split = np.random.default_rng(seed), {}
-    for _, stratum in people.groupby(["domains", "malignant"], dropna=False):
-        names = rng.permutation(np.array(sorted(stratum.index)))
-        cuts = np.floor(np.cumsum(shares)[:-1] * len(names) + rng.random()).astype(int)
-        for part, members in zip(("train", "validation", "source test"), np.split(names, cuts)):
-            kept = math.ceil(train_share * len(members)) if part == "train" else len(members)
-            split.update(dict.fromkeys(members[:kept], part))
+    split = draw_splits(table[source], seed, shares, train_share)
     fold = table[target | source].copy()
     fold["split"] = np.where(target[fold.index], "target", fold.patient.map(split))
-    fold.attrs["left_out"] = int((~target & ~source).sum())
-    log.info("%d rows that patients of %s have in other domains are left out.", fold.attrs["left_out"], held_out)
+    left_out = int((~target & ~source).sum())
+    fold.attrs["left_out"] = left_out
+    log.info("%d rows that patients of %s have in other domains are left out.", left_out, held_out)
     return check_splits(fold[fold.split.notna()].reset_index(drop=True))
 
 
+def draw_splits(table, seed, shares, train_share):
+    """{patient: split} of the source patients, drawn from the seed in each stratum; see `leave_one_out`."""
+    rows = table.assign(malignant=malignant(table.allowed))
+    people = rows.groupby("patient").agg(
+        domains=("domain", lambda names: "+".join(sorted(set(names)))),
+        malignant=("malignant", "max"),
+    )
+    rng = np.random.default_rng(seed)
+    split = {}
+    for _, stratum in people.groupby(["domains", "malignant"], dropna=False):
+        names = rng.permutation(np.array(sorted(stratum.index)))
+        cuts = np.floor(np.cumsum(shares)[:-1] * len(names) + rng.random()).astype(int)
+        train, validation, test = np.split(names, cuts)
+        train = train[:math.ceil(train_share * len(train))]
+        split |= dict.fromkeys(train, "train")
+        split |= dict.fromkeys(validation, "validation")
+        split |= dict.fromkeys(test, "source test")
+    return split
+
+
 def fingerprint(table):
-    """A short text that is another one for a cohort with other rows or values, wherever its files lie."""
+    """16 hexadecimal digits that change with a cohort's rows and values, not with where its files lie."""
     values = table.drop(columns=["source", "annotation"])
-    return hashlib.sha256(pd.util.hash_pandas_object(values, index=False).to_numpy().tobytes()).hexdigest()[:16]
+    rows = pd.util.hash_pandas_object(values, index=False)
+    return hashlib.sha256(rows.to_numpy().tobytes()).hexdigest()[:16]
+
+
+# ---- pairing -----------------------------------------------------------------------------------------------
+
+def patients_with_both(table):
+    """Names of the patients who have images of both modalities, as a set."""
+    modalities = table.groupby("patient")["modality"].nunique()
+    return set(modalities.index[modalities > 1])
 
 
 def pairing(table):
-    """"patient" if any patient has both modalities, else "label": what a positive pair means in this table."""
-    both = table.groupby("patient")["modality"].nunique()
-    return "patient" if (both > 1).any() else "label"
+    """What a positive pair shares in a table: "patient" if any patient has both modalities, else "label"."""
+    return "patient" if patients_with_both(table) else "label"
 
+
+# ---- reports -----------------------------------------------------------------------------------------------
 
 def counts(table):
-    """Patients and images a domain (rows) and split, for reports."""
+    """Numbers of patients and images, one row per domain (and split, where the table has splits)."""
     by = ["domain", "split"] if "split" in table else ["domain"]
     return table.groupby(by).agg(patients=("patient", "nunique"), images=("sample", "size")).reset_index()

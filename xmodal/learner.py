@@ -97,8 +97,7 @@ def learner(profile, method, fold, images, seed, start=None, folder=None, model=
     where, gpu = device(profile), profile.device == "cuda"
     model.to(where)                                          # before a checkpoint is read: its moments follow the parameters
     dls = dataloaders(fold, images, profile, seed)
-    objective = Objective(profile.width, len(dls.train.dataset.domains), align=switches.align, irm=switches.irm,
-                          coral=switches.coral, dann=switches.dann, dro=switches.dro).to(where)
+    objective = Objective(profile.width, len(dls.train.dataset.domains), switches).to(where)
     parameters = lambda m: [p for module in (m, objective) for p in module.parameters()]
     return Learner(dls, model, loss_func=objective, splitter=parameters, lr=profile.lr, wd=profile.weight_decay,
                    opt_func=partial(OptimWrapper, opt=partial(torch.optim.Adam, fused=gpu, foreach=not gpu)),

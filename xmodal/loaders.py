@@ -1,4 +1,4 @@
-"""From the cohort table and its arrays to paired batches. A batch is (x, y): what the model may see, and what the losses may."""
+"""From the cohort table and its arrays to paired batches (x, y): x is for the model, y for the losses."""
 import numpy as np
 import pandas as pd
 import torch
@@ -8,14 +8,15 @@ from fastai.data.load import DataLoader
 from .cohort import allowed_matrix, malignant, pairing
 from .config import HISTOPATHOLOGY, MAMMOGRAPHY, MODALITIES, Problem
 
-VISITS = 2      # images of each modality that an epoch shows of a patient
+VISITS = 2      # how often an epoch shows each patient, with an image of each modality
 
 
 class Images:
     """images/<domain>.npy and masks/<domain>.npy of a data folder, memory-mapped."""
 
     def __init__(self, folder):
-        self.folder, self.arrays = folder, {}
+        self.folder = folder
+        self.arrays = {}
 
     def _open(self, kind, domain):
         path = self.folder / kind / f"{domain}.npy"
@@ -23,31 +24,44 @@ class Images:
             try:
                 self.arrays[path] = np.load(path, mmap_mode="r")
             except (OSError, ValueError, EOFError) as error:
-                raise Problem(f"The image array {path} cannot be read ({error}); delete the folder and run 02_preprocess again.") from None
+                raise Problem(f"The image array {path} cannot be read ({error}); "
+                              "delete the folder and run 02_preprocess again.") from None
         return self.arrays[path]
 
     def gather(self, rows, kind="images"):
-        """The images (or kind="masks") of some rows of one modality, in their order: uint8 array (B, S, S[, 3])."""
-        domains, index = rows["domain"].to_numpy(), rows["index"].to_numpy()
+        """The images (or kind="masks") of rows of one modality, in their order: uint8 (B, S, S[, 3])."""
+        domains = rows["domain"].to_numpy()
+        index = rows["index"].to_numpy()
         parts = [(domains == d, self._open(kind, d)) for d in pd.unique(domains)]
-        out = np.empty((len(rows), *parts[0][1].shape[1:]), parts[0][1].dtype)
+        first = parts[0][1]
+        out = np.empty((len(rows), *first.shape[1:]), first.dtype)
         for where, array in parts:
             if index[where].max() >= len(array):
-                raise Problem(f"The cohort has more rows than {self.folder / kind} has images; run 02_preprocess again.")
+                raise Problem(f"The cohort has more rows than {self.folder / kind} has images; "
+                              "run 02_preprocess again.")
             out[where] = array[index[where]]
         return out
 
 
 class PairedBatches:
-    """The batches of an epoch: `batch` patients each, with a mammogram and a histology tile of every patient who has them.
+    """The batches of an epoch: `batch` patients each, with a mammogram and a tile of a patient who has them.
 
-    Batch k of epoch e depends on (seed, e, k) alone, so a resumed run sees what the uninterrupted one would have seen.
-    Where no patient has both modalities, patients are paired by label (`cohort.pairing`), and equal labels are positives.
-    x: modality -> uint8 images; "domain"; "pairs"; "lesion". y: modality -> allowed, grade, domain, id, (mask, localised); "both".
+    Batch k of epoch e depends on (seed, e, k) alone, so a resumed run sees what the uninterrupted one would
+    have seen. Where no patient has both modalities, patients are paired by label (`cohort.pairing`), and
+    equal labels are positives. A batch is (x, y):
+
+    x: modality -> uint8 images; "domain" -> modality -> (B,) numbers; "pairs" (K, 2) rows of one patient;
+       "lesion" (B, S, S) outlines on the mammograms.
+    y: modality -> allowed, grade, id, domain, and for mammograms localised, mask; "both" (K, 4) what both
+       labels of a pair allow.
     """
 
     def __init__(self, table, images, batch, seed, train=True):
-        self.images, self.batch, self.seed, self.train, self.epoch = images, batch, seed, train, 0
+        self.images = images
+        self.batch = batch
+        self.seed = seed
+        self.train = train
+        self.epoch = 0
         self.by_label = pairing(table) == "label"
         self.domains = sorted(table.domain.unique())
         self.rows = {m: table[table.modality == m].reset_index(drop=True) for m in MODALITIES}
@@ -58,59 +72,77 @@ class PairedBatches:
     def __len__(self):
         return -(-len(self._draw(0)) // self.batch)
 
+    # ---- who is shown with whom
+
     def _draw(self, epoch):
-        """Who is shown with whom in an epoch: list of (mammography patient or None, histopathology patient or None)."""
+        """The units of an epoch: list of (mammography patient or None, histopathology patient or None)."""
         if self.units is None or self.units[0] != epoch:
             rng = np.random.default_rng([self.seed, epoch])
-            units = [u for _ in range(VISITS if self.train else 1) for u in self._pass(rng)]
-            self.units = epoch, units
+            units = []
+            for _ in range(VISITS if self.train else 1):
+                units += self._units_by_label(rng) if self.by_label else self._units_by_patient(rng)
+            self.units = (epoch, units)
         return self.units[1]
 
-    def _pass(self, rng):
-        m, p = self.of[MAMMOGRAPHY], self.of[HISTOPATHOLOGY]
-        if not self.by_label:
-            people = rng.permutation(list(self.codes))
-            return [(x if x in m else None, x if x in p else None) for x in people]
+    def _units_by_patient(self, rng):
+        """Each patient once, with the modalities that the patient has."""
         units = []
-        label = {x: str(malignant(self.rows[k].allowed.iloc[rows]).max()) for k in MODALITIES for x, rows in self.of[k].items()}
+        for patient in rng.permutation(list(self.codes)):
+            m = patient if patient in self.of[MAMMOGRAPHY] else None
+            p = patient if patient in self.of[HISTOPATHOLOGY] else None
+            units.append((m, p))
+        return units
+
+    def _units_by_label(self, rng):
+        """Each patient with one of the other modality who has the same label; the fewer come round again."""
+        label = {}
+        for modality in MODALITIES:
+            for patient, rows in self.of[modality].items():
+                label[patient] = str(malignant(self.rows[modality].allowed.iloc[rows]).max())
+        units = []
         for value in sorted(set(label.values())):
-            some = [rng.permutation([x for x in side if label[x] == value]) for side in (m, p)]
-            for i in range(max(map(len, some))):                  # the smaller side comes round again
-                units.append(tuple(s[i % len(s)] if len(s) else None for s in some))
+            of_m = rng.permutation([x for x in self.of[MAMMOGRAPHY] if label[x] == value])
+            of_p = rng.permutation([x for x in self.of[HISTOPATHOLOGY] if label[x] == value])
+            for i in range(max(len(of_m), len(of_p))):
+                m = of_m[i % len(of_m)] if len(of_m) else None
+                p = of_p[i % len(of_p)] if len(of_p) else None
+                units.append((m, p))
         return [units[i] for i in rng.permutation(len(units))]
+
+    # ---- what is shown
 
     def __getitem__(self, k):
         rng = np.random.default_rng([self.seed, self.epoch, k + 1])
         units = self._draw(self.epoch)[k * self.batch:(k + 1) * self.batch]
-        x, y = {"domain": {}}, {}
-        for side, modality in enumerate(MODALITIES):
-            people = [u[side] for u in units if u[side] is not None]
-            if people:
+        x = {"domain": {}}
+        y = {}
+        for modality, patients in zip(MODALITIES, zip(*units)):
+            patients = [p for p in patients if p is not None]
+            if patients:
                 of = self.of[modality]
-                rows = self.rows[modality].iloc[[of[p][rng.integers(len(of[p]))] for p in people]]
-                x[modality], y[modality] = self._stream(rows, modality, rng)
+                drawn = [of[p][rng.integers(len(of[p]))] for p in patients]
+                x[modality], y[modality] = self._stream(self.rows[modality].iloc[drawn], modality, rng)
                 x["domain"][modality] = y[modality]["domain"]
         if MAMMOGRAPHY in x:
             x["lesion"] = y[MAMMOGRAPHY]["mask"]
-        both = np.array([u[0] is not None and u[1] is not None for u in units])
-        if both.any():
-            rank = [np.cumsum([u[s] is not None for u in units]) - 1 for s in (0, 1)]
-            x["pairs"] = torch.from_numpy(np.stack([r[both] for r in rank], 1))
-            y["both"] = torch.stack([y[m]["allowed"][x["pairs"][:, s]] for s, m in enumerate(MODALITIES)]).all(0)
-            known = y["both"].any(1)                      # two labels that contradict each other say nothing of the pair
-            x["pairs"], y["both"] = x["pairs"][known], y["both"][known]
+        self._add_pairs(units, x, y)
         return x, y
 
     def _stream(self, rows, modality, rng):
+        """Images and targets of the drawn rows of one modality."""
         images = torch.from_numpy(self.images.gather(rows))
         allowed = torch.from_numpy(allowed_matrix(rows.allowed))
-        y = {"allowed": allowed, "grade": torch.tensor(rows.grade.to_numpy()), "id": torch.tensor(self._ids(rows, modality)),
-             "domain": torch.tensor([self.domains.index(d) for d in rows.domain])}
+        y = {
+            "allowed": allowed,
+            "grade": torch.tensor(rows.grade.to_numpy()),
+            "id": torch.tensor(self._ids(rows, modality)),
+            "domain": torch.tensor([self.domains.index(d) for d in rows.domain]),
+        }
         mask = None
         if modality == MAMMOGRAPHY:
             mask = torch.from_numpy(self.images.gather(rows, "masks")).bool()
-            healthy = (allowed == torch.tensor([True, False, False, False])).all(1)
-            y["localised"] = torch.tensor(rows.has_mask.to_numpy()) | healthy       # "normal" says: no lesion anywhere
+            normal = (allowed == torch.tensor([True, False, False, False])).all(1)
+            y["localised"] = torch.tensor(rows.has_mask.to_numpy()) | normal    # normal: no lesion anywhere
         if self.train:
             images, mask = augment(images, mask, rng)
         if mask is not None:
@@ -118,17 +150,39 @@ class PairedBatches:
         return images, y
 
     def _ids(self, rows, modality):
-        """(B,) numbers that are equal for a positive pair: the patient's, or by label 1 for malignant and 0 for not. A row whose
-        label leaves that open gets a number of its own, which no row of the other modality has."""
+        """(B,) numbers that are equal for a positive pair.
+
+        That is the patient's number or, where pairs are by label, 1 for malignant and 0 for not. A row whose
+        label leaves that open gets a number that no row of the other modality has.
+        """
         if not self.by_label:
             return rows.patient.map(self.codes).to_numpy()
-        bad, own = malignant(rows.allowed), -1 - 2 * np.arange(len(rows)) - MODALITIES.index(modality)
+        bad = malignant(rows.allowed)
+        own = -1 - 2 * np.arange(len(rows)) - MODALITIES.index(modality)
         return np.where(np.isnan(bad), own, bad).astype(int)
+
+    @staticmethod
+    def _add_pairs(units, x, y):
+        """Adds x["pairs"] and y["both"]; pairs whose two labels contradict each other are left out."""
+        has_m = np.array([m is not None for m, _ in units], bool)
+        has_p = np.array([p is not None for _, p in units], bool)
+        both = has_m & has_p
+        if not both.any():
+            return
+        rows = [np.cumsum(has)[both] - 1 for has in (has_m, has_p)]
+        pairs = torch.from_numpy(np.stack(rows, 1))
+        allowed = y[MAMMOGRAPHY]["allowed"][pairs[:, 0]] & y[HISTOPATHOLOGY]["allowed"][pairs[:, 1]]
+        agree = allowed.any(1)
+        x["pairs"] = pairs[agree]
+        y["both"] = allowed[agree]
 
 
 def augment(images, mask, rng):
-    """Flips, tiles in both directions, mammograms top to bottom (the chest wall stays at the left); then shifts by up to a
-    twelfth of the side, with air around a mammogram and a tile reflected at its border. Outlines move with their images."""
+    """Random flips and shifts of images (N, S, S[, 3]); the outlines `mask` (N, S, S) or None move with them.
+
+    Tiles are flipped in both directions, mammograms only top to bottom: the chest wall stays at the left.
+    Shifts go up to a twelfth of the side; around a mammogram is air, and a tile is reflected at its border.
+    """
     upside = torch.from_numpy(rng.random(len(images)) < 0.5)
     images[upside] = images[upside].flip(1)
     if mask is not None:
@@ -138,42 +192,54 @@ def augment(images, mask, rng):
         images[mirror] = images[mirror].flip(2)
     reach = images.shape[1] // 12
     corners = rng.integers(0, 2 * reach + 1, (len(images), 2))
-    images = shift(images, corners, reach, "reflect" if mask is None else "constant")
-    return images, mask if mask is None else shift(mask, corners, reach, "constant")
+    if mask is None:
+        return shift(images, corners, reach, "reflect"), None
+    return shift(images, corners, reach, "constant"), shift(mask, corners, reach, "constant")
 
 
 def shift(images, corners, reach, mode):
-    """(N, S, S[, 3]) images cut out of themselves padded by `reach` pixels, at `corners` (N, 2) in 0..2 reach; `reach` shifts none."""
+    """Images (N, S, S[, 3]) cut out of themselves after padding by `reach` pixels on each side.
+
+    corners (N, 2): where each cut begins, 0 to 2 reach; at `reach` nothing is shifted. mode: of `np.pad`.
+    """
     side = images.shape[1]
-    padded = np.pad(images.numpy(), [(0, 0), (reach, reach), (reach, reach)] + [(0, 0)] * (images.ndim - 3), mode=mode)
-    return torch.from_numpy(np.stack([p[y:y + side, x:x + side] for p, (y, x) in zip(padded, corners)]))
+    padding = [(0, 0), (reach, reach), (reach, reach)] + [(0, 0)] * (images.ndim - 3)
+    padded = np.pad(images.numpy(), padding, mode=mode)
+    shifted = [image[y:y + side, x:x + side] for image, (y, x) in zip(padded, corners)]
+    return torch.from_numpy(np.stack(shifted))
 
 
 def dataloaders(fold, images, profile, seed):
-    """fastai DataLoaders of a fold (table with `split`): training and validation patients, never the target's."""
-    sets = [PairedBatches(fold[fold.split == s], images, profile.batch, seed, train=s == "train") for s in ("train", "validation")]
-    for name, part in zip(("training", "validation"), sets):
+    """fastai DataLoaders of the training and validation patients of a fold (table with `split`)."""
+    training = PairedBatches(fold[fold.split == "train"], images, profile.batch, seed)
+    validation = PairedBatches(fold[fold.split == "validation"], images, profile.batch, seed, train=False)
+    for name, part in (("training", training), ("validation", validation)):
         if not part.codes:
             raise Problem(f"The fold has no {name} patients; the cohort is too small for a split by patient.")
     where = device(profile)
-    return DataLoaders(*[loader(s, where, 2 if where.type == "cuda" else 0) for s in sets], device=where)
+    workers = 2 if where.type == "cuda" else 0
+    return DataLoaders(loader(training, where, workers), loader(validation, where, workers), device=where)
 
 
 def loader(batches, where, workers):
-    """A fastai DataLoader of the batches, drawn ahead in as many processes, so that a GPU need not wait; they are the same in any number."""
+    """A fastai DataLoader of the batches on the device `where`.
+
+    `workers` processes draw ahead, so that a GPU need not wait; with any number the batches are the same.
+    """
     return DataLoader(batches, bs=None, shuffle=False, num_workers=workers, device=where)
 
 
 def device(profile):
     """The torch device of the profile. Raises `Problem` where that is a GPU and torch finds none."""
     if profile.device == "cuda" and not torch.cuda.is_available():
-        raise Problem(f"The profile {profile.name} trains on a GPU, and torch finds none on this machine (`nvidia-smi` says whether its driver does); "
+        raise Problem(f"The profile {profile.name} trains on a GPU, and torch finds none on this machine "
+                      "(`nvidia-smi` says whether its driver does); "
                       "run it where there is one, or take PROFILE=lesson.")
     return torch.device(profile.device)
 
 
 def sweep(table, images, size=128):
-    """All rows, modality by modality, in order: yields (rows, x) with at most `size` images, for prediction and adaptation."""
+    """All rows, modality by modality, in order: yields (rows, x) with at most `size` images."""
     for modality in MODALITIES:
         rows = table[table.modality == modality]
         for start in range(0, len(rows), size):

@@ -74,7 +74,7 @@ def home(tmp_path_factory):
     tables = {"fig2a": before, "fig2b": after, "fig2c": before, "fig2d": after, "fig2e": fig2_tables.fig2e(fig2_tables.patient_pairs(runs["ours", "bach", 42].embeddings)),
               "fig2f": fig2_tables.fig2f(runs), "fig3e": fig3_tables.fig3e(predictions), "fig3f": fig3_tables.fig3f(predictions), "fig3g": fig3_tables.fig3g(predictions),
               "fig3h": fig3_tables.fig3h(runs), "fig3i": fig3_tables.fig3i(predictions), "fig6": fig6_tables.fig6_table(model.build("lesson")),
-              "table1": table1_tables.table1(Objective(8, 3, align=.25))}
+              "table1": table1_tables.table1(Objective(8, 3, methods.Method(align=.25)))}
     tables |= {f"fig3{k}": fig3_tables.fig3_held_out(predictions, d, n=50) for k, d in zip("abcd", figures.DOMAINS)}
     for name, table in tables.items():
         common.write(table, name, "lesson")

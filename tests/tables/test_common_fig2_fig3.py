@@ -8,6 +8,7 @@ import pytest
 from xmodal import config, model, record, stats
 from xmodal.config import DOMAINS, HISTOPATHOLOGY, MAMMOGRAPHY, Problem
 from xmodal.losses import Objective
+from xmodal.methods import Method
 from xmodal.tables import (
     cases,
     common,
@@ -256,7 +257,7 @@ def test_fig6_counts_every_parameter_once():
 
 
 def test_table1_comes_from_the_objective():
-    table = table1_tables.table1(Objective(8, 3, align=.25, irm=1.))
+    table = table1_tables.table1(Objective(8, 3, Method(align=.25, irm=1.)))
     assert list(table.columns) == ["component", "objective", "equation", "supervision", "weight"]
     assert table.set_index("component").weight["Cross-modal alignment"] == .25 and len(table) == 6
 

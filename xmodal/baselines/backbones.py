@@ -1,6 +1,7 @@
-"""Encoders of other families in the frame of `model.CrossModal`: what surrounds them (necks, heads, decoder) stays the same.
+"""Encoders of other families in the frame of `model.CrossModal`: necks, heads and decoder stay the same.
 
-B images, N tokens, D width. A modality without an encoder of its own here is read by the vision transformer of `CrossModal`.
+B images, N tokens, D width. A modality without an encoder of its own here is read by the vision transformer
+of `CrossModal`.
 """
 import timm
 from torch import nn
@@ -9,18 +10,26 @@ from torch.nn import functional as F
 from ..config import MODALITIES, Problem
 from ..model import CrossModal, to_input
 
-# family -> (timm name, levels of feature maps that become tokens, sizes): whole in `paper`, a few thin layers in `lesson`
+# family -> (timm name, levels of feature maps that become tokens, sizes); in `lesson` a few thin layers
 ENCODERS = {
-    "paper": {"swin": ("swin_base_patch4_window7_224", (3,), {}),
-              "densenet": ("densenet121", (2, 3, 4), {})},
-    "lesson": {"swin": ("swin_tiny_patch4_window7_224", (1,), dict(patch_size=6, embed_dim=48, depths=(2, 2), num_heads=(3, 6), window_size=8)),
-               "densenet": ("densenet121", (2, 3), dict(growth_rate=12, block_config=(3, 3, 3)))},
+    "paper": {
+        "swin": ("swin_base_patch4_window7_224", (3,), {}),
+        "densenet": ("densenet121", (2, 3, 4), {}),
+    },
+    "lesson": {
+        "swin": ("swin_tiny_patch4_window7_224", (1,),
+                 dict(patch_size=6, embed_dim=48, depths=(2, 2), num_heads=(3, 6), window_size=8)),
+        "densenet": ("densenet121", (2, 3), dict(growth_rate=12, block_config=(3, 3, 3))),
+    },
 }
 
 
 class Grid(nn.Module):
-    """Feature maps of a timm network as tokens (B, N, D): the chosen levels, each projected to D, brought to the finest grid and
-    added. With several levels it is a feature pyramid (Lin et al. 2017): coarse maps say what, fine ones where."""
+    """Feature maps of a timm network as tokens: images (B, 3, S, S) -> (B, N, D).
+
+    The chosen levels are each projected to D, brought to the finest grid and added. With several levels this
+    is a feature pyramid (Lin et al. 2017): coarse maps say what, fine ones where.
+    """
 
     def __init__(self, profile, family, pretrained=False):
         super().__init__()
@@ -28,29 +37,46 @@ class Grid(nn.Module):
         if family == "swin":
             sizes = {**sizes, "img_size": profile.image_size}
         try:
-            self.maps = timm.create_model(name, features_only=True, out_indices=levels, pretrained=pretrained, **sizes)
-        except Exception as error:               # the hub's own exceptions are many: no cache, no network, a damaged file
+            self.maps = timm.create_model(
+                name, features_only=True, out_indices=levels, pretrained=pretrained, **sizes)
+        except Exception as error:               # the hub's are many: no cache, no network, a damaged file
             if not pretrained:
                 raise
-            raise Problem(f"timm cannot give the weights of {name} ({error}); put them into its cache as those of the ViT.") from error
+            raise Problem(f"timm cannot give the weights of {name} ({error}); "
+                          "put them into its cache as those of the ViT.") from error
         self.channels_last = family == "swin"
-        self.project = nn.ModuleList(nn.Conv2d(c, profile.width, 1) for c in self.maps.feature_info.channels())
+        channels = self.maps.feature_info.channels()
+        self.project = nn.ModuleList(nn.Conv2d(c, profile.width, 1) for c in channels)
 
     def forward(self, x):                                     # (B, 3, S, S)
-        maps = [m.permute(0, 3, 1, 2) if self.channels_last else m for m in self.maps(x)]
-        maps = [project(m) for project, m in zip(self.project, maps)]
-        return sum(F.interpolate(m, maps[0].shape[-2:], mode="nearest") for m in maps).flatten(2).transpose(1, 2)
+        maps = []
+        for project, features in zip(self.project, self.maps(x)):
+            if self.channels_last:
+                features = features.permute(0, 3, 1, 2)
+            maps.append(project(features))
+        finest = maps[0].shape[-2:]
+        pyramid = sum(F.interpolate(m, finest, mode="nearest") for m in maps)
+        return pyramid.flatten(2).transpose(1, 2)
 
 
 class Mixed(CrossModal):
-    """`CrossModal` in which some modalities are read by a network of another family. families: modality -> "vit", "swin" or
-    "densenet"; with both modalities their features are concatenated before the heads (early fusion). pretrained: timm's weights."""
+    """`CrossModal` in which some modalities are read by a network of another family.
+
+    families: modality -> "vit", "swin" or "densenet"; with both modalities their features are concatenated
+    before the heads (early fusion). pretrained: with timm's weights.
+    """
 
     def __init__(self, profile, families, pretrained=False):
         super().__init__(profile, concat=len(families) == len(MODALITIES))
-        self.grids = nn.ModuleDict({m: Grid(profile, f, pretrained) for m, f in families.items() if f != "vit"})
+        self.grids = nn.ModuleDict()
+        for modality, family in families.items():
+            if family != "vit":
+                self.grids[modality] = Grid(profile, family, pretrained)
         if "vit" not in families.values():
             self.encoder = self.adapters = None
 
     def tokens(self, x, modality, domain=None):
-        return self.grids[modality](to_input(x)) if modality in self.grids else super().tokens(x, modality, domain)
+        """Images -> patch tokens (B, N, D), by the encoder of the modality."""
+        if modality in self.grids:
+            return self.grids[modality](to_input(x))
+        return super().tokens(x, modality, domain)

@@ -1,6 +1,5 @@
 """What all baselines share: where a run begins, and late fusion."""
 from dataclasses import asdict
-from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -11,39 +10,46 @@ from ..model import Joint
 from ..predict import joint
 from ..record import run_dir
 
+CUTPOINTS = torch.tensor([0.5, 1.5, 2.5])      # the grade is the expected class, rounded
+
 
 def prepare(profile, method, held_out, seed, table, **made):
-    """What every run begins with: (folder, fold, what the run is made of). Target labels pass through and are never read."""
+    """What every run begins with: (folder, fold, config of the run). `made` is added to the config.
+
+    Target labels pass through and are never read.
+    """
     fold = leave_one_out(table, held_out, seed)
-    about = {"profile": asdict(profile), "method": method, "held_out": held_out, "seed": seed,
-             "cohort": fingerprint(table), "left_out_rows": fold.attrs["left_out"]}
-    return run_dir(profile, method, held_out, seed), fold, {**about, **made}
+    run_config = {
+        "profile": asdict(profile), "method": method, "held_out": held_out, "seed": seed,
+        "cohort": fingerprint(table), "left_out_rows": fold.attrs["left_out"], **made,
+    }
+    return run_dir(profile, method, held_out, seed), fold, run_config
 
 
-def kept(predictions, z):
-    """Embeddings of a run: z (N, D) with who it is of, for the rows of one modality that were not trained on."""
-    keep = (predictions.split != "train").to_numpy()
+def embeddings_of_unseen(predictions, z):
+    """Embeddings of a run: z (N, D) and whose they are, without the rows of the training patients."""
+    unseen = (predictions.split != "train").to_numpy()
     names = ("sample", "patient", "modality", "domain", "truth", "split")
-    return {k: predictions[k].to_numpy()[keep] for k in names} | {"z": np.asarray(z)[keep]}
+    embeddings = {name: predictions[name].to_numpy()[unseen] for name in names}
+    embeddings["z"] = np.asarray(z)[unseen]
+    return embeddings
 
 
 def outcome(p):
-    """Class probabilities (N, 4), a tensor, as a model's output: their logs as logits, the expected class as severity."""
+    """Class probabilities (N, 4) as a `Joint`: their logs as logits, the expected class as severity."""
     return Joint(p, p.clamp_min(1e-9).log(), p @ torch.arange(4.0, dtype=p.dtype))
 
 
-class MeanProbability:
-    """Late fusion, with the names that `predict.joint` asks of a model: what it gets as features are class probabilities."""
-    grade = SimpleNamespace(cutpoints=torch.tensor([0.5, 1.5, 2.5]))      # the grade is the expected class, rounded
-
-    @staticmethod
-    def joint(p_m, p_p):
-        return outcome((p_m + p_p) / 2)
+def mean_probability(p_m, p_p):
+    """Late fusion: class probabilities (K, 4) from both modalities of K patients -> `Joint` of their mean."""
+    return outcome((p_m + p_p) / 2)
 
 
 def late(predictions):
-    """`predictions` of both modalities with the joint ones by late fusion: the mean, over the modalities, of the mean probability
-    over a patient's images."""
+    """(predictions of both modalities with the joint ones by late fusion, embeddings of the run).
+
+    A patient's probabilities are averaged over the images of each modality, and then over the modalities.
+    """
     p = torch.tensor(predictions[["p0", "p1", "p2", "p3"]].to_numpy())
-    fused = joint(MeanProbability, predictions, p).assign(condition="source")
-    return pd.concat([predictions, fused], ignore_index=True), kept(predictions, p)
+    fused = joint(predictions, p, mean_probability, CUTPOINTS).assign(condition="source")
+    return pd.concat([predictions, fused], ignore_index=True), embeddings_of_unseen(predictions, p)

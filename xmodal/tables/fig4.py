@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 
 from .. import stats
-from ..cohort import label_set
+from ..cohort import label_set, patients_with_both
 from ..config import MAMMOGRAPHY
-from ..explain import card_of, paired, patch_picture
+from ..explain import card_of, patch_picture
 from ..methods import LOCALISERS
 from ..metrics.detection import precision_recall
 from .cases import at_quantile, to_uri
@@ -159,7 +159,7 @@ KINDS = {"architectural distortion": ("distortion", ""), "spiculated mass": ("ma
 def localisation_cases(run, model, table, images):
     """Rows of fig4e.csv: for each of KINDS the mammogram of the held-out domain with the median IoU, of patients with both modalities."""
     found = run.predictions.query("split == 'target' and condition == 'source' and modality == 'mammography' and has_mask")
-    found, rows = found[found.patient.isin(paired(table))], []
+    found, rows = found[found.patient.isin(patients_with_both(table))], []
     for panel, (title, (kind, shape)) in zip("efgh", KINDS.items()):
         group = found[(found.lesion_type == kind) & found.lesion_shape.str.contains(shape, case=False, regex=False)]
         if group.empty:
