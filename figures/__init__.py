@@ -4,6 +4,7 @@ Here is what the figures share: names and colours (Okabe and Ito's palette, safe
 domain, a class has the same colour everywhere), reading a panel's table, panel letters, and saving.
 """
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 
 from xmodal import config
@@ -14,6 +15,7 @@ from xmodal.runtime.files import atomic
 STYLE = str(config.HOME / "figures" / "style.mplstyle")
 MM = 1 / 25.4                   # inches
 WIDTH = 180 * MM                # of a two-column figure
+PHANTOM = "phantom data: these numbers test the machinery and are no evidence about patients"
 
 COLOURS = {                     # of methods: those that Fig. 2 and 3 draw, and what Fig. 1, 4 and 5 compare ours with
     "erm": "#999999", "irm": "#56B4E9", "groupdro": "#009E73", "mixstyle": "#E69F00", "mixstyle_irm": "#D55E00", "coral": "#CC79A7",
@@ -29,7 +31,8 @@ DOMAINS = {"cbis_ddsm": ("CBIS-DDSM", "#56B4E9"), "camelyon": ("CAMELYON", "#E69
            "inbreast": ("INbreast", "#0072B2"), "bach": ("BACH", "#D55E00")}      # in the order of Fig. 3 a-d
 CONDITIONS = {"source": ("as trained", "#999999"), "adabn": ("AdaBN", "#56B4E9"), "tent": ("Tent", "#E69F00"),
               "causal": ("causal", "#0072B2")}
-CLASSES = ("#009E73", "#56B4E9", "#E69F00", "#D55E00")
+CLASSES = ("#009E73", "#56B4E9", "#E69F00", "#D55E00")              # colours, in the order of config.CLASSES
+SHORT_CLASSES = ("norm.", "ben.", "in situ", "inv.")
 MODALITIES = {"mammography": ("mammography", "o"), "histopathology": ("histopathology", "^")}
 
 
@@ -47,45 +50,66 @@ def read(name, needed=False):
 
 
 def present(names, column):
-    """Those of `names` (a dict of this file) that occur in a column, in the dict's order."""
-    return [n for n in names if n in set(column)]
+    """The keys of a dict of this file that occur in a column, in the dict's order."""
+    return [name for name in names if name in set(column)]
 
 
 def letter(ax, text, x=0.0, gap=2.0):
-    """A bold panel letter above the top left corner; x shifts it left, in points."""
-    ax.annotate(text, (0, 1), (-x, gap), xycoords="axes fraction", textcoords="offset points", fontsize=9, fontweight="bold",
-                va="bottom", ha="left")
+    """A bold panel letter above the top left corner; x shifts it left and gap up, in points."""
+    corner = ax.annotate(text, (0, 1), (-x, gap), xycoords="axes fraction", textcoords="offset points")
+    corner.set(fontsize=9, fontweight="bold", va="bottom", ha="left")
 
 
 def nothing(ax, message="no finished runs for this panel"):
-    """What a panel without data says."""
+    """A panel without data: a message in place of a plot."""
     ax.set_axis_off()
-    ax.text(0.5, 0.5, message, transform=ax.transAxes, ha="center", va="center", color="#777777", style="italic", wrap=True)
+    text = ax.text(0.5, 0.5, message, transform=ax.transAxes, ha="center", va="center", wrap=True)
+    text.set(color="#777777", style="italic")
     return ax
 
 
 def box_of(ax, values, x, width, colour):
-    """A box of the values at x, with the median in black; whiskers reach to 1.5 times the quartiles' distance, outliers are left to dots."""
+    """A box of the values at x, with the median in black.
+
+    Whiskers reach to 1.5 times the distance of the quartiles. Outliers are not drawn: callers draw every value as a dot.
+    """
     rim = {"color": colour}
-    ax.boxplot(values, positions=[x], widths=width, showfliers=False, patch_artist=True, medianprops={"color": "black", "lw": 1},
-               boxprops={"facecolor": colour, "alpha": 0.4, "edgecolor": colour}, whiskerprops=rim, capprops=rim)
+    ax.boxplot(
+        values, positions=[x], widths=width, showfliers=False, patch_artist=True,
+        medianprops={"color": "black", "lw": 1},
+        boxprops={"facecolor": colour, "alpha": 0.4, "edgecolor": colour},
+        whiskerprops=rim, capprops=rim,
+    )
+
+
+def spread(x, n, half):
+    """Where n dots at x are drawn, so that they do not hide each other: from x - half to x + half, or one at x."""
+    return x + np.linspace(-half, half, n) if n > 1 else [x]
 
 
 def p_text(p):
     """A p-value as journals print it; "" where there is none."""
-    return "" if pd.isna(p) else "p < 0.001" if p < 0.001 else f"p = {p:.3f}" if p < 0.1 else f"p = {p:.2f}"
+    if pd.isna(p):
+        return ""
+    if p < 0.001:
+        return "p < 0.001"
+    return f"p = {p:.3f}" if p < 0.1 else f"p = {p:.2f}"
 
 
 def caption(fig, text, tables):
     """The lines under a figure: `text`, and in red that the data are phantoms where any table says so."""
-    phantom = any("data" in t and (t["data"] == "phantom").any() for t in tables)
-    warning = "phantom data: these numbers test the machinery and are no evidence about patients" if phantom else ""
-    fig.supxlabel("\n".join(filter(None, (text, warning))), fontsize=6.5, color="#B22222" if phantom else "#444444")
+    phantom = any("data" in table and (table["data"] == "phantom").any() for table in tables)
+    lines = [text, PHANTOM] if phantom else [text]
+    colour = "#B22222" if phantom else "#444444"
+    fig.supxlabel("\n".join(filter(None, lines)), fontsize=6.5, color=colour)
 
 
 def save(fig, name):
-    """Writes figures/<name>/<name>.png (figures/mirror/mirror_fig3.png for "mirror_fig3") atomically, without a date in it, closes the
-    figure and returns it (for a notebook to show)."""
+    """Writes a figure as PNG, closes it, and returns it for a notebook to show.
+
+    "fig3" is written to figures/fig3/fig3.png, and "mirror_fig3" to figures/mirror/mirror_fig3.png; atomically, and
+    without a date in the file.
+    """
     with atomic(config.panel_path(name, ".png")) as partial:
         fig.savefig(partial, metadata={"Software": None})
     plt.close(fig)

@@ -1,21 +1,34 @@
-"""Fig. 4, localisation: a-d boxes, e-h attention, i-l numbers. Redraw from the CSVs: `python -m figures.fig4`."""
+"""Fig. 4, localisation: a-d boxes, e-h attention, i-l numbers.
+
+`python -m figures.fig4` redraws it from its tables.
+"""
 import json
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 
 from xmodal.tables.cases import from_uri
 
 from . import BASELINES, MM, STYLE, WIDTH, caption, letter, nothing, present, read, save
 
-TRUTH, FOUND = "#009E73", "#D55E00"
-LOCALISERS = {"densenet_mammography": ("CNN", BASELINES["densenet_mammography"][1]), "fusion_localiser": BASELINES["fusion_localiser"],
-              "ours": BASELINES["ours"]}
+TRUTH = "#009E73"               # the colour of a true box
+FOUND = "#D55E00"               # and of a predicted one
+LOCALISERS = {                  # method -> label, colour
+    "densenet_mammography": ("CNN", BASELINES["densenet_mammography"][1]),
+    "fusion_localiser": BASELINES["fusion_localiser"],
+    "ours": BASELINES["ours"],
+}
 TYPES = ("distortion", "mass", "asymmetry", "calcification")
 MILLIMETRES = ("<5", "5-10", "10-15", "15-20", ">20", "unknown")
-NOTE = ("a-d: in each group the cases at the same four quantiles of the IoU of ours, worst on the left; below them the IoU of each.\n"
-        "e-h: the case of the median IoU (white: box of ours), with the tissue that the hottest region calls up. i-l: a mammogram's\n"
-        "strongest box; it is right from an IoU of 0.5. Lines and [ ]: 95 %, by patient; band and ±: sd over runs. Below k, l: images.")
+NOTE = (
+    "a-d: in each group the cases at the same four quantiles of the IoU of ours, worst on the left; "
+    "below them the IoU of each.\n"
+    "e-h: the case of the median IoU (white: box of ours), with the tissue that the hottest region calls up. "
+    "i-l: a mammogram's\n"
+    "strongest box; it is right from an IoU of 0.5. Lines and [ ]: 95 %, by patient; "
+    "band and ±: sd over runs. Below k, l: images."
+)
 
 
 def picture(ax, image, **how):
@@ -29,23 +42,27 @@ def picture(ax, image, **how):
 def overlay(ax, image, heat):
     """A mammogram under its attention map, stretched to the same size."""
     picture(ax, image)
-    ax.imshow(heat, cmap="inferno", alpha=0.15 + 0.55 * heat / 255, vmin=0, vmax=255, interpolation="bilinear",
-              extent=(-0.5, image.shape[1] - 0.5, image.shape[0] - 0.5, -0.5))
+    height, width = image.shape[:2]
+    extent = (-0.5, width - 0.5, height - 0.5, -0.5)
+    shown = {"cmap": "inferno", "vmin": 0, "vmax": 255, "interpolation": "bilinear"}
+    ax.imshow(heat, alpha=0.15 + 0.55 * heat / 255, extent=extent, **shown)
     return ax
 
 
 def box(ax, corners, colour, style="-"):
     """The outline of a box x0, y0, x1, y1 (pixels; pixel centres are whole numbers)."""
     x0, y0, x1, y1 = corners
-    ax.add_patch(plt.Rectangle((x0 - 0.5, y0 - 0.5), x1 - x0, y1 - y0, fill=False, ec=colour, lw=1.0, ls=style))
+    corner = (x0 - 0.5, y0 - 0.5)
+    ax.add_patch(plt.Rectangle(corner, x1 - x0, y1 - y0, fill=False, ec=colour, lw=1.0, ls=style))
 
 
 def number(value):
-    return "–" if value != value else f"{value:.2f}"
+    """Two decimals, "–" for none."""
+    return "–" if pd.isna(value) else f"{value:.2f}"
 
 
 def fig4a(ax, table):
-    """Panels a-d: the cases of one lesion type: the true box (broken), those of each localiser, and below them their IoU."""
+    """Panels a-d, cases of one lesion type: true boxes (broken), those of the localisers, and their IoU."""
     if not len(table):
         return nothing(ax)
     ax.set_axis_off()
@@ -54,25 +71,30 @@ def fig4a(ax, table):
         for corners in json.loads(row["truth_boxes"]):
             box(sub, corners, TRUTH, "--")
         for i, (method, (_, colour)) in enumerate(LOCALISERS.items()):
-            if found := json.loads(row[f"box_{method}"] if isinstance(row[f"box_{method}"], str) else "[]"):
-                box(sub, found, colour)
-            ax.text(0.25 * k + 0.045 + 0.08 * i, 0.09, number(row[f"iou_{method}"]), color=colour, fontsize=5.5, ha="center", va="top",
-                    transform=ax.transAxes)
+            text = row[f"box_{method}"]         # NaN where the method has not run, "[]" for no box
+            corners = json.loads(text) if isinstance(text, str) else []
+            if corners:
+                box(sub, corners, colour)
+            x = 0.25 * k + 0.045 + 0.08 * i
+            iou = ax.text(x, 0.09, number(row[f"iou_{method}"]), transform=ax.transAxes)
+            iou.set(color=colour, fontsize=5.5, ha="center", va="top")
     ax.set_title(table.lesion_type.iloc[0])
     return ax
 
 
 def case(ax, row):
-    """Panels e-h, one case: the attention map with the true and the predicted box; below, the patches that it calls up."""
+    """Panels e-h, one case: attention map with true and predicted box; below, the patches it calls up."""
     ax.set_axis_off()
     top = overlay(ax.inset_axes([0, 0.2, 1, 0.8]), from_uri(row["image"]), from_uri(row["heat"]))
     for corners in json.loads(row["truth_boxes"]):
         box(top, corners, TRUTH, "--")
-    if found := json.loads(row["predicted_box"]):
-        box(top, found, "white")
-    said = f"IoU {number(row['iou'])}   Dice {number(row['dice'])}" if found else "no lesion outlined"
-    top.text(0.03, 0.03, said, transform=top.transAxes, color="white", fontsize=6.5,
-             bbox={"facecolor": "black", "alpha": 0.6, "lw": 0, "pad": 1.5})
+    text = "no lesion outlined"
+    predicted = json.loads(row["predicted_box"])
+    if predicted:
+        box(top, predicted, "white")
+        text = f"IoU {number(row['iou'])}   Dice {number(row['dice'])}"
+    plate = {"facecolor": "black", "alpha": 0.6, "lw": 0, "pad": 1.5}
+    top.text(0.03, 0.03, text, transform=top.transAxes, color="white", fontsize=6.5, bbox=plate)
     for k, tile in enumerate(json.loads(row["tiles"])[:5]):
         picture(ax.inset_axes([k / 5 + 0.005, 0, 0.19, 0.18]), from_uri(tile))
     ax.set_title(row["title"])
@@ -80,16 +102,19 @@ def case(ax, row):
 
 
 def fig4i(ax, table):
-    """Panel i: share of the images by IoU, misses apart on the left; in the legend the mean and its interval."""
+    """Panel i: share of the images by IoU, misses apart on the left, with the mean and its interval."""
     if not len(table):
         return nothing(ax)
     methods = present(LOCALISERS, table.method)
     for m, method in enumerate(methods):
-        g, (label, colour) = table[table.method == method], LOCALISERS[method]
-        width = (g.high - g.low).max()
-        middle = np.where(g.high == 0, -width / 2, (g.low + g.high) / 2) + (m - (len(methods) - 1) / 2) * width * 0.27
-        mean, low, high = g[["mean", "mean_low", "mean_high"]].iloc[0]
-        ax.bar(middle, 100 * g.share, width * 0.27, color=colour, label=f"{label} {mean:.2f} [{low:.2f}, {high:.2f}]")
+        label, colour = LOCALISERS[method]
+        bins = table[table.method == method]
+        width = (bins.high - bins.low).max()
+        centre = np.where(bins.high == 0, -width / 2, (bins.low + bins.high) / 2)
+        centre = centre + (m - (len(methods) - 1) / 2) * width * 0.27
+        mean, low, high = bins[["mean", "mean_low", "mean_high"]].iloc[0]
+        label = f"{label} {mean:.2f} [{low:.2f}, {high:.2f}]"
+        ax.bar(centre, 100 * bins.share, width * 0.27, color=colour, label=label)
     ax.axvline(0, color="#888888", lw=0.6)
     ax.grid(axis="y")
     ax.set(xticks=[-0.05, 0.2, 0.4, 0.6, 0.8, 1], xlabel="IoU", ylabel="images (%)")
@@ -98,36 +123,48 @@ def fig4i(ax, table):
     return ax
 
 
-def fig4j(ax, table):
-    """Panel j: precision by recall, mean and sd over runs, on curves of equal F1; in the legend the average precision."""
-    if not len(table):
-        return nothing(ax)
+def equal_f1(ax):
+    """Lines on which F1 is the same, behind a plot of precision by recall."""
     recall = np.linspace(0.01, 1, 200)
     for f1 in (0.2, 0.4, 0.6, 0.8):
         precision = f1 * recall / np.where(2 * recall > f1, 2 * recall - f1, np.nan)
         inside = precision <= 1
         ax.plot(recall[inside], precision[inside], color="#BBBBBB", lw=0.6, ls=":")
         ax.text(1.01, f1 / (2 - f1), f"F1 {f1}", fontsize=5.5, color="#888888", va="center")
+
+
+def fig4j(ax, table):
+    """Panel j: precision by recall, mean and sd over runs; in the legend the average precision."""
+    if not len(table):
+        return nothing(ax)
+    equal_f1(ax)
     for method in present(LOCALISERS, table.method):
-        g, (label, colour) = table[table.method == method], LOCALISERS[method]
-        spread = "" if g.ap_sd.isna().all() else f" ± {g.ap_sd.iloc[0]:.2f}"
-        ax.plot(g.recall, g.precision, color=colour, lw=1.3, label=f"{label} {g.ap.iloc[0]:.2f}{spread}")
-        ax.fill_between(g.recall, g.precision - g.sd, np.minimum(g.precision + g.sd, 1), color=colour, alpha=0.15, lw=0)
+        label, colour = LOCALISERS[method]
+        curve = table[table.method == method]
+        label = f"{label} {curve.ap.iloc[0]:.2f}"
+        if curve.ap_sd.notna().any():
+            label += f" ± {curve.ap_sd.iloc[0]:.2f}"
+        low = curve.precision - curve.sd
+        high = np.minimum(curve.precision + curve.sd, 1)
+        ax.plot(curve.recall, curve.precision, color=colour, lw=1.3, label=label)
+        ax.fill_between(curve.recall, low, high, color=colour, alpha=0.15, lw=0)
     ax.set(xlim=(0, 1), ylim=(0, 1.03), xlabel="recall", ylabel="precision")
     ax.legend(loc="upper right", title="average precision", title_fontsize=6.5, alignment="left")
     return ax
 
 
 def groups(ax, table, column, order, ylabel):
-    """Means of the localisers in each group of a column, with their intervals; below each group its images."""
+    """Means of the localisers in each group of a column, with intervals; below each group its images."""
     if not len(table):
         return nothing(ax)
-    methods, names = present(LOCALISERS, table.method), [g for g in order if (table[column] == g).any()]
+    methods = present(LOCALISERS, table.method)
+    names = [name for name in order if (table[column] == name).any()]
     for m, method in enumerate(methods):
-        g, (label, colour) = table[table.method == method].set_index(column).reindex(names), LOCALISERS[method]
+        label, colour = LOCALISERS[method]
+        means = table[table.method == method].set_index(column).reindex(names)
         x = np.arange(len(names)) + (m - (len(methods) - 1) / 2) * 0.26
-        ax.bar(x, g.value, 0.24, color=colour, alpha=0.75, label=label)
-        ax.vlines(x, g.low, g.high, color="#333333", lw=0.9)
+        ax.bar(x, means.value, 0.24, color=colour, alpha=0.75, label=label)
+        ax.vlines(x, means.low, means.high, color="#333333", lw=0.9)
     images = table.groupby(column)["images"].max()
     ax.grid(axis="y")
     ax.set(xticks=range(len(names)), ylim=(0, 1), ylabel=ylabel)
@@ -150,26 +187,34 @@ def fig4l(ax, table):
     return ax
 
 
+def rows_of(table, panel):
+    """The rows of one panel in a table that several panels share; also of a table that was not written."""
+    return table[table.panel == panel] if len(table) else table
+
+
 def draw():
-    """Draws Fig. 4 from figures/fig4/*.csv into figures/fig4/fig4.png and returns the Figure. What did not run is an empty panel."""
-    tables = {k: read(f"fig4{k}") for k in "aeijkl"}
+    """Draws Fig. 4 from figures/fig4/*.csv into figures/fig4/fig4.png and returns the Figure.
+
+    A panel whose methods did not run stays empty.
+    """
+    tables = {name: read(f"fig4{name}") for name in "aeijkl"}
     with plt.style.context(STYLE):
         fig = plt.figure(figsize=(WIDTH, 232 * MM))
         rows = fig.add_gridspec(4, 1, height_ratios=[0.62, 0.62, 1.15, 2.1], hspace=0.05)
-        boxes = tables["a"].groupby("panel") if len(tables["a"]) else {}
-        for i, k in enumerate("abcd"):
+        for i, name in enumerate("abcd"):
             ax = fig.add_subplot(rows[i // 2].subgridspec(1, 2)[i % 2])
-            letter(fig4a(ax, boxes.get_group(k) if k in getattr(boxes, "groups", {}) else tables["a"].iloc[:0]), k)
+            letter(fig4a(ax, rows_of(tables["a"], name)), name)
         middle = rows[2].subgridspec(1, 4)
-        for i, k in enumerate("efgh"):
-            ax, here = fig.add_subplot(middle[i]), tables["e"][tables["e"].panel == k] if len(tables["e"]) else ()
-            letter(case(ax, here.iloc[0]) if len(here) else nothing(ax), k)
+        for i, name in enumerate("efgh"):
+            ax = fig.add_subplot(middle[i])
+            cases = rows_of(tables["e"], name)
+            letter(case(ax, cases.iloc[0]) if len(cases) else nothing(ax), name)
         spots = rows[3].subgridspec(2, 2, hspace=0.02)
-        for spot, k, panel in zip(spots, "ijkl", (fig4i, fig4j, fig4k, fig4l)):
-            letter(panel(fig.add_subplot(spot), tables[k]), k, x=14)
-        lines = [plt.Line2D([], [], color=c, label=n) for n, c in LOCALISERS.values()]
-        lines.insert(0, plt.Line2D([], [], color=TRUTH, ls="--", label="truth"))
-        fig.legend(handles=lines, ncols=4, loc="outside upper center")
+        for spot, name, panel in zip(spots, "ijkl", (fig4i, fig4j, fig4k, fig4l)):
+            letter(panel(fig.add_subplot(spot), tables[name]), name, x=14)
+        handles = [plt.Line2D([], [], color=TRUTH, ls="--", label="truth")]
+        handles += [plt.Line2D([], [], color=colour, label=label) for label, colour in LOCALISERS.values()]
+        fig.legend(handles=handles, ncols=4, loc="outside upper center")
         caption(fig, NOTE if any(map(len, tables.values())) else "", tables.values())
         return save(fig, "fig4")
 

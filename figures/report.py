@@ -1,5 +1,8 @@
-"""The page that `figures.compare` writes, build/compare.html: the four stages of a reproduction (declared -> installed -> ran clean ->
-identical), a row a panel, and reference and current figure side by side where a panel differs. It needs no other file and no script."""
+"""The page that `figures.compare` writes, build/compare.html. It needs no other file and no script.
+
+It shows the four stages of a reproduction (declared -> installed -> ran clean -> identical), one row per
+panel, and reference and current figure side by side where a panel differs.
+"""
 import base64
 import html
 import io
@@ -14,130 +17,228 @@ from xmodal.config import Problem
 from xmodal.runtime import doctor
 from xmodal.runtime.files import atomic
 
-PHANTOM = "phantom data: these numbers test the machinery and are no evidence about patients"
-COLOURS = {"identical": "#009E73", "within tolerance": "#56B4E9", "differs": "#E69F00", "missing": "#D55E00", "unreadable": "#D55E00",
-           "new": "#999999"}
-SIDE, MOST = 900, 20            # pixels of an embedded figure at most; troubles that are told one by one
+from . import PHANTOM
+
+COLOURS = {
+    "identical": "#009E73", "within tolerance": "#56B4E9", "differs": "#E69F00",
+    "missing": "#D55E00", "unreadable": "#D55E00", "new": "#999999",
+}
+SIDE = 900                      # pixels of an embedded figure, at most
+MOST = 20                       # troubles that are listed; of more, only the number
 CSS = """body { font: 14px/1.4 sans-serif; max-width: 1200px; margin: 2em auto; padding: 0 1em; color: #222 }
 .stages { display: flex; gap: 1.5em; padding: 0; list-style: none }
 .stages li { flex: 1; border-top: 5px solid; padding: .4em 0 }
-.stages li + li::before { content: "\\2192"; float: left; margin: -.1em .5em 0 -1.2em } .stages b { display: block }
+.stages li + li::before { content: "\\2192"; float: left; margin: -.1em .5em 0 -1.2em }
+.stages b { display: block }
 table { border-collapse: collapse }
 th, td { text-align: left; padding: .2em .8em .2em 0; border-bottom: 1px solid #ddd; vertical-align: top }
 .status { border-left: 5px solid; padding-left: .5em; white-space: nowrap } .phantom { color: #B22222 }
-.pair { display: flex; gap: 1em } .pair figure { flex: 1; margin: 0 } .pair img { width: 100%; border: 1px solid #ddd }"""
+.pair { display: flex; gap: 1em } .pair figure { flex: 1; margin: 0 }
+.pair img { width: 100%; border: 1px solid #ddd }"""
 
 
 class Stage(NamedTuple):
     name: str
-    said: str           # one line
-    troubles: list      # of str; none if all is well
+    summary: str        # one line
+    troubles: list      # of str; empty if all is well
 
 
-# ---- the four stages ---------------------------------------------------------------------------------------------
+# ---- the four stages ----------------------------------------------------------------------------------
 
 def flaw(path):
     """What is wrong with an executed notebook; "" if every cell ran."""
     try:
-        code = [c for c in nbformat.read(path, 4).cells if c.cell_type == "code" and c.source.strip()]
+        cells = nbformat.read(path, 4).cells
+        code = [cell for cell in cells if cell.cell_type == "code" and cell.source.strip()]
     except (OSError, ValueError, AttributeError, KeyError):
         return "cannot be read"
-    if any(o.output_type == "error" for c in code for o in c.outputs):
+    outputs = [output for cell in code for output in cell.outputs]
+    if any(output.output_type == "error" for output in outputs):
         return "ended in an error"
-    return "was not run to its end" if any(c.execution_count is None for c in code) else ""
+    if any(cell.execution_count is None for cell in code):
+        return "was not run to its end"
+    return ""
+
+
+def plural(n, what):
+    """"no trouble", "1 trouble", "2 troubles"."""
+    return f"{n or 'no'} {what}" + ("s" if n > 1 else "")
 
 
 def ran(profile):
-    """The stage "ran clean": executed notebooks without an error, runs as their checksums say, and nothing half-written."""
+    """The stage "ran clean": notebooks without errors, runs as their checksums say, nothing half-written."""
     folder = config.RUNS / profile.name
-    books = [p for p in sorted((folder / "notebooks").glob("*.ipynb")) if not p.name.endswith(".partial.ipynb")]
-    troubles = [f"notebook {p.name} {said}" for p in books if (said := flaw(p))]
-    halves = sorted(folder.rglob("*.partial*"))
-    troubles += [f"{p.relative_to(folder)} is half-written: its step still runs, failed or was killed" for p in halves]
-    runs = [p for p in sorted(folder.glob("*/*/seed_*")) if p.is_dir()]
+    paths = sorted((folder / "notebooks").glob("*.ipynb"))
+    notebooks = [path for path in paths if not path.name.endswith(".partial.ipynb")]
+    troubles = []
+    for path in notebooks:
+        what = flaw(path)
+        if what:
+            troubles.append(f"notebook {path.name} {what}")
+    for path in sorted(folder.rglob("*.partial*")):
+        half = path.relative_to(folder)
+        troubles.append(f"{half} is half-written: its step still runs, failed or was killed")
+    runs = [path for path in sorted(folder.glob("*/*/seed_*")) if path.is_dir()]
     for run in runs:
         try:
             record.load_run(run)
         except Problem as problem:
             troubles.append(str(problem))
-    if not books:
+    if not notebooks:
         troubles.append(f"no executed notebook is in {folder / 'notebooks'}; run `make reproduce`")
-    told = f"{len(troubles) or 'no'} trouble{'s' * (len(troubles) > 1)}"
-    return Stage("ran clean", f"{len(books)} notebooks and {len(runs)} runs, {told}", troubles)
+    summary = f"{len(notebooks)} notebooks and {len(runs)} runs, {plural(len(troubles), 'trouble')}"
+    return Stage("ran clean", summary, troubles)
 
 
-def stages(profile, found):
-    """The four `Stage`s; found: list of `compare.Panel`."""
+def declared():
+    """The stage "declared": requirements.lock pins packages."""
     pins = len(doctor.pins())
-    wrong = doctor.packages()
-    count = lambda *status: sum(p.status in status for p in found)
-    wanted = len(found) - count("new")
-    worse = [f"{p.name} {p.status}" + (f": {p.told}" if p.told else "") for p in found if p.status not in ("identical", "new")]
-    close = f", {n} within tolerance" if (n := count("within tolerance")) else ""
-    return [Stage("declared", f"{pins} packages in requirements.lock", [] if pins else ["requirements.lock holds no pin"]),
-            Stage("installed", "not as declared" if wrong else "every one, in its version", [wrong] if wrong else []), ran(profile),
-            Stage("identical", f"{count('identical')} of {wanted} panels{close}", worse)]
+    troubles = [] if pins else ["requirements.lock holds no pin"]
+    return Stage("declared", f"{pins} packages in requirements.lock", troubles)
 
 
-# ---- the page ----------------------------------------------------------------------------------------------------
+def installed():
+    """The stage "installed": every package in the version that is pinned."""
+    trouble = doctor.packages()
+    if trouble:
+        return Stage("installed", "not as declared", [trouble])
+    return Stage("installed", "every one, in its version", [])
+
+
+def identical(panels):
+    """The stage "identical": how many panels are as in the reference."""
+    statuses = [panel.status for panel in panels]
+    wanted = len(panels) - statuses.count("new")
+    close = statuses.count("within tolerance")
+    summary = f"{statuses.count('identical')} of {wanted} panels"
+    if close:
+        summary += f", {close} within tolerance"
+    troubles = []
+    for panel in panels:
+        if panel.status not in ("identical", "new"):
+            difference = f": {panel.difference}" if panel.difference else ""
+            troubles.append(f"{panel.name} {panel.status}{difference}")
+    return Stage("identical", summary, troubles)
+
+
+def stages(profile, panels):
+    """The four `Stage`s of a run. panels: list of `compare.Panel`."""
+    return [declared(), installed(), ran(profile), identical(panels)]
+
+
+def run_troubles(stages):
+    """The troubles of all stages but the last, whose panels have a table of their own."""
+    return [trouble for stage in stages[:-1] for trouble in stage.troubles]
+
+
+# ---- the page -----------------------------------------------------------------------------------------
 
 def rounded(similarity):
-    """Four digits, rounded down, so that only 1 is told as 1.0000."""
+    """Four digits, rounded down, so that only 1 is printed as 1.0000."""
     return "–" if math.isnan(similarity) else f"{math.floor(1e4 * similarity) / 1e4:.4f}"
 
 
-def picture(path, what):
-    """<figure> of a PNG, no larger than SIDE and embedded as WebP; words where there is none."""
+def embedded(path):
+    """A picture as the text of a WebP data URI, no larger than SIDE."""
+    image = Image.open(path).convert("RGB")
+    image.thumbnail((SIDE, 2 * SIDE))
+    webp = io.BytesIO()
+    image.save(webp, "webp", quality=80)
+    return "data:image/webp;base64," + base64.b64encode(webp.getvalue()).decode()
+
+
+def picture(path, caption):
+    """<figure> of a PNG, or the caption and a sentence where there is none (path is None, or no file)."""
     shown = "there is none"
     if path and path.exists():
         try:
-            image, out = Image.open(path).convert("RGB"), io.BytesIO()
-            image.thumbnail((SIDE, 2 * SIDE))
-            image.save(out, "webp", quality=80)
-            shown = f'<img alt="{html.escape(what)}" src="data:image/webp;base64,{base64.b64encode(out.getvalue()).decode()}">'
+            shown = f'<img alt="{html.escape(caption)}" src="{embedded(path)}">'
         except (OSError, ValueError, SyntaxError):
             shown = "it cannot be read"
-    return f"<figure><figcaption>{html.escape(what)}</figcaption>{shown}</figure>"
+    return f"<figure><figcaption>{html.escape(caption)}</figcaption>{shown}</figure>"
 
 
-def side_by_side(found, reference):
-    """Reference and current figure of every panel that is not as it was; a figure's name begins the names of its panels."""
-    drawn, pairs = sorted(reference.glob("*.png"), key=lambda p: -len(p.stem)), {}
-    for panel in found:
-        numbers = panel.name.startswith("fig5") and panel.name != "fig5"         # panels m-r, drawn apart from the cases
-        figure = next((p for p in drawn if panel.name.startswith(p.stem) and not numbers or numbers and p.stem == "fig5_numbers"), None)
+def figure_of(panel, drawn):
+    """The path among `drawn` of the PNG that shows a panel, or None.
+
+    The name of a figure begins the names of its panels; of two such figures the longer name counts. Only
+    Fig. 5 m-r are drawn in fig5_numbers.png; fig5.png shows the cases a-l, whose table is fig5.csv.
+    """
+    if panel.startswith("fig5") and panel != "fig5":
+        fitting = [path for path in drawn if path.stem == "fig5_numbers"]
+    else:
+        fitting = [path for path in drawn if panel.startswith(path.stem)]
+    return max(fitting, key=lambda path: len(path.stem), default=None)
+
+
+def side_by_side(panels, reference):
+    """Reference and current figure of every panel that is missing, unreadable or differs, as HTML."""
+    drawn = sorted(reference.glob("*.png"))
+    names = {}                                              # path of a figure -> names of its panels
+    for panel in panels:
+        figure = figure_of(panel.name, drawn)
         if figure and panel.status not in ("identical", "within tolerance", "new"):
-            pairs.setdefault(figure, []).append(panel.name)
-    out = []
-    for figure, names in sorted(pairs.items()):
-        current = next((p for p in config.FIGURES.glob(f"*/{figure.name}") if p.parent.name != reference.name), None)
-        out.append(f'<h2>{html.escape(figure.stem)}: {html.escape(", ".join(sorted(names)))}</h2><div class="pair">'
-                   f'{picture(figure, "reference")}{picture(current, "this run")}</div>')
-    return "".join(out)
+            names.setdefault(figure, []).append(panel.name)
+    parts = []
+    for figure in sorted(names):
+        paths = config.FIGURES.glob(f"*/{figure.name}")
+        current = next((path for path in paths if path.parent.name != reference.name), None)
+        heading = html.escape(f"{figure.stem}: {', '.join(sorted(names[figure]))}")
+        pair = picture(figure, "reference") + picture(current, "this run")
+        parts.append(f'<h2>{heading}</h2><div class="pair">{pair}</div>')
+    return "".join(parts)
 
 
-def page(profile, found, stages, reference):
+def step(stage):
+    """A stage as an item of the list at the top of the page."""
+    colour = COLOURS["differs" if stage.troubles else "identical"]
+    tick = "" if stage.troubles else " &#10003;"
+    heading = html.escape(stage.name) + tick
+    return f'<li style="border-color: {colour}"><b>{heading}</b>{html.escape(stage.summary)}</li>'
+
+
+def row(panel):
+    """A panel as a row of the table."""
+    name, status, difference = map(html.escape, (panel.name, panel.status, panel.difference))
+    style = f"border-left-color: {COLOURS[panel.status]}"
+    return (f'<tr><td>{name}</td><td class="status" style="{style}">{status}</td>'
+            f"<td>{rounded(panel.similarity)}</td><td>{difference}</td></tr>")
+
+
+def trouble_list(troubles):
+    """The first MOST troubles as a list, and how many more there are; "" without any."""
+    if not troubles:
+        return ""
+    items = troubles[:MOST]
+    if len(troubles) > MOST:
+        items.append(f"and {len(troubles) - MOST} more")
+    return "<ul>" + "".join(f"<li>{html.escape(item)}</li>" for item in items) + "</ul>"
+
+
+def page(profile, panels, stages, reference):
     """The whole page as text."""
-    text = lambda value: html.escape(str(value))
-    made = record.environment()
-    rim, tick = lambda s: COLOURS["differs" if s.troubles else "identical"], lambda s: "" if s.troubles else " &#10003;"
-    steps = "".join(f'<li style="border-color: {rim(s)}"><b>{text(s.name)}{tick(s)}</b>{text(s.said)}</li>' for s in stages)
-    rows = "".join(f'<tr><td>{text(p.name)}</td><td class="status" style="border-left-color: {COLOURS[p.status]}">{text(p.status)}</td>'
-                   f"<td>{rounded(p.similarity)}</td><td>{text(p.told)}</td></tr>" for p in found)
-    told = [t for s in stages[:-1] for t in s.troubles]     # those of the panels stand in the table
-    more = [f"and {len(told) - MOST} more"] if len(told) > MOST else []
-    troubles = "<ul>" + "".join(f"<li>{text(t)}</li>" for t in told[:MOST] + more) + "</ul>" if told else ""
-    return ('<!DOCTYPE html><html lang="en"><meta charset="utf-8"><title>xmodal: this run and the reference</title>'
-            f"<style>{CSS}</style><h1>This run and the reference</h1>{f'<p class=phantom>{PHANTOM}</p>' if profile.phantom else ''}"
-            f'<ol class="stages">{steps}</ol>{troubles}'
-            f"<table><tr><th>panel</th><th>status</th><th>similarity</th><th>what</th></tr>{rows}</table>{side_by_side(found, reference)}"
-            f"<p>Profile {text(profile.name)}; Python {text(made['python'])}, {text(made['cpu'])}, {made['cores']} cores, "
-            f"commit {text(made['commit'] or '–')}. How the similarity is defined stands in figures/compare.py.</p></html>\n")
+    environment = record.environment()
+    processor = html.escape(f"{environment['cpu']}, {environment['cores']} cores")
+    commit = html.escape(environment["commit"] or "–")
+    steps = "".join(map(step, stages))
+    rows = "".join(map(row, panels))
+    warning = f"<p class=phantom>{PHANTOM}</p>" if profile.phantom else ""
+    return (
+        '<!DOCTYPE html><html lang="en"><meta charset="utf-8">'
+        "<title>xmodal: this run and the reference</title>"
+        f"<style>{CSS}</style><h1>This run and the reference</h1>{warning}"
+        f'<ol class="stages">{steps}</ol>{trouble_list(run_troubles(stages))}'
+        "<table><tr><th>panel</th><th>status</th><th>similarity</th><th>what</th></tr>"
+        f"{rows}</table>{side_by_side(panels, reference)}"
+        f"<p>Profile {html.escape(profile.name)}; "
+        f"Python {environment['python']}, {processor}, commit {commit}. "
+        "How the similarity is defined stands in figures/compare.py.</p></html>\n"
+    )
 
 
-def write(profile, found, stages, reference):
+def write(profile, panels, stages, reference):
     """Writes build/compare.html atomically; returns its path."""
     path = config.ROOT / "build" / "compare.html"
     with atomic(path) as partial:
-        partial.write_text(page(profile, found, stages, reference))
+        partial.write_text(page(profile, panels, stages, reference))
     return path

@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+import figures
 from figures import compare, report
 from xmodal import config
 from xmodal.config import PROFILES, Problem
@@ -140,7 +141,7 @@ def test_the_reference_is_identical_to_itself(run, capsys):
     assert n > 10 and f"identical: {n} of {n} panels" in told and told.count(" identical ") == n
     assert "ran clean: 1 notebooks and 0 runs, no trouble" in told
     page = (run / "build" / "compare.html").read_text()
-    assert report.PHANTOM in page and "<img" not in page and "http" not in page and "<script" not in page
+    assert figures.PHANTOM in page and "<img" not in page and "http" not in page and "<script" not in page
 
 
 def cut(path, table):
