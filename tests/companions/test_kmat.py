@@ -7,8 +7,8 @@ import ot
 import pandas as pd
 import pytest
 import torch
+from figure_text import text_of
 from PIL import Image
-from test_figures import words
 
 from data_scripts import kmat_pairs
 from figures import kmat as figure
@@ -236,7 +236,7 @@ def test_tables_and_figure_of_three_seeds_name_the_model(home, model, texts):
     tables = {"table2": table2, "table3": table3, "fig2a": kmat.fig2a(of("4"), of("3"), pair().classes), "fig2b": kmat.fig2b(of("4"), of("3"), pair().classes)}
     for name, table in tables.items():
         common.write(table, f"kmat_{name}", "lesson")
-    said = words(figure.draw())
+    said = text_of(figure.draw())
     assert "image-text model: tiny; mean and sd over 3 seeds" in said and "phantom data" in said and "no finished runs" not in said
 
 

@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from figure_text import text_of
 from PIL import Image
-from test_figures import words
 
 from data_scripts.phantom import patients, studies as phantom, ultrasound
 from figures import rfpmss as figure
@@ -320,7 +320,7 @@ def test_every_panel_is_drawn_from_its_table_alone(home, own):
     assert set(tables) == set(figure.PANELS)
     for name, table in tables.items():
         common.write(table, f"rfpmss_{name}", "lesson")
-    said = words(figure.draw())
+    said = text_of(figure.draw())
     assert "one training of one seed" in said and "phantom data" in said and "no finished runs" not in said and "K 6, K' 3" in said
 
 
