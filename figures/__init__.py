@@ -1,7 +1,8 @@
 """Every figure is drawn from its panels' CSVs alone: `python -m figures.fig3` needs neither model nor images.
 
-Here is what the figures share: names and colours (Okabe and Ito's palette, safe for colour-blind readers; a method, a
-domain, a class has the same colour everywhere), reading a panel's table, panel letters, and saving.
+Here is what the figures share: colours, reading a panel's table, panel letters, and saving. The colours are
+those of Okabe and Ito, which colour-blind readers can tell apart; a method, a domain or a class has the same
+one everywhere.
 """
 import matplotlib.pyplot as plt
 import numpy as np
@@ -17,27 +18,40 @@ MM = 1 / 25.4                   # inches
 WIDTH = 180 * MM                # of a two-column figure
 PHANTOM = "phantom data: these numbers test the machinery and are no evidence about patients"
 
-COLOURS = {                     # of methods: those that Fig. 2 and 3 draw, and what Fig. 1, 4 and 5 compare ours with
-    "erm": "#999999", "irm": "#56B4E9", "groupdro": "#009E73", "mixstyle": "#E69F00", "mixstyle_irm": "#D55E00", "coral": "#CC79A7",
-    "dann": "#B8AB00", "concat": "#000000", "ours": "#0072B2", "ours_tta": "#003B5C",
-    "radiomics_lr": "#999999", "radiomics_rf": "#56B4E9", "radiomics_svm": "#009E73", "radiomics_xgboost": "#E69F00",
-    "radiomics_lightgbm": "#D55E00", "radiomics_mlp": "#CC79A7",
-    "late_fusion": "#999999", "early_fusion": "#56B4E9", "vit_pathology": "#009E73", "swin_mammography": "#E69F00",
-    "densenet_mammography": "#D55E00", "fusion_localiser": "#B8AB00",
+COLOURS = {                     # of methods
+    # Fig. 2 and 3
+    "erm": "#999999", "irm": "#56B4E9", "groupdro": "#009E73", "mixstyle": "#E69F00",
+    "mixstyle_irm": "#D55E00", "coral": "#CC79A7", "dann": "#B8AB00",
+    "concat": "#000000", "ours": "#0072B2", "ours_tta": "#003B5C",
+    # Fig. 1
+    "radiomics_lr": "#999999", "radiomics_rf": "#56B4E9", "radiomics_svm": "#009E73",
+    "radiomics_xgboost": "#E69F00", "radiomics_lightgbm": "#D55E00", "radiomics_mlp": "#CC79A7",
+    # Fig. 4 and 5
+    "late_fusion": "#999999", "early_fusion": "#56B4E9", "vit_pathology": "#009E73",
+    "swin_mammography": "#E69F00", "densenet_mammography": "#D55E00", "fusion_localiser": "#B8AB00",
 }
-METHODS = {name: (label, COLOURS[name]) for name, label in METHOD_LABELS.items()}       # name -> label, colour; in this order
+# Each of these is {name: (label, colour)}, in the order in which it is drawn.
+METHODS = {name: (label, COLOURS[name]) for name, label in METHOD_LABELS.items()}
 BASELINES = {name: (label, COLOURS[name]) for name, label in BASELINE_LABELS.items()}
-DOMAINS = {"cbis_ddsm": ("CBIS-DDSM", "#56B4E9"), "camelyon": ("CAMELYON", "#E69F00"),
-           "inbreast": ("INbreast", "#0072B2"), "bach": ("BACH", "#D55E00")}      # in the order of Fig. 3 a-d
-CONDITIONS = {"source": ("as trained", "#999999"), "adabn": ("AdaBN", "#56B4E9"), "tent": ("Tent", "#E69F00"),
-              "causal": ("causal", "#0072B2")}
+DOMAINS = {
+    "cbis_ddsm": ("CBIS-DDSM", "#56B4E9"), "camelyon": ("CAMELYON", "#E69F00"),
+    "inbreast": ("INbreast", "#0072B2"), "bach": ("BACH", "#D55E00"),
+}
+CONDITIONS = {
+    "source": ("as trained", "#999999"), "adabn": ("AdaBN", "#56B4E9"),
+    "tent": ("Tent", "#E69F00"), "causal": ("causal", "#0072B2"),
+}
 CLASSES = ("#009E73", "#56B4E9", "#E69F00", "#D55E00")              # colours, in the order of config.CLASSES
-SHORT_CLASSES = ("norm.", "ben.", "in situ", "inv.")
+SHORT_CLASSES = ("norm.", "ben.", "in situ", "inv.")                # labels where a class has little room
+# {name: (label, marker)}
 MODALITIES = {"mammography": ("mammography", "o"), "histopathology": ("histopathology", "^")}
 
 
 def read(name, needed=False):
-    """The table of panel `name` ("fig3f", "kmat_table2"); empty if it was not written, or a `Problem` if it is `needed`."""
+    """The table of panel `name` ("fig3f", "kmat_table2"); empty if it was not written.
+
+    Raises `Problem` if it cannot be read, or if it is `needed` and was not written.
+    """
     path = config.panel_path(name)
     if not path.exists():
         if needed:
@@ -46,7 +60,8 @@ def read(name, needed=False):
     try:
         return pd.read_csv(path, keep_default_na=True)
     except (OSError, ValueError) as error:
-        raise Problem(f"The table {path} cannot be read ({error}); write it again with 05_evaluate or 06_interpret.") from None
+        remedy = "write it again with 05_evaluate or 06_interpret"
+        raise Problem(f"The table {path} cannot be read ({error}); {remedy}.") from None
 
 
 def present(names, column):
@@ -71,7 +86,7 @@ def nothing(ax, message="no finished runs for this panel"):
 def box_of(ax, values, x, width, colour):
     """A box of the values at x, with the median in black.
 
-    Whiskers reach to 1.5 times the distance of the quartiles. Outliers are not drawn: callers draw every value as a dot.
+    Whiskers reach to 1.5 times the distance of the quartiles; outliers are left to the dots of the caller.
     """
     rim = {"color": colour}
     ax.boxplot(
@@ -83,7 +98,7 @@ def box_of(ax, values, x, width, colour):
 
 
 def spread(x, n, half):
-    """Where n dots at x are drawn, so that they do not hide each other: from x - half to x + half, or one at x."""
+    """Where n dots around x are drawn beside each other: from x - half to x + half; a single one at x."""
     return x + np.linspace(-half, half, n) if n > 1 else [x]
 
 
@@ -107,8 +122,8 @@ def caption(fig, text, tables):
 def save(fig, name):
     """Writes a figure as PNG, closes it, and returns it for a notebook to show.
 
-    "fig3" is written to figures/fig3/fig3.png, and "mirror_fig3" to figures/mirror/mirror_fig3.png; atomically, and
-    without a date in the file.
+    "fig3" is written to figures/fig3/fig3.png, "mirror_fig3" to figures/mirror/mirror_fig3.png, atomically
+    and without a date in the file.
     """
     with atomic(config.panel_path(name, ".png")) as partial:
         fig.savefig(partial, metadata={"Software": None})
