@@ -1,78 +1,107 @@
-"""The only code that knows native layouts or uses the network: a file a dataset with the same two verbs.
+"""The only code that knows native layouts or uses the network: one file for each dataset, all with the same
+verbs.
 
-`fetch(root)` downloads it, or checks a copy where there is no open download; `index(root)` returns rows of
-`xmodal.cohort.INDEX` (`busi` a table of its own). `phantom` writes the same layouts, and `link` tells which of its native
-patients are one person.
+`fetch(root)` downloads a dataset, or checks the user's copy of one that has no open download. `read(root)`
+returns an `indexing.Index`: rows of `xmodal.cohort.INDEX`, what is left out and why, and the traps that were
+met; `index(root)` returns the rows alone. (`busi` has a table of its own instead of these rows.) `index_all`
+reads all datasets of the main job that are there. `phantom` writes the same layouts, and `link` tells which
+of its native patients are one person. README.md in this folder describes layouts, rules and tables.
 """
 import logging
-import os
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
-from pathlib import Path
+from typing import NamedTuple
 
 import pandas as pd
 from tqdm import tqdm
 
+from data_scripts import bach, camelyon, cbis_ddsm, inbreast
 from xmodal.config import Problem
 
 log = logging.getLogger(__name__)
+DATASETS = {"cbis_ddsm": cbis_ddsm, "inbreast": inbreast, "bach": bach, "camelyon": camelyon}
+# Columns of the phantom's registry.csv.
+REGISTRY = {"domain", "native_patient", "patient", "diagnosis", "diameter_mm"}
 
 
-def files_below(root, *suffixes):
-    """Sorted paths of the files below `root`, of those that end in one of `suffixes`, in any case, where some are given.
+class Native(NamedTuple):
+    """What the native files of all datasets gave."""
+    rows: pd.DataFrame     # rows of `xmodal.cohort.INDEX`
+    exclusions: list       # (source, reason) of every file, and every row of a table, that is left out
+    traps: pd.DataFrame    # columns domain, trap, count: how often each trap of a layout was met
 
-    Folders that are links are followed, since large sets lie on other disks; none is entered twice, and none that is hidden.
-    One that may not be read is logged.
+
+def index_all(native, profile):
+    """`Native` of the datasets that have a folder of their name below the Path `native`.
+
+    Where the `profile` has phantom data, patients are linked by `native`/registry.csv. Raises `Problem` if no
+    dataset is there, or if one cannot be read.
     """
-    def refused(error):
-        if isinstance(error, PermissionError):             # such as lost+found, where a disk begins
-            log.warning("The folder %s may not be read; what is in it is left out.", error.filename)
-
-    found, entered = [], set()
-    for folder, below, names in os.walk(root, onerror=refused, followlinks=True):
-        identity = (stat := os.stat(folder)).st_dev, stat.st_ino
-        if identity in entered:
-            below.clear()
-            continue
-        entered.add(identity)
-        below[:] = sorted(name for name in below if not name.startswith("."))    # an archive half unpacked, other programs' notes
-        found += [path for name in names if (not suffixes or name.lower().endswith(suffixes)) and (path := Path(folder, name)).is_file()]
-    return sorted(found)
+    folders = {name: native / name for name in DATASETS if (native / name).is_dir()}
+    if not folders:
+        raise Problem(f"There is no dataset in {native}; run 01_download first.")
+    parts = []
+    exclusions = []
+    traps = []
+    for name, folder in folders.items():
+        index = DATASETS[name].read(folder)
+        parts.append(index.rows)
+        exclusions += index.exclusions
+        traps += [(name, trap, count) for trap, count in index.traps.items()]
+    rows = pd.concat(parts, ignore_index=True)
+    if profile.phantom:
+        rows = link(rows, native / "registry.csv")
+    return Native(rows, exclusions, pd.DataFrame(traps, columns=["domain", "trap", "count"]))
 
 
 def link(rows, registry_path):
-    """`rows` of an index with the phantom's `patient` and `truth`, and its `diameter_mm` where the layout has none.
+    """`rows` of an index with the phantom's `patient` and `truth`, and its `diameter_mm` where the layout has
+    none.
 
-    `registry_path` is the phantom's registry.csv: a row a native patient, with columns domain, native_patient, patient,
-    diagnosis, diameter_mm. Patients it does not list stay as they are, which is logged. Raises `Problem` if the registry
-    is missing, lacks a column or lists a native patient twice.
+    `registry_path` is the phantom's registry.csv: one row for each native patient, with the columns
+    `REGISTRY`. Patients that it does not list stay as they are, which is logged. Raises `Problem` if the
+    registry is missing, lacks a column or lists a native patient twice.
     """
-    try:
-        registry = pd.read_csv(registry_path, dtype={"domain": str, "native_patient": str, "patient": str})
-    except FileNotFoundError:
-        raise Problem(f"There is no {registry_path}; write the phantom again with 01_download.") from None
-    lacking = {"domain", "native_patient", "patient", "diagnosis", "diameter_mm"} - set(registry)
-    if lacking:
-        raise Problem(f"{registry_path} lacks the columns {sorted(lacking)}; write the phantom again with 01_download.")
-    registry.index = registry.domain + "/" + registry.native_patient
-    if registry.index.has_duplicates:
-        twice = registry.index[registry.index.duplicated()][0]
-        raise Problem(f"{registry_path} lists {twice} twice; write the phantom again with 01_download.")
+    registry = _read_registry(registry_path)
     known = rows.patient.isin(registry.index)
     if not known.all():
-        log.warning("%d of %d rows have patients that %s does not list.", (~known).sum(), len(rows), registry_path)
-    linked, found = rows.copy(), registry.loc[rows.patient[known]]
-    linked.loc[known, "patient"] = "phantom/" + found.patient.to_numpy()
-    linked.loc[known, "truth"] = found.diagnosis.to_numpy()
-    diameter = pd.Series(found.diameter_mm.to_numpy(float), index=rows.index[known])
+        log.warning("%d of %d rows have patients that %s does not list.",
+                    (~known).sum(), len(rows), registry_path)
+    people = registry.loc[rows.patient[known]]
+    linked = rows.copy()
+    linked.loc[known, "patient"] = "phantom/" + people.patient.to_numpy()
+    linked.loc[known, "truth"] = people.diagnosis.to_numpy()
+    diameter = pd.Series(people.diameter_mm.to_numpy(float), index=rows.index[known])
     linked["diameter_mm"] = rows.diameter_mm.fillna(diameter)
     return linked
 
 
+def _read_registry(path):
+    """The registry at `path`, whose index is the patient as the rows of an index have it: "bach/iv001"."""
+    try:
+        registry = pd.read_csv(path, dtype={"domain": str, "native_patient": str, "patient": str})
+    except FileNotFoundError:
+        raise Problem(f"There is no {path}; write the phantom again with 01_download.") from None
+    lacking = REGISTRY - set(registry)
+    if lacking:
+        raise Problem(f"{path} lacks the columns {sorted(lacking)}; "
+                      "write the phantom again with 01_download.")
+    registry.index = registry.domain + "/" + registry.native_patient
+    if registry.index.has_duplicates:
+        twice = registry.index[registry.index.duplicated()][0]
+        raise Problem(f"{path} lists {twice} twice; write the phantom again with 01_download.")
+    return registry
+
+
 def parallel(function, items, workers, title):
-    """[function(item) for item in items], in order, by `workers` processes, with a progress bar. `function` must be importable."""
+    """[function(item) for item in items], in order, by `workers` processes, with a progress bar.
+
+    `function` must be importable.
+    """
     items = list(items)
     if workers < 2:
         return [function(item) for item in tqdm(items, title, disable=None)]
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:  # forking a process that runs torch can hang
-        return list(tqdm(pool.map(function, items, chunksize=min(4, 1 + len(items) // 50)), title, len(items), disable=None))
+    # Processes are spawned, since forking a process that runs torch can hang.
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        results = pool.map(function, items, chunksize=min(4, 1 + len(items) // 50))
+        return list(tqdm(results, title, len(items), disable=None))

@@ -1,9 +1,14 @@
-"""Outlines drawn on slides, in the four forms that the datasets use, as [(group in lower case, [[x, y], ...])] in level-0 pixels.
+"""Outlines drawn on slides, in the four forms that the datasets use.
+
+Every form is read as [(group, [[x, y], ...]), ...]: the group in lower case, the points in pixels of level 0.
 
     ASAP          Annotation@PartOfGroup, Coordinate@Order@X@Y; the group is PartOfGroup
-    ImageScope    Region, Vertex@X@Y; the group is `HOLE` where NegativeROA is 1, else the Value of an Attribute, else the Text
-    NCRF          {"positive": [{"vertices": [[x, y], ...]}, ...], "negative": [...]}; the group is "positive" or "negative"
-    mask          TIFF of 0, 1 tumour, 2 excluded; the group is "positive", or "negative" for a hole, whatever it holds
+    ImageScope    Region, Vertex@X@Y; the group is `HOLE` where NegativeROA is 1, else the Value of an
+                  Attribute, else the Text of the Region
+    NCRF          {"positive": [{"vertices": [[x, y], ...]}, ...], "negative": [...]}; the group is one of
+                  these two names
+    mask          a TIFF of 0, 1 (tumour) and 2 (excluded); the group is "positive", or "negative" for a hole
+                  in a tumour, whatever value the hole has
 """
 import json
 import struct
@@ -17,68 +22,104 @@ from skimage.measure import approximate_polygon, find_contours
 from xmodal.config import Problem
 
 HOLE = "hole"
-DAMAGED = (ElementTree.ParseError, OSError, ValueError, TypeError, AttributeError, LookupError, ArithmeticError, AssertionError, RuntimeError,
-           MemoryError, struct.error, zlib.error)
-FINE = 4096            # longest side that a mask is traced at, pixels: the finest level of its pyramid that is no larger
-PADDED = 0.03          # by how much, at most, the levels of some scanners are wider than the whole one halved: filled up to whole tiles
+DAMAGED = (
+    ElementTree.ParseError, OSError, ValueError, TypeError, AttributeError, LookupError, ArithmeticError,
+    AssertionError, RuntimeError, MemoryError, struct.error, zlib.error)
+# A mask is traced on the finest level of its pyramid whose longest side has no more pixels than this.
+FINE = 4096
+# Some scanners fill levels up to whole tiles: they are wider than the halved slide by at most this share.
+PADDED = 0.03
 
 
 def read(path):
-    """The outlines in `path` (or in a `zipfile.Path`), whose suffix tells its form. Raises `Problem` if it is damaged."""
+    """The outlines in `path` (a Path or `zipfile.Path`), whose suffix tells its form.
+
+    Raises `Problem` if the file is damaged.
+    """
+    name = path.name.lower()
     try:
-        if path.name.lower().endswith((".tif", ".tiff")):
-            found = _mask(path)
+        if name.endswith((".tif", ".tiff")):
+            outlines = _mask(path)
+        elif name.endswith(".json"):
+            outlines = _ncrf(path.read_bytes())
         else:
-            found = (_ncrf if path.name.lower().endswith(".json") else _xml)(path.read_bytes())
-        if not all(np.isfinite(points).all() for _, points in found if points):
-            raise ValueError("a coordinate is not a number")
+            outlines = _xml(path.read_bytes())
+        for _, points in outlines:
+            if points and not np.isfinite(points).all():
+                raise ValueError("a coordinate is not a number")
     except DAMAGED as error:
         raise Problem(f"The annotation {path} is damaged ({error}); fetch it again.") from None
-    return found
+    return outlines
 
 
 def _xml(text):
     root = ElementTree.fromstring(text)
     if root.tag == "ASAP_Annotations":
-        return [(found.get("PartOfGroup", "").strip().lower(), _ordered(found)) for found in root.iter("Annotation")]
+        annotations = list(root.iter("Annotation"))
+        return [(a.get("PartOfGroup", "").strip().lower(), _ordered(a)) for a in annotations]
     if root.tag == "Annotations":
-        return [(_label(region), [[float(v.get("X")), float(v.get("Y"))] for v in region.iter("Vertex")]) for region in root.iter("Region")]
+        return [(_label(region), _vertices(region)) for region in root.iter("Region")]
     raise ValueError(f"its root is {root.tag}, neither ASAP_Annotations nor Annotations")
 
 
 def _ordered(annotation):
-    points = sorted((int(p.get("Order")), float(p.get("X")), float(p.get("Y"))) for p in annotation.iter("Coordinate"))
-    return [[x, y] for _, x, y in points]
+    """The points of an ASAP annotation, by their Order."""
+    points = []
+    for corner in annotation.iter("Coordinate"):
+        points.append((int(corner.get("Order")), float(corner.get("X")), float(corner.get("Y"))))
+    return [[x, y] for _, x, y in sorted(points)]
 
 
 def _label(region):
     """What ImageScope calls a region."""
     if region.get("NegativeROA", "0").strip() == "1":
         return HOLE
-    values = [a.get("Value", "").strip() for a in region.iter("Attribute")]
-    return next(filter(None, [*values, region.get("Text", "").strip()]), "").lower()
+    labels = [attribute.get("Value", "").strip() for attribute in region.iter("Attribute")]
+    labels.append(region.get("Text", "").strip())
+    return next(filter(None, labels), "").lower()
+
+
+def _vertices(region):
+    """The points of a region of ImageScope."""
+    return [[float(vertex.get("X")), float(vertex.get("Y"))] for vertex in region.iter("Vertex")]
 
 
 def _ncrf(text):
-    said = json.loads(text)
-    return [(group, [[float(x), float(y)] for x, y in found["vertices"]]) for group in ("positive", "negative") for found in said[group]]
+    groups = json.loads(text)
+    outlines = []
+    for group in ("positive", "negative"):
+        for outline in groups[group]:
+            outlines.append((group, [[float(x), float(y)] for x, y in outline["vertices"]]))
+    return outlines
 
 
 def _mask(path):
     """Traces the tumour of a mask on the finest level of at most `FINE` pixels a side."""
-    with tifffile.TiffFile(path) as tiff:
-        levels = max(tiff.series[0].levels, [page for page in tiff.pages if len(page.shape) == 2], key=len)
-        level = next((one for one in levels if max(one.shape) <= FINE), levels[-1])
-        if max(level.shape) > FINE or len(level.shape) != 2:
-            raise ValueError(f"its coarsest level has the shape {level.shape}, and at most {FINE} x {FINE} of one channel are traced")
-        mask, scale = level.asarray(), np.array(levels[0].shape[::-1]) / level.shape[::-1]
-    power = 2 ** np.round(np.log2(scale))
-    scale = np.where(abs(scale / power - 1) < PADDED, power, scale)
+    mask, scale = _level(path)
     if mask.max() > 2:
         raise ValueError(f"it holds the value {mask.max()}, and a mask has 0, 1 and 2")
-    found = []
-    for line in find_contours(np.pad((mask == 1).astype(np.float32), 1), 0.5):
-        x, y = ((approximate_polygon(line, 0.4)[:-1, ::-1] - 0.5) * scale).T              # a pixel's middle lies at its half
-        outer = np.dot(x, np.roll(y, 1)) < np.dot(y, np.roll(x, 1))                       # tumour lies on one hand of a line
-        found.append(("positive" if outer else "negative", np.column_stack([x, y]).tolist()))
-    return found
+    outlines = []
+    tumour = np.pad((mask == 1).astype(np.float32), 1)
+    for contour in find_contours(tumour, 0.5):
+        corners = approximate_polygon(contour, 0.4)[:-1, ::-1]
+        x, y = ((corners - 0.5) * scale).T                   # the middle of a pixel lies at its half
+        is_outer = np.dot(x, np.roll(y, 1)) < np.dot(y, np.roll(x, 1))    # tumour lies on one hand of it
+        group = "positive" if is_outer else "negative"
+        outlines.append((group, np.column_stack([x, y]).tolist()))
+    return outlines
+
+
+def _level(path):
+    """(pixels of the level of a mask that is traced, pixels of level 0 for each of them in x and y)."""
+    with tifffile.TiffFile(path) as tiff:
+        pages = [page for page in tiff.pages if len(page.shape) == 2]
+        levels = max(tiff.series[0].levels, pages, key=len)
+        small = [level for level in levels if max(level.shape) <= FINE]
+        level = small[0] if small else levels[-1]
+        if max(level.shape) > FINE or len(level.shape) != 2:
+            raise ValueError(f"its coarsest level has the shape {level.shape}, "
+                             f"and at most {FINE} x {FINE} of one channel are traced")
+        mask = level.asarray()
+        scale = np.array(levels[0].shape[::-1]) / level.shape[::-1]
+    power = 2 ** np.round(np.log2(scale))
+    return mask, np.where(abs(scale / power - 1) < PADDED, power, scale)

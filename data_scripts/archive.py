@@ -13,15 +13,15 @@ from xmodal.config import Problem
 
 
 class Damaged(Problem):
-    """What came is not what was promised: worth another try, from the start."""
+    """What came is not what was promised: it is worth another try, from the start."""
 
 
 def unpack(archive, folder, most, check=None):
     """Unpacks a zip archive so that `folder` is there whole, or not at all.
 
-    A folder of that name at the top of the archive is not doubled. Raises `Problem` where a member would land outside,
-    is a link or encrypted, or where more than `most` bytes or the free disk would be filled; `Damaged` if it is broken,
-    or if `check` of the folder says so.
+    A folder of that name at the top of the archive is not doubled. Raises `Problem` where a member would land
+    outside, is a link or encrypted, or where more than `most` bytes or the free disk would be filled;
+    `Damaged` if the archive is broken, or if `check`, which is called with the folder, says so.
     """
     folder = Path(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -44,18 +44,27 @@ def unpack(archive, folder, most, check=None):
     except OSError as error:
         if error.errno == errno.EINVAL:                   # a damaged archive points before its own beginning
             raise Damaged(f"The archive {archive} is damaged ({error}); fetch it again.") from None
-        raise Problem(f"The archive {archive} cannot be unpacked to {folder} ({error}); make room or choose another folder.") from None
+        raise Problem(f"The archive {archive} cannot be unpacked to {folder} ({error}); "
+                      "make room or choose another folder.") from None
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
 
 def _refuse(archive, members, most):
-    """Raises `Problem` if unpacking these members could do harm. zipfile never writes more than a member declares."""
+    """Raises `Problem` if unpacking these members could do harm.
+
+    zipfile never writes more than a member declares.
+    """
     for member in members:
         name = member.filename
-        if name.startswith("/") or "\\" in name or re.match("[A-Za-z]:", name) or ".." in PurePosixPath(name).parts:
-            raise Problem(f"The archive {archive} would write {name!r}, outside its folder; it is not unpacked, fetch it from its source.")
+        is_absolute = name.startswith("/") or "\\" in name or re.match("[A-Za-z]:", name)
+        if is_absolute or ".." in PurePosixPath(name).parts:
+            raise Problem(f"The archive {archive} would write {name!r}, outside its folder; "
+                          "it is not unpacked, fetch it from its source.")
         if stat.S_ISLNK(member.external_attr >> 16) or member.flag_bits & 1:
-            raise Problem(f"The archive {archive} holds {name!r}, which is a link or encrypted; it is not unpacked, fetch it from its source.")
-    if (total := sum(member.file_size for member in members)) > most:
-        raise Problem(f"The archive {archive} would fill {total / 1e9:.1f} GB, and {most / 1e9:.1f} are expected and free; it is not unpacked.")
+            raise Problem(f"The archive {archive} holds {name!r}, which is a link or encrypted; "
+                          "it is not unpacked, fetch it from its source.")
+    total = sum(member.file_size for member in members)
+    if total > most:
+        raise Problem(f"The archive {archive} would fill {total / 1e9:.1f} GB, "
+                      f"and {most / 1e9:.1f} are expected and free; it is not unpacked.")

@@ -1,8 +1,10 @@
-"""Public breast cancer expression with survival that installs by name. The packages are GPL and not part of the run time: they come with
-the test extra, and where they are not installed a `Problem` says so.
+"""Public breast cancer expression with survival, in packages that install by name.
+
+The packages are GPL and not part of the run time: they come with the test extra. Where they are not
+installed, `load` raises a `Problem` that says so.
 
     desmedt   198 patients, 76 probes (Desmedt et al. 2007), in scikit-survival; time to distant metastasis
-    nki295    295 patients, 4,919 genes (van de Vijver et al. 2002), in survset as DBCD; years of overall survival
+    nki295    295 patients, 4,919 genes (van de Vijver et al. 2002), in survset as DBCD; overall survival
 """
 from typing import NamedTuple
 
@@ -14,10 +16,10 @@ MONTH = 30.4375     # days
 
 
 class Expression(NamedTuple):
-    """N patients; times in months, event 1 seen."""
-    genes: pd.DataFrame
-    time: pd.Series
-    event: pd.Series
+    """N patients."""
+    genes: pd.DataFrame    # (N, G)
+    time: pd.Series        # (N,) months
+    event: pd.Series       # (N,) 1 where the event was seen, 0 where the patient was censored
 
 
 def load(name):
@@ -28,17 +30,18 @@ def load(name):
     try:
         return readers[name]()
     except ImportError as error:
-        raise Problem(f"{name} comes with the package {error.name}, which is GPL and not installed; install the project with its "
-                      "test extra.") from None
+        raise Problem(f"{name} comes with the package {error.name}, which is GPL and not installed; "
+                      "install the project with its test extra.") from None
 
 
 def _desmedt():
     from sksurv.datasets import load_breast_cancer
     table, outcome = load_breast_cancer()
-    return Expression(table.filter(regex="_at$"), pd.Series(outcome["t.tdm"] / MONTH), pd.Series(outcome["e.tdm"].astype(int)))
+    genes = table.filter(regex="_at$")
+    return Expression(genes, pd.Series(outcome["t.tdm"] / MONTH), pd.Series(outcome["e.tdm"].astype(int)))
 
 
 def _nki295():
     from SurvSet.data import SurvLoader
     table = SurvLoader().load_dataset("DBCD")["df"]
-    return Expression(table.filter(regex="^num_"), table.time * 12, table.event)
+    return Expression(table.filter(regex="^num_"), table.time * 12, table.event)     # its time is in years

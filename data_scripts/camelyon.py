@@ -1,14 +1,17 @@
 """CAMELYON16 and CAMELYON17 (CC0): slides of lymph nodes, with outlines of metastases of breast cancer.
 
-    root/CAMELYON16/{images,masks,annotations}/, root/CAMELYON17/ the same and stages.csv            as the bucket has it
-    root/training/{normal,tumor,lesion_annotations[.zip]}, testing/{images,reference.csv}            as GigaDB has it
-Names say what a file is, {normal,tumor,test}_001 or patient_000_node_0, in any case, so that it may lie in any folder; the
-tables are stages.csv or stage_labels.csv (patient,stage[,center]) and reference.csv (no header: slide, Normal or Tumor, ...).
-The labels speak only of malignancy: tumour allows in situ and invasive, normal the other two.
+    root/CAMELYON16/{images,masks,annotations}/                           the layout of the bucket
+    root/CAMELYON17/ with the same folders and stages.csv
+    root/training/{normal,tumor,lesion_annotations[.zip]}                 the layout of GigaDB
+    root/testing/{images,reference.csv}
+
+Names say what a file is, {normal,tumor,test}_001 or patient_000_node_0, in any case, so that it may lie in
+any folder. The tables are stages.csv or stage_labels.csv (patient,stage[,center]) and reference.csv (no
+header: slide, Normal or Tumor, ...). The labels speak only of malignancy: tumour allows in situ and invasive,
+normal allows normal and benign.
 """
 import logging
 import re
-import zipfile
 from collections import Counter
 from dataclasses import replace
 from json import dumps
@@ -16,39 +19,48 @@ from pathlib import Path
 
 import pandas as pd
 
-from data_scripts import annotations, files_below, tables
+from data_scripts import camelyon_outlines, tables
 from data_scripts.bucket import listing
 from data_scripts.download import ask, obtain
-from xmodal.cohort import INDEX, label_set, validate
+from data_scripts.indexing import Index, files_below, met, rows_of
+from xmodal.cohort import INDEX, index_row, label_set, validate
 from xmodal.config import HISTOPATHOLOGY, Problem
 
 log = logging.getLogger(__name__)
 SLIDE = re.compile(r"(normal|tumor|test)_\d{3}|patient_\d{3}_node_\d")
-NOT_SLIDES = {"masks", "background_tissue", "evaluation"}                        # folders whose images are no slides
-POSITIVE, EXCLUDE = {"tumor", "_0", "_1", "metastases", "positive"}, {"_2", "normal", "exclusion", "negative"}    # groups of outlines
+NOT_SLIDES = {"masks", "background_tissue", "evaluation"}          # folders whose images are no slides
 STAGES = {"negative": False, "itc": True, "micro": True, "macro": True}
 LEFT_OUT = {"normal_086": ("mislabelled_slide", "it shows a tumour and was renamed tumor_111"),
             "test_049": ("duplicate_slide", "it is a duplicate")}
-# Slides whose tumour is not outlined in full, as the organisers say, besides the isolated tumour cells (ITC) of CAMELYON17.
-PARTIAL = {f"tumor_{n:03d}" for n in (10, 15, 18, 20, 25, 29, 33, 34, 44, 46, 51, 54, 55, 56, 67, 79, 85, 92, 95, 110)} | {"test_114"}
+# Slides whose tumour is not outlined in full, as the organisers say.
+# In CAMELYON17 those with isolated tumour cells (ITC) are not either.
+PARTIAL_NUMBERS = (10, 15, 18, 20, 25, 29, 33, 34, 44, 46, 51, 54, 55, 56, 67, 79, 85, 92, 95, 110)
+PARTIAL = {f"tumor_{n:03d}" for n in PARTIAL_NUMBERS} | {"test_114"}
 
 
 def index(root):
-    """A row of `cohort.INDEX` for each slide under `root`. A slide with tumour, isolated tumour cells included, carries its
-    outlines, and without any is left out: what lies outside them has no label, since not every slide is outlined in full.
+    """One row of `cohort.INDEX` for each slide under `root` that can be used; see `read`."""
+    return rows_of(read(root))
 
-    `.attrs["exclusions"]` lists (file, reason) of what is left out, `.attrs["traps"]` counts what was met, name -> number.
-    Rows of tables that cannot be used are among both. The patient of a CAMELYON16 slide is the slide. Raises `Problem` if there
-    is no slide, if CAMELYON17 has no stage table, if a table cannot be read or lacks a column, or if no slide is left.
+
+def read(root):
+    """`Index` of the slides under `root`, one row each.
+
+    A slide with tumour, isolated tumour cells included, carries its outlines, and without any it is left out:
+    what lies outside them has no label, since not every slide is outlined in full. Rows of tables that cannot
+    be used are exclusions and traps. The patient of a CAMELYON16 slide is the slide. Raises `Problem` if
+    there is no slide, if CAMELYON17 has no stage table, if a table cannot be read or lacks a column, or if no
+    slide is left.
     """
-    root, rows, left_out, traps = Path(root).absolute(), [], [], Counter()
+    root = Path(root).absolute()
+    left_out = []
+    traps = Counter()
     files = files_below(root)
-    slides, outlines = _slides(files, root, left_out, traps), _outlines(files)
+    slides = _slides(files, root, left_out, traps)
+    outlines = camelyon_outlines.find(files)
     positive = _labels(files, slides, left_out, traps)
-    if not slides:
-        raise Problem(f"There is no slide of CAMELYON16 or CAMELYON17 in {root}; run 01_download, or correct the path.")
-    if any(stem.startswith("patient") for stem in slides) and not any(stem.startswith("patient") for stem in positive):
-        raise Problem(f"There is no stages.csv in {root}; without it a slide with no outline cannot be told from a negative one: fetch it.")
+    _check_parts(root, slides, positive)
+    rows = []
     for stem, path in slides.items():
         try:
             rows.append(_row(stem, path, positive.get(stem), outlines.get(stem), traps))
@@ -56,144 +68,162 @@ def index(root):
             left_out.append((str(path), str(problem)))
     for _, reason in left_out:
         log.warning("%s Left out.", reason)
-    if missing := [f"{stem}.tif" for stem in positive if stem not in slides]:
+    missing = [f"{stem}.tif" for stem in positive if stem not in slides]
+    if missing:
         traps["missing_image"] += len(missing)
         left_out += [(name, f"{name} is listed in a table, but there is no such file.") for name in missing]
         log.warning("CAMELYON: %d slides that its tables list are not there.", len(missing))
     if not rows:
-        raise Problem(f"No slide in {root} could be indexed ({len(left_out)} left out); check its tables and annotations.")
-    table = validate(pd.DataFrame(rows), INDEX, "index of CAMELYON")
-    table.attrs.update(exclusions=left_out, traps=dict(sorted((+traps).items())))
-    return table
+        raise Problem(f"No slide in {root} could be indexed ({len(left_out)} left out); "
+                      "check its tables and annotations.")
+    return Index(validate(pd.DataFrame(rows), INDEX, "index of CAMELYON"), left_out, met(traps))
 
 
-def _row(stem, path, positive, outlined, traps):
-    """The row of a slide. Raises `Problem` where it cannot be used."""
+def _check_parts(root, slides, positive):
+    """Raises `Problem` if there is no slide, or no table of the stages of CAMELYON17's slides."""
+    if not slides:
+        raise Problem(f"There is no slide of CAMELYON16 or CAMELYON17 in {root}; "
+                      "run 01_download, or correct the path.")
+    has_slides = any(stem.startswith("patient") for stem in slides)
+    has_stages = any(stem.startswith("patient") for stem in positive)
+    if has_slides and not has_stages:
+        raise Problem(f"There is no stages.csv in {root}; without it a slide with no outline cannot be told "
+                      "from a negative one: fetch it.")
+
+
+def _row(stem, path, positive, outline_path, traps):
+    """The row of a slide; `positive` is None where its label is not known.
+
+    Raises `Problem` if the slide cannot be used.
+    """
     if stem in LEFT_OUT:
         trap, why = LEFT_OUT[stem]
         traps[trap] += 1
         raise Problem(f"{path.name} is not used: {why}.")
-    found = _polygons(outlined, traps) if outlined else {"polygons": [], "exclude": []}
-    if positive is None and stem.startswith("test") and found["polygons"]:
+    outlines = {"polygons": [], "exclude": []}
+    if outline_path:
+        outlines = camelyon_outlines.polygons(outline_path, traps)
+    if positive is None and stem.startswith("test") and outlines["polygons"]:
         positive = True
+    _check_label(path, positive, outlines, outline_path, traps)
+    traps["partial_outlines"] += stem in PARTIAL
+    patient = stem.split("_node_")[0]
+    allowed = label_set(2, 3) if positive else label_set(0, 1)
+    return index_row(
+        sample=f"camelyon/{stem}", patient=f"camelyon/{patient}", study=patient, domain="camelyon",
+        modality=HISTOPATHOLOGY, allowed=allowed, source=str(path),
+        annotation=dumps(outlines) if positive else "")
+
+
+def _check_label(path, positive, outlines, outline_path, traps):
+    """Raises `Problem` if the label of a slide is not known, or if its outlines do not fit the label."""
     if positive is None:
         traps["unlabelled_slide"] += 1
         raise Problem(f"Whether {path.name} is positive is not known here.")
-    if positive and not found["polygons"]:
+    if positive and not outlines["polygons"]:
         traps["missing_outlines"] += 1
         raise Problem(f"{path.name} is positive, but no tumour of it is outlined.")
-    if found["polygons"] and not positive:
+    if outlines["polygons"] and not positive:
         traps["contradicted_label"] += 1
-        raise Problem(f"{path.name} is called negative, but tumour is outlined in {outlined}.")
-    traps["partial_outlines"] += stem in PARTIAL
-    patient = stem.split("_node_")[0]
-    return {"sample": f"camelyon/{stem}", "patient": f"camelyon/{patient}", "study": patient, "domain": "camelyon",
-            "modality": HISTOPATHOLOGY, "view": "", "laterality": "", "allowed": label_set(2, 3) if positive else label_set(0, 1),
-            "truth": -1, "grade": -1, "density": "", "lesion_type": "", "lesion_shape": "", "diameter_mm": float("nan"),
-            "annotation": dumps(found) if positive else "", "source": str(path)}
+        raise Problem(f"{path.name} is called negative, but tumour is outlined in {outline_path}.")
 
 
 def _slides(files, root, left_out, traps):
-    """{name in lower case: path} of the slides, first CAMELYON16; further copies of one go to `left_out`."""
+    """{name in lower case: path} of the slides, first those of CAMELYON16.
+
+    Further copies of a slide go to `left_out`.
+    """
     slides = {}
     for path in files:
         stem = path.stem.lower()
-        if path.suffix.lower() not in (".tif", ".tiff") or not SLIDE.fullmatch(stem) or NOT_SLIDES & set(str(path.relative_to(root)).lower().split("/")):
+        folders = str(path.relative_to(root)).lower().split("/")
+        is_image = path.suffix.lower() in (".tif", ".tiff")
+        if not is_image or not SLIDE.fullmatch(stem) or NOT_SLIDES & set(folders):
             continue
         if stem in slides:
             traps["second_copy"] += 1
             left_out.append((str(path), f"{path} is a second copy of {slides[stem]}."))
         else:
             slides[stem] = path
-    return {stem: slides[stem] for stem in sorted(slides, key=lambda stem: (stem.startswith("patient"), stem))}
+    order = sorted(slides, key=lambda stem: (stem.startswith("patient"), stem))
+    return {stem: slides[stem] for stem in order}
 
+
+# ---- labels ------------------------------------------------------------------------------------------------
 
 def _labels(files, slides, left_out, traps):
-    """{slide: whether it has tumour}, from names of slides and from tables, whose rows that cannot be used go to `left_out`."""
-    named = {name: [path for path in files if path.name.lower() == name] for name in ("stages.csv", "stage_labels.csv", "reference.csv")}
+    """{slide: whether it has tumour}, from names of slides and from tables.
+
+    The key of CAMELYON16's test outranks stages, and these outrank names. Rows that cannot be used go to
+    `left_out`.
+    """
     before = len(left_out)
-    stages = {stem: line for name in ("stage_labels.csv", "stages.csv") for path in named[name] for stem, line in read_stages(path, left_out).items()}
-    key = {stem: label for path in named["reference.csv"] for stem, label in read_reference(path, left_out).items()}
+    stages = {}
+    for name in ("stage_labels.csv", "stages.csv"):    # where a slide is in both, the second counts
+        for path in _named(files, name):
+            stages |= read_stages(path, left_out)
+    key = {}
+    for path in _named(files, "reference.csv"):
+        key |= read_reference(path, left_out)
     traps["faulty_row"] += len(left_out) - before
-    traps["itc"] += sum(stage == "itc" for stage, _ in stages.values())
-    traps["odd_center"] += sum(center not in ("", str(int(stem[8:11]) // 20 % 5)) for stem, (_, center) in stages.items())
-    return {**{stem: stem.startswith("tumor") for stem in slides if stem.startswith(("normal", "tumor"))},
-            **{stem: STAGES[stage] for stem, (stage, _) in stages.items()}, **key}
+    for stem, (stage, center) in stages.items():
+        traps["itc"] += stage == "itc"
+        traps["odd_center"] += center not in ("", str(int(stem[8:11]) // 20 % 5))
+    by_name = {stem: stem.startswith("tumor") for stem in slides if stem.startswith(("normal", "tumor"))}
+    by_stage = {stem: STAGES[stage] for stem, (stage, _) in stages.items()}
+    return by_name | by_stage | key
+
+
+def _named(files, name):
+    return [path for path in files if path.name.lower() == name]
 
 
 def read_stages(path, left_out=None):
-    """{slide: (stage, centre or "")} of stages.csv (patient,stage,center) or stage_labels.csv (patient,stage), in lower case.
+    """{slide: (stage, centre or "")} of stages.csv (patient,stage,center) or stage_labels.csv
+    (patient,stage), in lower case.
 
-    The rows of patients, whose names end in .zip, are not returned; rows of other names or stages go to the list `left_out` as
-    (table, reason). Raises `Problem` if the table cannot be read or lacks a column.
+    The rows of patients, whose names end in .zip, are not returned. Rows of other names or stages go to the
+    list `left_out` as (table, reason). Raises `Problem` if the table cannot be read or lacks a column.
     """
-    table, found = tables.read(path, {"patient", "stage"}), {}
-    for line in table.to_dict("records"):
-        name, stage = line["patient"].lower(), line["stage"].lower()
-        if not line["fault"] and re.fullmatch(r"patient_\d{3}_node_\d\.tiff?", name) and stage in STAGES:
-            found[Path(name).stem] = stage, line.get("center", "")
-        elif line["fault"] or not re.fullmatch(r"patient_\d{3}\.zip", name):
-            why = line["fault"] or f"gives {name!r} the stage {stage!r}, and one of the two is unknown"
-            _skip(path, line["row"], why, left_out)
-    return found
+    stages = {}
+    for line in tables.read(path, {"patient", "stage"}).to_dict("records"):
+        name = line["patient"].lower()
+        stage = line["stage"].lower()
+        is_slide = re.fullmatch(r"patient_\d{3}_node_\d\.tiff?", name) and stage in STAGES
+        is_patient = re.fullmatch(r"patient_\d{3}\.zip", name)
+        if is_slide and not line["fault"]:
+            stages[Path(name).stem] = (stage, line.get("center", ""))
+        elif line["fault"] or not is_patient:
+            fault = f"gives {name!r} the stage {stage!r}, and one of the two is unknown"
+            _skip(path, line["row"], line["fault"] or fault, left_out)
+    return stages
 
 
 def read_reference(path, left_out=None):
-    """{slide: whether it has tumour} of reference.csv, whose lines are test_001,Tumor,... or test_003,Normal,...
+    """{slide: whether it has tumour} of reference.csv, whose lines are test_001,Tumor,... or
+    test_003,Normal,...
 
     Other lines go to the list `left_out` as (table, reason). Raises `Problem` if the table cannot be read.
     """
-    found = {}
-    for number, (name, *said) in enumerate(tables.lines(path), 1):
-        name, label = name.lower().removesuffix(".tif"), said[0].lower() if said else ""
+    has_tumour = {}
+    for number, line in enumerate(tables.lines(path), 1):
+        name = line[0].lower().removesuffix(".tif")
+        label = line[1].lower() if len(line) > 1 else ""
         if label in ("normal", "tumor") and SLIDE.fullmatch(name):
-            found[name] = label == "tumor"
+            has_tumour[name] = label == "tumor"
         else:
-            _skip(path, number, f"gives {name!r} the label {label!r}, and one of the two is unknown", left_out)
-    return found
+            fault = f"gives {name!r} the label {label!r}, and one of the two is unknown"
+            _skip(path, number, fault, left_out)
+    return has_tumour
 
 
-def _skip(path, row, why, left_out):
+def _skip(path, row, fault, left_out):
     """Notes in `left_out`, where it is a list, that a row of a table cannot be used."""
     if left_out is not None:
-        left_out.append((str(path), tables.reason(path, row, why)))
+        left_out.append((str(path), tables.reason(path, row, fault)))
 
 
-def _outlines(files):
-    """{slide: path of its outlines}: ASAP XML, also inside lesion_annotations.zip, before NCRF's JSON, before a mask."""
-    found = {path.stem.lower().removesuffix("_mask"): path for path in files if re.fullmatch(r".*_mask\.tiff?", path.name.lower())}
-    found.update((path.stem.lower(), path) for path in files if path.suffix.lower() == ".json")
-    for path in files:
-        if re.fullmatch(r".*annotations.*\.zip", path.name.lower()):
-            try:
-                archive = zipfile.ZipFile(path)
-            except (zipfile.BadZipFile, OSError) as error:
-                raise Problem(f"{path} is not an archive ({error}); fetch it again.") from None
-            members = [zipfile.Path(archive, name) for name in archive.namelist() if name.lower().endswith(".xml")]
-            found.update((member.stem.lower(), member) for member in members)
-    found.update((path.stem.lower(), path) for path in files if path.suffix.lower() == ".xml")
-    return found
-
-
-def _polygons(path, traps):
-    """{"polygons": [...], "exclude": [...]} of the outlines in `path`: lists of [x, y] in level-0 pixels."""
-    found = {"polygons": [], "exclude": []}
-    for group, points in annotations.read(path):
-        if len(points) < 3:
-            traps["short_outline"] += 1
-        elif group in POSITIVE:
-            found["polygons"].append(points)
-        elif group in EXCLUDE:
-            traps["excluded_groups"] += 1
-            found["exclude"].append(points)
-        else:
-            traps["unknown_group"] += 1
-    traps["mask_outlines"] += path.name.lower().endswith((".tif", ".tiff"))
-    traps["json_outlines"] += path.name.lower().endswith(".json")
-    return found
-
-
-# ---- fetch --------------------------------------------------------------------------------------------------------
+# ---- fetch -------------------------------------------------------------------------------------------------
 
 TERMS = "CC0; cite Litjens et al. 2018, doi 10.1093/gigascience/giy065."
 BUCKET = "https://camelyon-dataset.s3.us-west-2.amazonaws.com"
@@ -202,19 +232,50 @@ BUCKET = "https://camelyon-dataset.s3.us-west-2.amazonaws.com"
 def fetch(root, limit=None, dry_run=False):
     """The tables and `limit` slides with their outlines, of both parts; returns the plan as a table.
 
-    From the open bucket, checked by its checksums.md5, and what that does not list by its ETag. Slides of CAMELYON17 that
-    stages.csv does not list have no label and are not fetched. They come by number, so that the first ones are of every kind.
-    All: about 2 TB. With `dry_run` nothing is fetched. Raises `Problem` if the bucket does not answer, the disk is too small, or files did not come.
+    They come from the open bucket and are checked by its checksums.md5; what that does not list is checked by
+    its ETag. Slides of CAMELYON17 that stages.csv does not list have no label and are not fetched. Slides
+    come by number, so that the first ones are of every kind. All of them have about 2 TB. With `dry_run`
+    nothing is fetched. Raises `Problem` if the bucket does not answer, the disk is too small, or files did
+    not come.
     """
-    md5, listed = {}, []
-    for part in ("CAMELYON16", "CAMELYON17"):
-        sums = ask(f"{BUCKET}/{part}/checksums.md5", lambda answer: re.findall(r"^([0-9a-f]{32}) [ *](.+?)\s*$", answer.text, re.M))
-        md5 |= {f"{part}/{name}": f"md5:{digits}" for digits, name in sums}
-        listed += [replace(file, checksum=md5[file.path], check=None) if file.path in md5 else file for file in listing(BUCKET, f"{part}/")]
+    listed = _listed("CAMELYON16") + _listed("CAMELYON17")
     staged = ask(f"{BUCKET}/CAMELYON17/stages.csv", lambda answer: answer.text)
-    of_kind = lambda kind: {Path(f.path).stem: f for f in listed if Path(f.path).parent.name == kind}
-    slides, outlines = of_kind("images"), of_kind("annotations")
-    labelled = [name for name, file in slides.items() if file.path.startswith("CAMELYON16") or f"{name}.tif" in staged]
-    chosen = sorted(labelled, key=lambda name: ((re.findall(r"\d+", name) or [""])[0], name))[:limit]
-    tables = [f for f in listed if f.path.endswith((".csv", ".txt", ".md"))]
-    return obtain(tables + [outlines[n] for n in chosen if n in outlines] + [slides[n] for n in chosen], root, TERMS, dry_run)
+    slides = _in_folder(listed, "images")
+    outlines = _in_folder(listed, "annotations")
+    labelled = []
+    for name, file in slides.items():
+        if file.path.startswith("CAMELYON16") or f"{name}.tif" in staged:
+            labelled.append(name)
+    chosen = sorted(labelled, key=_by_number)[:limit]
+    wanted = [file for file in listed if file.path.endswith((".csv", ".txt", ".md"))]
+    wanted += [outlines[name] for name in chosen if name in outlines]
+    wanted += [slides[name] for name in chosen]
+    return obtain(wanted, root, TERMS, dry_run)
+
+
+def _listed(part):
+    """The files of a part in the bucket, with their checksums."""
+    lines = ask(f"{BUCKET}/{part}/checksums.md5", _checksums)
+    md5 = {f"{part}/{name}": f"md5:{digits}" for digits, name in lines}
+    files = []
+    for file in listing(BUCKET, f"{part}/"):
+        if file.path in md5:
+            file = replace(file, checksum=md5[file.path], check=None)
+        files.append(file)
+    return files
+
+
+def _checksums(answer):
+    """[(md5, name), ...] of a checksums.md5."""
+    return re.findall(r"^([0-9a-f]{32}) [ *](.+?)\s*$", answer.text, re.M)
+
+
+def _in_folder(files, folder):
+    """{name without suffix: file} of the files in folders of this name."""
+    return {Path(file.path).stem: file for file in files if Path(file.path).parent.name == folder}
+
+
+def _by_number(name):
+    """Sorts slides by the first number in their names."""
+    numbers = re.findall(r"\d+", name) or [""]
+    return numbers[0], name

@@ -1,26 +1,29 @@
-"""The published pairs of K-MaT, read by folder and table: breast (DMID, BUSI), skin (Derm7pt; MRA-MIDAS), chest (CC-CCII, Chest X-ray).
+"""The published pairs of K-MaT, read by folder and table.
 
-Every reader returns rows of sample, patient, label, path, bytes, and where the set has one its own split (train, validation, test); a set
-without patients counts every picture as one. Rows whose picture is not there, or whose label is none of the pair's, are left out, counted
-and logged. `pair` makes the `pictures.Pair`.
+The pairs are breast (DMID, BUSI), skin (Derm7pt; MRA-MIDAS) and chest (CC-CCII, Chest X-ray). Every reader
+returns a table with the columns sample, patient, label, path, bytes, and, where the dataset has one, its own
+split (train, validation, test). In a dataset without patients every picture counts as one. Rows whose picture
+is not there, or whose label is none of the pair's, are left out, counted and logged. `pair` makes the
+`pictures.Pair`.
 """
 import logging
 import re
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
 
+from data_scripts import busi as busi_set
 from xmodal.companions import pictures
 from xmodal.config import Problem
-
-from . import busi as busi_set
 
 log = logging.getLogger(__name__)
 PICTURES = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"}
 BREAST = ("normal", "benign", "malignant")
 CHEST = ("normal", "common pneumonia", "COVID-19 pneumonia")
 SKIN_2 = ("basal cell carcinoma", "nevus", "melanoma", "miscellaneous", "seborrhoeic keratosis")
-SKIN_1 = ("basal cell carcinoma", "nevus", "melanoma", "squamous cell carcinoma", "seborrhoeic keratosis", "actinic keratosis")
+SKIN_1 = ("basal cell carcinoma", "nevus", "melanoma", "squamous cell carcinoma", "seborrhoeic keratosis",
+          "actinic keratosis")
 
 
 def _table(root, *names):
@@ -28,146 +31,236 @@ def _table(root, *names):
     for name in names:
         for path in sorted(Path(root).rglob(name)):
             return pd.read_csv(path, dtype=str, keep_default_na=False)
-    raise Problem(f"There is no {' or '.join(names)} under {root}; give the folder of the unpacked dataset (a spreadsheet saved as CSV).")
+    raise Problem(f"There is no {' or '.join(names)} under {root}; "
+                  "give the folder of the unpacked dataset (a spreadsheet saved as CSV).")
 
 
 def _column(table, *names):
-    """The first of the columns `names` that a table has, whatever its case. Raises `Problem` where there is none."""
-    known = {c.strip().lower(): c for c in table}
+    """The first of the columns `names` that a table has, whatever its case. Raises `Problem` where there is
+    none."""
+    columns = {column.strip().lower(): column for column in table}
     for name in names:
-        if name in known:
-            return table[known[name]].str.strip()
+        if name in columns:
+            return table[columns[name]].str.strip()
     raise Problem(f"The table has no column {' or '.join(names)}; it has {', '.join(map(str, table))}.")
 
 
 def _pictures(root):
-    """{lower-case stem: path} of the pictures under `root`, without those in folders of masks and annotations, which have the same names."""
-    other = lambda p: any(word in part.lower() for part in p.relative_to(root).parts[:-1] for word in ("mask", "annotation"))
-    return {p.stem.lower(): p for p in sorted(Path(root).rglob("*")) if p.suffix.lower() in PICTURES and not other(p)}
+    """{lower-case stem: path} of the pictures under `root`.
+
+    Those in folders of masks and annotations are left out, since they have the same names.
+    """
+    paths = {}
+    for path in sorted(Path(root).rglob("*")):
+        folders = "/".join(path.relative_to(root).parts[:-1]).lower()
+        if path.suffix.lower() in PICTURES and "mask" not in folders and "annotation" not in folders:
+            paths[path.stem.lower()] = path
+    return paths
 
 
-def _kept(rows, classes, what):
+def _usable(rows, classes, dataset):
     """A table of the rows (dicts) that have a picture and a label of the pair; what is left out is logged."""
     table = pd.DataFrame(rows)
-    fine = table.path.notna() & table.label.isin(classes) if len(table) else []
-    if not sum(fine):
-        raise Problem(f"No picture of {what} with a known label was found; look at the folder's layout in data_scripts/kmat_pairs.py.")
-    if (~fine).any():
-        log.warning("%s: %d of %d rows left out (%d without a picture, the others with another label).", what, (~fine).sum(), len(table),
-                    table.path.isna().sum())
-    return _sized(table[fine].assign(path=lambda t: t.path.map(str)).reset_index(drop=True))
+    usable = table.path.notna() & table.label.isin(classes) if len(table) else []
+    if not sum(usable):
+        raise Problem(f"No picture of {dataset} with a known label was found; "
+                      "look at the folder's layout in data_scripts/kmat_pairs.py.")
+    if (~usable).any():
+        log.warning("%s: %d of %d rows left out (%d without a picture, the others with another label).",
+                    dataset, (~usable).sum(), len(table), table.path.isna().sum())
+    table = table[usable]
+    return _sized(table.assign(path=table.path.map(str)).reset_index(drop=True))
 
 
 def _sized(table):
     """`table` with the size of each file, by which a result knows its pictures."""
-    return table.assign(bytes=[Path(p).stat().st_size for p in table.path])
+    return table.assign(bytes=[Path(path).stat().st_size for path in table.path])
 
+
+# ---- breast ------------------------------------------------------------------------------------------------
 
 def dmid(root):
-    """DMID (Oza et al. 2024): TIFF Images/IMG001.tif, ...; beside it ROI Masks/ with the same names, and Info.txt as MIAS has it: a line a
-    finding with name, tissue, class of abnormality (NORM where there is none), severity (B, M), x, y, radius."""
-    root, worst = Path(root), {}                 # a picture with several findings has a line for each: the most severe one counts
-    info, pictures = next(iter(sorted(root.rglob("Info.txt"))), None), _pictures(root)
+    """DMID (Oza et al. 2024): TIFF Images/IMG001.tif, ...; beside it ROI Masks/ with the same names, and
+    Info.txt.
+
+    Info.txt is like that of MIAS. It has one line for each finding: name, tissue, class of abnormality (NORM
+    where there is none), severity (B, M), x, y, radius. Of a picture with several findings the most severe
+    one counts.
+    """
+    root = Path(root)
+    info = next(iter(sorted(root.rglob("Info.txt"))), None)
+    paths = _pictures(root)
     if info is None:
         raise Problem(f"There is no Info.txt under {root}; give the folder of the unpacked dataset.")
+    severity = ("unknown", *BREAST)
+    worst = {}
     for line in info.read_text(errors="replace").splitlines():
-        name, *told = line.upper().replace(",", " ").split() or [""]
+        name, *fields = line.upper().replace(",", " ").split() or [""]
         if re.fullmatch(r"IMG\d+(\.\w+)?", name):
-            label = "malignant" if "M" in told else "benign" if "B" in told else "normal" if "NORM" in told else "unknown"
             stem = name.split(".")[0].lower()
-            worst[stem] = max(worst.get(stem, label), label, key=("unknown", *BREAST).index)
-    rows = [{"sample": f"dmid/{s}", "patient": f"dmid/{s}", "label": c, "path": pictures.get(s)} for s, c in worst.items()]
-    return _kept(rows, BREAST, "DMID")
+            label = _dmid_label(fields)
+            worst[stem] = max(worst.get(stem, label), label, key=severity.index)
+    rows = []
+    for stem, label in worst.items():
+        name = f"dmid/{stem}"
+        rows.append({"sample": name, "patient": name, "label": label, "path": paths.get(stem)})
+    return _usable(rows, BREAST, "DMID")
+
+
+def _dmid_label(fields):
+    """The label that the fields of a line of Info.txt give."""
+    for field, label in (("M", "malignant"), ("B", "benign"), ("NORM", "normal")):
+        if field in fields:
+            return label
+    return "unknown"
 
 
 def busi(root):
-    """BUSI by `data_scripts.busi.index`, without duplicates and without pictures that occur under two labels."""
-    table = busi_set.index(root)
-    fine = (table.duplicate_of == "") & ~table["sample"].isin(table.attrs["contradicting"])
-    log.info("BUSI: %d of %d pictures left out as duplicates or contradicting.", (~fine).sum(), len(table))
-    return _sized(table[fine].assign(patient=table["sample"])[["sample", "patient", "label", "path"]].reset_index(drop=True))
+    """BUSI by `data_scripts.busi.read`, without duplicates and without pictures that occur under two
+    labels."""
+    index = busi_set.read(root)
+    table = index.rows
+    usable = (table.duplicate_of == "") & ~table["sample"].isin(index.contradicting)
+    log.info("BUSI: %d of %d pictures left out as duplicates or contradicting.", (~usable).sum(), len(table))
+    table = table[usable].assign(patient=table["sample"])
+    return _sized(table[["sample", "patient", "label", "path"]].reset_index(drop=True))
+
+
+# ---- skin --------------------------------------------------------------------------------------------------
+
+# Part of a diagnosis -> class.
+DERM7PT = {"basal": SKIN_2[0], "nevus": SKIN_2[1], "melanoma": SKIN_2[2], "seborrheic": SKIN_2[4]}
 
 
 def derm7pt(root, column):
     """Derm7pt (Kawahara et al. 2019): meta/meta.csv with columns case_num, diagnosis, derm, clinic; images/;
     meta/{train,valid,test}_indexes.csv. column: "derm" or "clinic"."""
-    root, table = Path(root), _table(root, "meta.csv")
-    split = {int(i): name for name, file in (("train", "train"), ("validation", "valid"), ("test", "test"))
-             for i in _column(_table(root, f"{file}_indexes.csv"), "indexes")}
-    base = next((p for p in sorted(root.rglob("images")) if p.is_dir()), root)
-
-    def label(diagnosis):
-        for word, name in (("basal", SKIN_2[0]), ("nevus", SKIN_2[1]), ("melanoma", SKIN_2[2]), ("seborrheic", SKIN_2[4])):
-            if word in diagnosis.lower():
-                return name
-        return SKIN_2[3]
+    root = Path(root)
+    table = _table(root, "meta.csv")
+    split = {}
+    for name, file in (("train", "train"), ("validation", "valid"), ("test", "test")):
+        positions = _column(_table(root, f"{file}_indexes.csv"), "indexes")
+        split |= {int(position): name for position in positions}
+    folder = next((path for path in sorted(root.rglob("images")) if path.is_dir()), root)
     cases = zip(_column(table, "case_num"), _column(table, "diagnosis"), _column(table, column))
-    rows = [{"sample": f"derm7pt/{case}/{column}", "patient": f"derm7pt/{case}", "label": label(diagnosis), "split": split.get(i),
-             "path": base / name if (base / name).is_file() else None} for i, (case, diagnosis, name) in enumerate(cases)]
-    return _kept(rows, SKIN_2, f"Derm7pt {column}")
+    rows = []
+    for i, (case, diagnosis, name) in enumerate(cases):
+        path = folder / name
+        rows.append({"sample": f"derm7pt/{case}/{column}", "patient": f"derm7pt/{case}",
+                     "label": _derm7pt_label(diagnosis), "split": split.get(i),
+                     "path": path if path.is_file() else None})
+    return _usable(rows, SKIN_2, f"Derm7pt {column}")
 
 
-MIDAS = {"malignant-bcc": SKIN_1[0], "benign-melanocytic nevus": SKIN_1[1], "malignant-melanoma": SKIN_1[2], "malignant-scc": SKIN_1[3],
-         "benign-seborrheic keratosis": SKIN_1[4], "malignant-ak": SKIN_1[5]}
+def _derm7pt_label(diagnosis):
+    for part, label in DERM7PT.items():
+        if part in diagnosis.lower():
+            return label
+    return "miscellaneous"
+
+
+MIDAS = {
+    "malignant-bcc": SKIN_1[0], "benign-melanocytic nevus": SKIN_1[1], "malignant-melanoma": SKIN_1[2],
+    "malignant-scc": SKIN_1[3], "benign-seborrheic keratosis": SKIN_1[4], "malignant-ak": SKIN_1[5]}
 
 
 def midas(root, distance):
-    """MRA-MIDAS (Chiou et al. 2025): release_midas.csv with columns midas_record_id, midas_file_name, midas_distance, midas_path.
-    distance: "dscope" or "6in" (15 cm). The six classes are categories of midas_path; its others (among them carcinoma in situ) and
-    controls, which have none, are left out."""
-    table, pictures = _table(root, "release_midas.csv", "*midas*.csv"), _pictures(root)
-    where, names = _column(table, "midas_distance"), _column(table, "midas_file_name")
-    patients, found = _column(table, "midas_record_id"), _column(table, "midas_path")
-    label = lambda text: MIDAS.get(re.sub(r"^(\d+-)?(\w+)\s*-\s*", r"\2-", text.lower()), text)
-    rows = [{"sample": f"midas/{n}", "patient": f"midas/{p}", "label": label(f), "path": pictures.get(Path(n).stem.lower())}
-            for w, n, p, f in zip(where, names, patients, found) if w.lower() == distance]
-    return _kept(rows, SKIN_1, f"MRA-MIDAS {distance}")
+    """MRA-MIDAS (Chiou et al. 2025): release_midas.csv with columns midas_record_id, midas_file_name,
+    midas_distance, midas_path.
 
+    distance: "dscope" or "6in" (15 cm). The six classes are categories of midas_path; its others (among them
+    carcinoma in situ) and controls, which have none, are left out.
+    """
+    table = _table(root, "release_midas.csv", "*midas*.csv")
+    paths = _pictures(root)
+    columns = ("midas_distance", "midas_file_name", "midas_record_id", "midas_path")
+    rows = []
+    for own_distance, name, patient, category in zip(*(_column(table, column) for column in columns)):
+        if own_distance.lower() == distance:
+            kind = re.sub(r"^(\d+-)?(\w+)\s*-\s*", r"\2-", category.lower())
+            rows.append({"sample": f"midas/{name}", "patient": f"midas/{patient}",
+                         "label": MIDAS.get(kind, category), "path": paths.get(Path(name).stem.lower())})
+    return _usable(rows, SKIN_1, f"MRA-MIDAS {distance}")
+
+
+# ---- chest -------------------------------------------------------------------------------------------------
 
 def cc_ccii(root):
-    """CC-CCII (Zhang et al. 2020): {NCP,CP,Normal}/<patient>/<scan>/<slice>; the middle slice of every scan."""
-    named, rows = {"ncp": CHEST[2], "cp": CHEST[1], "normal": CHEST[0]}, []
-    for kind in sorted(p for p in Path(root).rglob("*") if p.is_dir() and p.name.lower() in named):
-        for scan in sorted(kind.glob("*/*")):
-            slices = sorted((p for p in scan.glob("*") if p.suffix.lower() in PICTURES), key=lambda p: (len(p.stem), p.stem))
-            rows.append({"sample": f"cc_ccii/{scan.parent.name}/{scan.name}", "patient": f"cc_ccii/{kind.name}/{scan.parent.name}",
-                         "label": named[kind.name.lower()], "path": slices[len(slices) // 2] if slices else None})
-    return _kept(rows, CHEST, "CC-CCII")
+    """CC-CCII (Zhang et al. 2020): {NCP,CP,Normal}/<patient>/<scan>/<slice>; the middle slice of every
+    scan."""
+    labels = {"ncp": CHEST[2], "cp": CHEST[1], "normal": CHEST[0]}
+    rows = []
+    for folder in sorted(p for p in Path(root).rglob("*") if p.is_dir() and p.name.lower() in labels):
+        for scan in sorted(folder.glob("*/*")):
+            slices = [path for path in scan.glob("*") if path.suffix.lower() in PICTURES]
+            slices.sort(key=lambda path: (len(path.stem), path.stem))
+            patient = scan.parent.name
+            rows.append({"sample": f"cc_ccii/{patient}/{scan.name}",
+                         "patient": f"cc_ccii/{folder.name}/{patient}",
+                         "label": labels[folder.name.lower()],
+                         "path": slices[len(slices) // 2] if slices else None})
+    return _usable(rows, CHEST, "CC-CCII")
 
 
 def chest_xray(root):
-    """Chest X-ray (Patel 2021): {train,test}/{COVID19,PNEUMONIA,NORMAL}/. Its two folds are put together and split anew by patient, as the
-    paper's counts are not theirs; a patient is what names like person12_virus_3 and NORMAL2-IM-0034-0001 begin with."""
-    named, rows = {"COVID19": CHEST[2], "PNEUMONIA": CHEST[1], "NORMAL": CHEST[0]}, []
-    for path in sorted(p for p in Path(root).rglob("*") if p.suffix.lower() in PICTURES):
-        name, fold = path.parent.name.upper(), path.parent.parent.name.lower()
-        person = re.match(r"person\d+|(NORMAL2-)?IM-\d+", path.stem)
-        rows.append({"sample": f"chest_xray/{fold}/{name}/{path.stem}", "path": path, "label": named.get(name, name),
-                     "patient": f"chest_xray/{name}/{person[0]}" if person else f"chest_xray/{fold}/{name}/{path.stem}"})
-    return _kept(rows, CHEST, "Chest X-ray")
+    """Chest X-ray (Patel 2021): {train,test}/{COVID19,PNEUMONIA,NORMAL}/.
 
+    Its two folds are put together and split anew by patient, as the paper's counts are not theirs. A patient
+    is what names like person12_virus_3 and NORMAL2-IM-0034-0001 begin with.
+    """
+    labels = {"COVID19": CHEST[2], "PNEUMONIA": CHEST[1], "NORMAL": CHEST[0]}
+    rows = []
+    for path in sorted(p for p in Path(root).rglob("*") if p.suffix.lower() in PICTURES):
+        name = path.parent.name.upper()
+        sample = f"chest_xray/{path.parent.parent.name.lower()}/{name}/{path.stem}"
+        person = re.match(r"person\d+|(NORMAL2-)?IM-\d+", path.stem)
+        patient = f"chest_xray/{name}/{person[0]}" if person else sample
+        rows.append({"sample": sample, "path": path, "label": labels.get(name, name), "patient": patient})
+    return _usable(rows, CHEST, "Chest X-ray")
+
+
+# ---- pairs -------------------------------------------------------------------------------------------------
 
 PAIRS = {   # name -> classes, then name and reader of the high and of the low end
     "breast": (BREAST, ("mammography", dmid), ("ultrasound", busi)),
-    "skin_1": (SKIN_1, ("dermoscopy", lambda root: midas(root, "dscope")), ("clinical", lambda root: midas(root, "6in"))),
-    "skin_2": (SKIN_2, ("dermoscopy", lambda root: derm7pt(root, "derm")), ("clinical", lambda root: derm7pt(root, "clinic"))),
+    "skin_1": (SKIN_1, ("dermoscopy", partial(midas, distance="dscope")),
+               ("clinical", partial(midas, distance="6in"))),
+    "skin_2": (SKIN_2, ("dermoscopy", partial(derm7pt, column="derm")),
+               ("clinical", partial(derm7pt, column="clinic"))),
     "chest": (CHEST, ("ct", cc_ccii), ("xray", chest_xray)),
 }
 
 
 def pair(name, high_root, low_root, seed=42):
-    """The `pictures.Pair` called `name` from the folders of its two sets (the same folder twice for skin). Sets without a split of their own are
-    split by patient, who is in the same split at both ends. Raises `Problem` for another name, and for folders without the set."""
+    """The `pictures.Pair` called `name` from the folders of its two datasets (for skin the same folder
+    twice).
+
+    Datasets without a split of their own are split by patient; who is in both of them is in the same split at
+    both ends. Raises `Problem` for another name, and for folders without the dataset.
+    """
     if name not in PAIRS:
         raise Problem(f"There is no pair {name!r}; choose one of {', '.join(PAIRS)}.")
     classes, *ends = PAIRS[name]
     tables = []
     for (modality, read), root in zip(ends, (high_root, low_root)):
         if not root or not Path(root).is_dir():
-            raise Problem(f"There is no folder {str(root)!r} with the {modality} of the pair {name}; give the folder of the unpacked dataset.")
+            raise Problem(f"There is no folder {str(root)!r} with the {modality} of the pair {name}; "
+                          "give the folder of the unpacked dataset.")
         tables.append(read(root))
-    if set(tables[0].patient) & set(tables[1].patient) and not all("split" in t and t.split.notna().all() for t in tables):
+    modalities = []
+    for (modality, _), table in zip(ends, _split(tables, seed)):
+        modalities.append(pictures.Modality(modality, table, pictures.open_pictures))
+    return pictures.Pair(classes, *modalities)
+
+
+def _split(tables, seed):
+    """The tables of both ends with a split; those that share patients are split together, unless both have
+    their own."""
+    has_split = ["split" in table and table.split.notna().all() for table in tables]
+    if set(tables[0].patient) & set(tables[1].patient) and not all(has_split):
         both = pictures.split_patients(pd.concat(tables, keys=(0, 1)), seed)
-        tables = [both.loc[0], both.loc[1]]
-    tables = [t if "split" in t and t.split.notna().all() else pictures.split_patients(t, seed) for t in tables]
-    return pictures.Pair(classes, *(pictures.Modality(modality, table, pictures.open_pictures) for (modality, _), table in zip(ends, tables)))
+        return [both.loc[0], both.loc[1]]
+    split = []
+    for table, is_split in zip(tables, has_split):
+        split.append(table if is_split else pictures.split_patients(table, seed))
+    return split
