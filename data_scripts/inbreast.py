@@ -136,7 +136,7 @@ def _images(root):
 def _row(line, path, name, outline, traps):
     """The row of one image; counts in `traps` what is unusual about it.
 
-    line: its row of the table; name: the match of the file's name; outline: path of its outline file, or None.
+    line: its row of the table; name: the match of the file's name; outline: path of its outlines, or None.
     """
     spacing = dicom_header(path).spacing
     rois = read_rois(outline, traps)

@@ -17,8 +17,7 @@ class Index(NamedTuple):
 
 
 def rows_of(index):
-    """The rows of an `Index`. Their `.attrs` hold its other fields, for callers outside this project who look
-    there."""
+    """The rows of an `Index`; their `.attrs` hold its other fields, for callers elsewhere who look there."""
     index.rows.attrs.update((name, value) for name, value in index._asdict().items() if name != "rows")
     return index.rows
 

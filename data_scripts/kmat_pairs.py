@@ -36,8 +36,7 @@ def _table(root, *names):
 
 
 def _column(table, *names):
-    """The first of the columns `names` that a table has, whatever its case. Raises `Problem` where there is
-    none."""
+    """The first of the columns `names` that a table has, in any case. Raises `Problem` where it has none."""
     columns = {column.strip().lower(): column for column in table}
     for name in names:
         if name in columns:
@@ -116,8 +115,7 @@ def _dmid_label(fields):
 
 
 def busi(root):
-    """BUSI by `data_scripts.busi.read`, without duplicates and without pictures that occur under two
-    labels."""
+    """BUSI by `busi.read`, without duplicates and without pictures that occur under two labels."""
     index = busi_set.read(root)
     table = index.rows
     usable = (table.duplicate_of == "") & ~table["sample"].isin(index.contradicting)
@@ -133,8 +131,10 @@ DERM7PT = {"basal": SKIN_2[0], "nevus": SKIN_2[1], "melanoma": SKIN_2[2], "sebor
 
 
 def derm7pt(root, column):
-    """Derm7pt (Kawahara et al. 2019): meta/meta.csv with columns case_num, diagnosis, derm, clinic; images/;
-    meta/{train,valid,test}_indexes.csv. column: "derm" or "clinic"."""
+    """Derm7pt (Kawahara et al. 2019): meta/meta.csv, meta/{train,valid,test}_indexes.csv and images/.
+
+    meta.csv has the columns case_num, diagnosis, derm, clinic. column: "derm" or "clinic".
+    """
     root = Path(root)
     table = _table(root, "meta.csv")
     split = {}
@@ -186,8 +186,10 @@ def midas(root, distance):
 # ---- chest -------------------------------------------------------------------------------------------------
 
 def cc_ccii(root):
-    """CC-CCII (Zhang et al. 2020): {NCP,CP,Normal}/<patient>/<scan>/<slice>; the middle slice of every
-    scan."""
+    """CC-CCII (Zhang et al. 2020): {NCP,CP,Normal}/<patient>/<scan>/<slice>.
+
+    Of every scan the middle slice is read.
+    """
     labels = {"ncp": CHEST[2], "cp": CHEST[1], "normal": CHEST[0]}
     rows = []
     for folder in sorted(p for p in Path(root).rglob("*") if p.is_dir() and p.name.lower() in labels):
@@ -254,8 +256,10 @@ def pair(name, high_root, low_root, seed=42):
 
 
 def _split(tables, seed):
-    """The tables of both ends with a split; those that share patients are split together, unless both have
-    their own."""
+    """The tables of both ends with a split.
+
+    Tables that share patients are split together, unless both have a split of their own.
+    """
     has_split = ["split" in table and table.split.notna().all() for table in tables]
     if set(tables[0].patient) & set(tables[1].patient) and not all(has_split):
         both = pictures.split_patients(pd.concat(tables, keys=(0, 1)), seed)

@@ -1,5 +1,4 @@
-"""Tables from elsewhere, read as text: whatever separator, line ends, byte-order mark or case of the header a
-copy has."""
+"""Tables from elsewhere, read as text with any separator, line ends, byte-order mark and case of the header."""
 import csv
 import io
 

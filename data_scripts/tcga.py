@@ -186,8 +186,7 @@ def _file(hit):
 
 
 def _case(hit):
-    """A row of clinical.csv. The first diagnosis is the primary one; the last contact is the latest that any
-    record tells."""
+    """A row of clinical.csv. The first diagnosis is the primary one."""
     person = hit.get("demographic") or {}
     diagnoses = hit.get("diagnoses") or [{}]
     dead = person.get("vital_status") == "Dead"
@@ -198,7 +197,7 @@ def _case(hit):
 
 
 def _last_contact(hit):
-    """Days to the last contact with a patient, None if no record tells them."""
+    """Days to the latest contact with a patient that any record tells, None if none does."""
     contacts = [diagnosis.get("days_to_last_follow_up") for diagnosis in hit.get("diagnoses") or ()]
     contacts += [contact.get("days_to_follow_up") for contact in hit.get("follow_ups") or ()]
     return max((days for days in contacts if days is not None), default=None)

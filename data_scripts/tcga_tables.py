@@ -40,8 +40,10 @@ MONTH = 30.4375     # days
 
 
 def _table(path, needed, **how):
-    """The CSV or TSV at `path`. Raises `Problem` if it cannot be read or lacks one of the columns
-    `needed`."""
+    """The CSV or TSV at `path`.
+
+    Raises `Problem` if it cannot be read or lacks one of the columns `needed`.
+    """
     try:
         table = pd.read_csv(path, **how)
     except (OSError, EOFError, ValueError, zlib.error) as error:
@@ -123,8 +125,7 @@ def slides(root, encoder, cases, mpp=None):
 
 
 def _features(root, source, encoder, mpp):
-    """`Patches` of one slide, from the file that holds them; that file is written first where it is not
-    there."""
+    """`Patches` of one slide, from the file that holds them, which is written first if need be."""
     path = root / "features" / encoder.default_cfg["architecture"] / f"{source.stem}.npz"
     if not path.is_file():
         patches = pictures.of_slide(source, encoder, mpp)

@@ -1,14 +1,14 @@
-"""Each route of each dataset with the faults that networks have, in what servers list and in what they
-send."""
+"""Each route of each dataset with the faults of networks, in what servers list and in what they send."""
 import json
 
 import idc_index_data
 import pandas as pd
 import pytest
+from imitations import bucket
 from loopback import DATA, md5, zipped
 
 from data_scripts import bach, busi, camelyon, cbis_ddsm, cbis_tables, tcga
-from imitations import bucket
+from data_scripts.download import ask
 from xmodal.config import Problem
 
 
@@ -32,7 +32,7 @@ def idc(server, folder, monkeypatch):
 
 def nbia(server, folder, monkeypatch):
     idc(server, folder, monkeypatch)
-    monkeypatch.setattr(cbis_ddsm, "_from_idc", lambda *_: cbis_ddsm.ask(f"{server.url}/absent"))
+    monkeypatch.setattr(cbis_ddsm, "_from_idc", lambda *_: ask(f"{server.url}/absent"))
     monkeypatch.setattr(cbis_ddsm, "NBIA", f"{server.url}/NBIA")
     listed = [
         {
