@@ -246,10 +246,7 @@ def _transfer(session, file, part, bar, stop):
 
 
 def _span(file, answer, have):
-    """(first byte, total bytes or None) of an answer.
-
-    Raises `Damaged` unless it starts at the first byte or goes on after the `have` bytes that came.
-    """
+    """(first byte, total bytes or None) of an answer. Raises `Damaged` unless it starts at 0 or `have`."""
     if answer.status_code == 416:
         raise Damaged(f"the server has less than the {have} bytes that came before")
     answer.raise_for_status()

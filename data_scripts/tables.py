@@ -1,4 +1,4 @@
-"""Tables from elsewhere, read as text with any separator, line ends, byte-order mark and case of the header."""
+"""Tables from elsewhere, read as text with any separator, line ends, byte-order mark and case of header."""
 import csv
 import io
 
