@@ -54,7 +54,10 @@ def recalibrate(model, batches):
 
 
 def step(model, batch, optimiser, parameters=(), source=(), anchor=0.0):
-    """One gradient step on Eq. 5 for a batch. parameters: theta; source: theta_source."""
+    """One gradient step on Eq. 5 for a batch. parameters: theta; source: theta_source.
+
+    An anchor of 0 leaves the entropy alone, as for Tent.
+    """
     loss = entropy(logits_of(model, batch))
     if anchor:
         loss = loss + anchor * sum((p - s).square().sum() for p, s in zip(parameters, source))
