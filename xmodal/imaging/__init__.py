@@ -1,8 +1,9 @@
 """Pixels in, pixels out. The map of the wing:
 
+    decoding     the pixel data of a DICOM file, whatever its transfer syntax
     dicom        mammograms as files: grey levels, view, side, pixel spacing
-    mammograms   the breast found, cropped and scaled; lesion masks
-    stain        colours of H&E brought to a reference: Macenko, Reinhard
+    mammograms   finding the breast, cropping and scaling it; lesion masks
+    stain        colours of H&E brought to a reference, by Macenko or Reinhard
     regions      slides opened, parts of them as pixels
     slides       whole slides and fields of view: tissue, tiles
     radiomics    102 radiomic features of each stored image, computed once

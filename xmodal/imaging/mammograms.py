@@ -1,4 +1,4 @@
-"""Mammograms: pixels in, pixels out. Finding the breast, bringing image and lesion mask to model size."""
+"""Mammograms: pixels in, pixels out. The breast is found, image and lesion mask are brought to model size."""
 import json
 import logging
 from typing import NamedTuple
@@ -10,34 +10,51 @@ from skimage.draw import polygon
 from skimage.filters import threshold_otsu
 
 from ..config import Problem
-from .dicom import dicom_header, read_dicom, read_pixels  # noqa: F401 (who has an image in hand finds its reading here)
+from .dicom import read_pixels
 
 log = logging.getLogger(__name__)
 
 
-def lesion_mask(annotation, shape):
-    """The bool (H, W) lesion mask that an `annotation` (JSON text of the cohort table) describes for an image of `shape`.
+# ---- lesion masks ----------------------------------------------------------------------------------------
 
-    Mask files of another size are scaled axis by axis, which is logged. Polygons are in pixels, x to the right; one with
-    one or two points is a point finding. Raises `Problem` if a mask file cannot be read.
+def lesion_mask(annotation, shape):
+    """The bool (H, W) mask of the lesions that `annotation` (JSON text of the cohort table) describes.
+
+    Mask files of another size are scaled axis by axis, which is logged. Polygons are in pixels, x to the
+    right; one with one or two points is a point finding. Raises `Problem` if a mask file cannot be read.
     """
-    mask, said = np.zeros(shape, bool), json.loads(annotation or "{}")
-    for path in said.get("masks", ()):
-        drawn = read_pixels(path)[1] > 0
-        if drawn.shape != tuple(shape):
-            log.warning("The mask %s has %s pixels and its image %s; scaled axis by axis.", path, drawn.shape, tuple(shape))
-            drawn = resize(drawn, shape, Image.Resampling.NEAREST) > 0
-        mask |= drawn
-    for key, value in (("polygons", True), ("exclude", False)):
-        for points in said.get(key, ()):
-            x, y = np.asarray(points, float).T
-            inside = polygon(y, x, shape) if len(x) > 2 else tuple(
-                np.clip(np.round(c).astype(int), 0, n - 1) for c, n in zip((y, x), shape))
-            mask[inside] = value
+    mask = np.zeros(shape, bool)
+    outlines = json.loads(annotation or "{}")
+    for path in outlines.get("masks", ()):
+        mask |= _drawn(path, shape)
+    for points in outlines.get("polygons", ()):
+        mask[_inside(points, shape)] = True
+    for points in outlines.get("exclude", ()):
+        mask[_inside(points, shape)] = False
     return mask
 
 
-# ---- pixels --------------------------------------------------------------------------------------------------------
+def _drawn(path, shape):
+    """The bool (H, W) mask in a DICOM file, scaled to `shape` if it has another size."""
+    mask = read_pixels(path)[1] > 0
+    if mask.shape == tuple(shape):
+        return mask
+    log.warning("The mask %s has %s pixels and its image %s; scaled axis by axis.",
+                path, mask.shape, tuple(shape))
+    return resize(mask, shape, Image.Resampling.NEAREST) > 0
+
+
+def _inside(points, shape):
+    """(rows, columns) of the pixels inside a polygon of (x, y) points; one or two points are pixels."""
+    x, y = np.asarray(points, float).T
+    if len(x) > 2:
+        return polygon(y, x, shape)
+    rows = np.clip(np.round(y).astype(int), 0, shape[0] - 1)
+    columns = np.clip(np.round(x).astype(int), 0, shape[1] - 1)
+    return rows, columns
+
+
+# ---- pixels ----------------------------------------------------------------------------------------------
 
 def resize(image, shape, how=Image.Resampling.BOX):
     """float32 (H, W) of the wanted shape; the default averages over the area that a new pixel covers."""
@@ -45,36 +62,42 @@ def resize(image, shape, how=Image.Resampling.BOX):
 
 
 def block_mean(image, k):
-    """float32 (ceil(H / k), ceil(W / k)): means of k x k pixels; blocks at the lower and right border hold what is left."""
+    """float32 (ceil(H / k), ceil(W / k)): means of k x k pixels, of fewer at the lower and right border."""
     if k == 1:
         return np.asarray(image, np.float32)
     total = np.empty([-(-n // k) for n in image.shape], np.float32)
     for top in range(0, len(total), 32):                  # strips that stay in the processor's cache
         strip = image[k * top:k * (top + 32)]
         rows = -(-len(strip) // k)
-        wide = np.zeros((k * rows, k * total.shape[1]), np.float32)
-        wide[:len(strip), :strip.shape[1]] = strip
-        sums = wide.reshape(rows, k, -1).sum(1).reshape(rows, -1, k)
-        total[top:top + 32] = np.ascontiguousarray(sums.transpose(2, 0, 1)).sum(0)     # long rows add up fastest
+        padded = np.zeros((k * rows, k * total.shape[1]), np.float32)
+        padded[:len(strip), :strip.shape[1]] = strip
+        sums = padded.reshape(rows, k, -1).sum(1).reshape(rows, -1, k)
+        long_rows = np.ascontiguousarray(sums.transpose(2, 0, 1))            # which add up fastest
+        total[top:top + 32] = long_rows.sum(0)
     down, across = (np.minimum(k, n - np.arange(0, n, k)) for n in image.shape)
     return total / np.outer(down, across).astype(np.float32)
 
 
 def opened(mask, radius=6):
-    """Opening of a bool mask by a disc of `radius` pixels and a fifth, run by run of its rows, which is several times faster than scipy's."""
+    """Opening of a bool mask by a disc of `radius` + 0.2 pixels.
+
+    It works run by run of the disc's rows, which is several times faster than scipy's opening.
+    """
     reach = np.sqrt((radius + 0.2) ** 2 - np.arange(-radius, radius + 1) ** 2).astype(int)
     height, width = mask.shape
-    for fit in (np.logical_and, np.logical_or):           # erosion, then dilation
-        wide = np.pad(mask, radius)
-        runs = [wide[:, radius:-radius]]                  # of 2 n + 1 pixels, n = 0, 1, ...
+    for combine in (np.logical_and, np.logical_or):       # erosion, then dilation
+        padded = np.pad(mask, radius)
+        runs = [padded[:, radius:-radius]]                # runs of 2 n + 1 pixels, n = 0, 1, ...
         for n in range(1, radius + 1):
-            runs.append(fit(runs[-1], fit(wide[:, radius - n:][:, :width], wide[:, radius + n:][:, :width])))
-        mask = fit.reduce([runs[n][down:down + height] for down, n in enumerate(reach)])
+            left = padded[:, radius - n:][:, :width]
+            right = padded[:, radius + n:][:, :width]
+            runs.append(combine(runs[-1], combine(left, right)))
+        mask = combine.reduce([runs[n][down:down + height] for down, n in enumerate(reach)])
     return mask
 
 
 def filled(mask):
-    """A bool mask without holes, as `ndimage.binary_fill_holes` gives it: what no way through the background leads out of."""
+    """A bool mask without holes, as `ndimage.binary_fill_holes` gives it, but faster."""
     parts, count = ndimage.label(~mask)
     outside = np.zeros(count + 1, bool)
     for edge in (parts[0], parts[-1], parts[:, 0], parts[:, -1]):
@@ -85,14 +108,16 @@ def filled(mask):
 def breast_mask(image):
     """The bool (H, W) mask of the breast with the pectoral muscle: no background, no label, no film border.
 
-    Otsu's threshold of the square root of the grey levels, lowered so that the skin line stays in; opened, so that labels
-    fall off; the largest component, without holes. Raises `Problem` if nothing is there.
+    Otsu's threshold of the square root of the grey levels is lowered so that the skin line stays in. The
+    mask is opened, so that labels fall off, and its largest component is kept, without holes. Raises
+    `Problem` if there is no breast.
     """
     scale = 400 / max(image.shape)
     small = resize(image, [max(8, round(n * scale)) for n in image.shape])
     low, high = np.percentile(small, (0.5, 99.5))
     if high <= low:
-        raise Problem("The image has a single grey level: there is no breast in it; take the file out of the index.")
+        raise Problem("The image has a single grey level: there is no breast in it; "
+                      "take the file out of the index.")
     small = ndimage.gaussian_filter(np.sqrt(np.clip((small - low) / (high - low), 0, 1)), 1.0)
     level = threshold_otsu(small)
     air = np.median(small[small < level])
@@ -103,12 +128,16 @@ def breast_mask(image):
         raise Problem("No breast was found in the image; take the file out of the index.")
     largest = parts == 1 + np.argmax(np.bincount(parts.ravel())[1:])
     mask = filled(largest)
-    mask[mask.sum(1) < 0.2 * mask.sum(1).max()] = False  # light that leaked in along the film's edge
+    across = mask.sum(1)
+    mask[across < 0.2 * across.max()] = False             # light that leaked in along the film's edge
     return resize(mask, image.shape, Image.Resampling.BILINEAR) > 0.5
 
 
 class Square(NamedTuple):
-    """The part of an image that is kept: mirrored or not, then `side` pixels from (top, left); what lies beyond the image is 0."""
+    """The part of an image that is used: `side` pixels from (top, left) of the image, mirrored first or not.
+
+    What lies beyond the image is 0.
+    """
     mirrored: bool
     top: int
     left: int
@@ -116,63 +145,79 @@ class Square(NamedTuple):
 
 
 def breast_square(breast):
-    """The `Square` around a bool (H, W) breast mask, rows centred, chest wall at the left."""
-    columns, width = np.flatnonzero(breast.any(0)), breast.shape[1]
-    left, right = columns[0], width - 1 - columns[-1]     # to the borders
-    mirrored = bool(left > right or (left == right and breast[:, :width // 2].sum() * 2 < breast.sum()))
-    rows, across = np.flatnonzero(breast.any(1)), columns[-1] - columns[0] + 1
+    """The `Square` around a bool (H, W) breast mask, centred in height, with the chest wall at the left."""
+    rows = np.flatnonzero(breast.any(1))
+    columns = np.flatnonzero(breast.any(0))
+    width = breast.shape[1]
+    left_margin = columns[0]
+    right_margin = width - 1 - columns[-1]
+    more_at_the_right = breast[:, :width // 2].sum() * 2 < breast.sum()
+    mirrored = left_margin > right_margin or (left_margin == right_margin and more_at_the_right)
     down = rows[-1] - rows[0] + 1
+    across = columns[-1] - columns[0] + 1
     side = max(down, across)
-    return Square(mirrored, int(rows[0] - (side - down) // 2), int(right if mirrored else left), int(side))
+    top = rows[0] - (side - down) // 2
+    left = right_margin if mirrored else left_margin
+    return Square(bool(mirrored), int(top), int(left), int(side))
 
 
 def cut(image, square):
     """(side, side) of (H, W): the part of `image` in `square`."""
-    image = image[:, ::-1] if square.mirrored else image
-    top, out = max(square.top, 0), np.zeros((square.side, square.side), image.dtype)
+    if square.mirrored:
+        image = image[:, ::-1]
+    top = max(square.top, 0)
     part = image[top:square.top + square.side, square.left:square.left + square.side]
-    out[top - square.top:top - square.top + part.shape[0], :part.shape[1]] = part
+    first = top - square.top
+    out = np.zeros((square.side, square.side), image.dtype)
+    out[first:first + part.shape[0], :part.shape[1]] = part
     return out
 
 
 def mammogram(image, mask=None, spacing=None, size=224):
-    """The breast alone, chest wall at the left, in a square: (uint8 (size, size), bool (size, size), mm a pixel).
+    """The breast alone, chest wall at the left: (uint8 (size, size), bool (size, size), mm per pixel).
 
-    `image` (H, W) as from `read_dicom`, `mask` its lesion mask, `spacing` in mm a pixel (None gives NaN: sizes are then in
-    pixels). Background is 0 and the breast's 1st to 99.5th percentile 1 to 255; the model sees that as -1 to 1. Grey levels
-    are means of k x k pixels, k as large as leaves 600 a side and twice the result; the mask stays whole until it is shrunk,
-    and a lesion smaller than a pixel keeps one.
+    `image` (H, W) is as from `read_dicom`, `mask` its lesion mask, `spacing` in mm per pixel (None gives
+    NaN: sizes are then in pixels). Background is 0 and the breast's 1st to 99.5th percentile become 1 to
+    255, which the model sees as -1 to 1. Grey levels are means of k x k pixels, with the largest k that
+    leaves 600 pixels a side and twice `size`; the mask stays whole until it is shrunk, and a lesion smaller
+    than a pixel keeps one.
     """
     k = max(1, max(image.shape) // max(600, 2 * size))
     image = block_mean(image, k)
     breast = breast_mask(image)
     square = breast_square(breast)
     low, high = np.percentile(image[breast], (1, 99.5))
-    grey = cut(np.where(breast, 1 + 254 * np.clip((image - low) / max(high - low, 1e-6), 0, 1), 0), square)
+    level = np.clip((image - low) / max(high - low, 1e-6), 0, 1)
+    grey = resize(cut(np.where(breast, 1 + 254 * level, 0), square), (size, size))
     lesion = np.zeros((size, size), bool)
     if mask is not None and mask.any():
         whole = np.pad(mask, [(0, -n % k) for n in mask.shape])
-        lesion = shrink_mask(cut(whole, Square(square.mirrored, *(k * n for n in square[1:]))), size)
+        square_of_mask = Square(square.mirrored, k * square.top, k * square.left, k * square.side)
+        lesion = shrink_mask(cut(whole, square_of_mask), size)
     mm_per_px = float("nan") if spacing is None else spacing * k * square.side / size
-    return np.round(resize(grey, (size, size))).astype(np.uint8), lesion, mm_per_px
+    return np.round(grey).astype(np.uint8), lesion, mm_per_px
 
 
 def shrink_mask(mask, size):
-    """Square bool mask -> (size, size): pixels covered by a quarter, and the most covered one of any lesion left without."""
+    """Square bool mask -> (size, size): the pixels of which a quarter is covered.
+
+    A lesion that covers no pixel by a quarter keeps the pixel that it covers most.
+    """
     if not mask.any():
         return np.zeros((size, size), bool)
     small = resize(mask, (size, size)) > 0.25
-    parts, count = ndimage.label(mask, np.ones((3, 3)))
+    parts, _ = ndimage.label(mask, np.ones((3, 3)))
     for part, window in enumerate(ndimage.find_objects(parts), 1):
         y, x = np.nonzero(parts[window] == part)
-        at = [((c + s.start) * size // len(mask)) for c, s in zip((y, x), window)]
-        if not small[at[0], at[1]].any():
-            cells, covered = np.unique(at[0] * size + at[1], return_counts=True)
+        rows = (y + window[0].start) * size // len(mask)
+        columns = (x + window[1].start) * size // len(mask)
+        if not small[rows, columns].any():
+            cells, covered = np.unique(rows * size + columns, return_counts=True)
             small.flat[cells[np.argmax(covered)]] = True
     return small
 
 
 def boxes(mask):
-    """[[x0, y0, x1, y1], ...] of the connected parts of a bool mask, in pixels; x1 and y1 lie just outside."""
+    """[[x0, y0, x1, y1], ...] of the connected parts of a bool mask, in pixels; x1, y1 lie just outside."""
     parts, _ = ndimage.label(mask, np.ones((3, 3)))
     return [[x.start, y.start, x.stop, y.stop] for y, x in ndimage.find_objects(parts)]

@@ -1,7 +1,8 @@
-"""Radiomic features of the stored images: 102 numbers each, computed once and kept beside the arrays.
+"""Radiomic features of the stored images: 102 numbers for each, computed once and kept beside the arrays.
 
-The region is the whole breast or the tissue, by one rule for every image of every split: never a lesion outline, which only some
-images have and whose presence would tell the diagnosis. Definitions: Zwanenburg et al. 2020 (IBSI), as pyradiomics computes them.
+The region is the whole breast or the tissue, by one rule for every image of every split. It is never a
+lesion outline, which only some images have and whose presence would tell the diagnosis. Definitions:
+Zwanenburg et al. 2020 (IBSI), as pyradiomics computes them.
 """
 import logging
 
@@ -17,8 +18,8 @@ log = logging.getLogger(__name__)
 FAMILIES = ("shape2D", "firstorder", "glcm", "glrlm", "glszm", "gldm", "ngtdm")
 BIN_WIDTH = 8            # grey levels of 0..255: 32 bins
 GLASS = 220              # a pixel of a tile is tissue where its darkest channel is below this
-LEAST = 64               # pixels; a smaller region says little of texture, and the whole image is taken
-VERSION = 1              # of what this file computes: kept features of another version are computed again
+LEAST = 64               # pixels; a smaller region says little of texture, so that the whole image is taken
+VERSION = 1              # of what this file computes: stored features of another version are computed again
 
 
 def grey(image):
@@ -27,7 +28,7 @@ def grey(image):
 
 
 def region(image):
-    """The bool (S, S) pixels that are measured: a mammogram's breast (its background is stored as 0), a tile's tissue."""
+    """The bool (S, S) pixels to measure: the breast (the background is stored as 0), or a tile's tissue."""
     inside = image > 0 if image.ndim == 2 else image.min(2) < GLASS
     return inside if inside.sum() >= LEAST else np.ones_like(inside)
 
@@ -37,22 +38,30 @@ def extractor():
     from radiomics import setVerbosity
     from radiomics.featureextractor import RadiomicsFeatureExtractor
     setVerbosity(logging.ERROR)
-    found = RadiomicsFeatureExtractor(force2D=True, binWidth=BIN_WIDTH)
-    found.disableAllFeatures()
+    tool = RadiomicsFeatureExtractor(force2D=True, binWidth=BIN_WIDTH)
+    tool.disableAllFeatures()
     for family in FAMILIES:
-        found.enableFeatureClassByName(family)
-    return found
+        tool.enableFeatureClassByName(family)
+    return tool
 
 
 def measure(image, tool=None):
-    """{feature: value} of one image, 102 of them, named family_feature; lengths in pixels. tool: an `extractor` to use again."""
+    """{feature: value}: the 102 features of one image, named family_feature; lengths are in pixels.
+
+    tool: an `extractor` to use for several images.
+    """
     import SimpleITK as sitk
-    pixels, inside = sitk.GetImageFromArray(grey(image)), sitk.GetImageFromArray(region(image).astype(np.uint8))
-    out = (tool or extractor()).execute(pixels, inside, label=1)
-    return {name.removeprefix("original_"): float(value) for name, value in out.items() if not name.startswith("diagnostics")}
+    pixels = sitk.GetImageFromArray(grey(image))
+    inside = sitk.GetImageFromArray(region(image).astype(np.uint8))
+    tool = tool or extractor()
+    values = {}
+    for name, value in tool.execute(pixels, inside, label=1).items():
+        if not name.startswith("diagnostics"):
+            values[name.removeprefix("original_")] = float(value)
+    return values
 
 
-def _kept(path, made_from):
+def _stored(path, made_from):
     """The features in `path` if they were computed from those arrays, else None."""
     try:
         table = pd.read_parquet(path)
@@ -65,15 +74,20 @@ def _kept(path, made_from):
 
 
 def of_domain(domain, images):
-    """(N, 102) features of all images of a domain, row i for image i; kept in radiomics/<domain>.parquet of the data folder,
-    with the sha256 of the image array they were computed from. images: `loaders.Images`."""
+    """(N, 102) features of all images of a domain, row i for image i. images: `loaders.Images`.
+
+    They are kept in radiomics/<domain>.parquet of the data folder, with the sha256 of the array they were
+    computed from.
+    """
     source = images.folder / "images" / f"{domain}.npy"
     try:
         pixels = np.load(source, mmap_mode="r")
     except (OSError, ValueError) as error:
-        raise Problem(f"The image array {source} cannot be read ({error}); run 02_preprocess again.") from None
-    path, made_from = images.folder / "radiomics" / f"{domain}.parquet", f"{sha256(source)}, version {VERSION}"
-    table = _kept(path, made_from)
+        raise Problem(f"The image array {source} cannot be read ({error}); "
+                      "run 02_preprocess again.") from None
+    path = images.folder / "radiomics" / f"{domain}.parquet"
+    made_from = f"{sha256(source)}, version {VERSION}"
+    table = _stored(path, made_from)
     if table is None:
         tool = extractor()
         table = pd.DataFrame([measure(np.asarray(image), tool) for image in pixels])
@@ -84,10 +98,16 @@ def of_domain(domain, images):
 
 
 def features(rows, images):
-    """(N, 102) features of cohort rows, in their order and with their index. Values that are not finite become 0 and are logged."""
-    parts = [of_domain(domain, images).iloc[some["index"]].set_axis(some.index) for domain, some in rows.groupby("domain")]
+    """(N, 102) features of cohort rows, in their order and with their index.
+
+    Values that are not finite become 0 and are logged.
+    """
+    parts = []
+    for domain, part in rows.groupby("domain"):
+        parts.append(of_domain(domain, images).iloc[part["index"]].set_axis(part.index))
     table = pd.concat(parts).loc[rows.index]
     bad = ~np.isfinite(table)
     if bad.to_numpy().any():
-        log.warning("%d feature values of %d images are not finite and count as 0.", bad.to_numpy().sum(), bad.any(axis=1).sum())
+        log.warning("%d feature values of %d images are not finite and count as 0.",
+                    bad.to_numpy().sum(), bad.any(axis=1).sum())
     return table.mask(bad, 0.0)

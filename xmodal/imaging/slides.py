@@ -1,4 +1,4 @@
-"""Histology: slides and photographs in, tiles out. Opening, tissue, tiles of a physical size."""
+"""Histology: slides and photographs in, tiles out. Reading, tissue, tiles of a physical size."""
 import json
 import warnings
 from concurrent.futures import ThreadPoolExecutor
@@ -22,30 +22,35 @@ from skimage.measure import blur_effect
 from skimage.morphology import remove_small_objects
 
 from ..config import Problem
-from .regions import MPP, Regions, open_slide  # noqa: F401  one asks for them, and for the stain, where the tiles come from
-from .stain import REFERENCE, macenko  # noqa: F401
+from .regions import Regions
 
-GRID = 16                 # side of a tile on the overview image that tissue and tumour are measured on, pixels
-LARGE = 2 ** 24           # pixels that are held at a time at most, so that a slide of any size fits into memory
-THREADS = 2               # that read tiles; the result does not depend on it
+GRID = 16                 # side of a tile on the overview that tissue and tumour are measured on, pixels
+LARGE = 2 ** 24           # pixels held at a time at most, so that a slide of any size fits into memory
+THREADS = 2               # that read tiles; the result does not depend on their number
 
 
-# ---- reading -----------------------------------------------------------------------------------------------------
+# ---- reading ---------------------------------------------------------------------------------------------
 
 def region(slide, x, y, side, size):
-    """uint8 (size, size, 3): the square with corner (x, y) and `side` in level-0 pixels, from the level just fine enough."""
+    """uint8 (size, size, 3): the square with corner (x, y) and `side` in level-0 pixels, as `extract` reads
+    it."""
     return extract(slide, [(x, y)], side, size)[0]
 
 
 def extract(slide, xy, side, size):
-    """uint8 (n, size, size, 3): the squares with corners xy (n, 2) and `side` in level-0 pixels, from the level just fine enough."""
+    """uint8 (n, size, size, 3): the squares with corners xy (n, 2) and `side` in level-0 pixels.
+
+    They are read from the level that is just fine enough.
+    """
     level = slide.get_best_level_for_downsample(max(side / size, 1) * 1.01)
-    n, out = max(1, round(side / slide.level_downsamples[level])), np.empty((len(xy), size, size, 3), np.uint8)
-    with Regions(slide) as regions, ThreadPoolExecutor(THREADS if isinstance(slide, openslide.OpenSlide) else 1) as pool:
+    n = max(1, round(side / slide.level_downsamples[level]))                 # side of a square at that level
+    out = np.empty((len(xy), size, size, 3), np.uint8)
+    order = sorted(range(len(xy)), key=lambda k: (xy[k][1], xy[k][0]))    # neighbours share decoded tiles
+    threads = THREADS if isinstance(slide, openslide.OpenSlide) else 1
+    with Regions(slide) as regions, ThreadPoolExecutor(threads) as pool:
         def put(k):
             part = regions.read(*xy[k], level, n, n)
             out[k] = part if n == size else _resized(part, size, size)
-        order = sorted(range(len(xy)), key=lambda k: (xy[k][1], xy[k][0]))   # neighbours share what is decoded
         list(pool.map(put, order))
     return out
 
@@ -56,91 +61,131 @@ def _resized(rgb, width, height):
 
 
 def overview(slide, width, height):
-    """uint8 (height, width, 3): all of the slide, small. Where no level is small it is read block by block."""
-    scale = slide.dimensions[0] / width
-    level = slide.get_best_level_for_downsample(max(n / m for n, m in zip(slide.dimensions, (width, height))))
-    if np.prod(slide.level_dimensions[level]) <= LARGE:
-        with Regions(slide) as regions:
-            small = regions.thumbnail(width, height)
-        return np.asarray(Image.fromarray(small).resize((width, height), Image.Resampling.BOX))
-    down, out = slide.level_downsamples[level], np.empty((height, width, 3), np.uint8)
-    step = max(1, int(2048 * down / scale))              # side of a block, overview pixels
+    """uint8 (height, width, 3): all of the slide, small. It is read block by block where no level is
+    small."""
+    downsample = max(n / m for n, m in zip(slide.dimensions, (width, height)))
+    level = slide.get_best_level_for_downsample(downsample)
+    if np.prod(slide.level_dimensions[level]) > LARGE:
+        return _by_blocks(slide, level, width, height)
+    with Regions(slide) as regions:
+        small = regions.thumbnail(width, height)
+    return np.asarray(Image.fromarray(small).resize((width, height), Image.Resampling.BOX))
+
+
+def _by_blocks(slide, level, width, height):
+    """The overview from blocks of at most 2048 pixels a side at `level`, each shrunk by itself."""
+    scale = slide.dimensions[0] / width                   # level-0 pixels per overview pixel
+    down = slide.level_downsamples[level]
+    step = max(1, int(2048 * down / scale))               # side of a block, overview pixels
+    out = np.empty((height, width, 3), np.uint8)
     with Regions(slide) as regions:
         for top in range(0, height, step):
             for left in range(0, width, step):
                 part = out[top:top + step, left:left + step]
                 h, w = (max(1, round(n * scale / down)) for n in part.shape[:2])
-                part[:] = _resized(regions.read(left * scale, top * scale, level, w, h), part.shape[1], part.shape[0])
+                block = regions.read(left * scale, top * scale, level, w, h)
+                part[:] = _resized(block, part.shape[1], part.shape[0])
     return out
 
 
-# ---- tissue and tiles --------------------------------------------------------------------------------------------
+# ---- tissue ----------------------------------------------------------------------------------------------
 
 def tissue_mask(thumbnail, smallest=GRID * GRID // 4):
-    """Bool (H, W) of an RGB thumbnail (PIL image or array): darker than glass, not pen; holes and specks under `smallest` pixels gone.
+    """Bool (H, W) of an RGB thumbnail (PIL image or array): darker than glass, and not pen.
 
-    histolab's chain for slides, with a floor under its threshold: Otsu's alone would part nuclei from stroma where a
-    field of view holds no glass.
+    Holes and specks of fewer than `smallest` pixels are removed. The steps are those of histolab for
+    slides, with a floor under its threshold: Otsu's alone would part nuclei from stroma where a field of
+    view holds no glass.
     """
     thumbnail = Image.fromarray(np.asarray(thumbnail, np.uint8)).convert("RGB")
-    dark = Lambda(lambda grey: np.asarray(grey) < max(_otsu(np.asarray(grey)), 215))
-    steps = (RgbToGrayscale(), dark, BinaryDilation(disk_size=1), RemoveSmallHoles(smallest), RemoveSmallObjects(smallest, avoid_overmask=False))
-    with warnings.catch_warnings():                      # histolab's calls work, by names that newer libraries call old
+    steps = [
+        RgbToGrayscale(),
+        Lambda(_darker_than_glass),
+        BinaryDilation(disk_size=1),
+        RemoveSmallHoles(smallest),
+        RemoveSmallObjects(smallest, avoid_overmask=False),
+    ]
+    with warnings.catch_warnings():                       # histolab calls newer libraries by older names
         for kind in (DeprecationWarning, FutureWarning):
             warnings.simplefilter("ignore", kind)
-        return np.asarray(Compose(list(steps))(thumbnail), bool) & ~pen_mask(thumbnail, smallest)
+        tissue = np.asarray(Compose(steps)(thumbnail), bool)
+        return tissue & ~pen_mask(thumbnail, smallest)
 
 
-def pen_mask(thumbnail, smallest=GRID * GRID // 4):
-    """Bool (H, W) of an RGB PIL image: red, green, blue (histolab's filters) and black marker, with a rim of two pixels.
-
-    Specks under `smallest` pixels are no marker: nuclei, red cells and ink in tissue share its colours.
-    """
-    rgb = np.asarray(thumbnail)
-    found = (rgb.max(-1) < 90) & (np.ptp(rgb, axis=-1) < 25)              # black: dark without a hue, which no stain is
-    for colour in (RedPenFilter(), GreenPenFilter(), BluePenFilter()):
-        found |= ~np.asarray(colour(thumbnail)).any(-1) & rgb.any(-1)
-    return binary_dilation(remove_small_objects(found, max_size=smallest - 1), iterations=2)
-
-
-def in_focus(tile, blurred=0.55):
-    """False where a tile (H, W, 3) is out of focus by the blur of Crete et al. (SPIE 2007), which runs from 0 to 1.
-
-    Real tiles in focus lie below 0.37 at 0.5 to 2.7 um a pixel; a Gaussian blur of 2 pixels brings them to about 0.5, of 3 above 0.57.
-    """
-    return blur_effect(np.asarray(tile).mean(-1)) < blurred
+def _darker_than_glass(grey):
+    grey = np.asarray(grey)
+    return grey < max(_otsu(grey), 215)
 
 
 def _otsu(grey):
     return threshold_otsu(grey) if grey.min() < grey.max() else 0
 
 
+def pen_mask(thumbnail, smallest=GRID * GRID // 4):
+    """Bool (H, W) of an RGB PIL image: red, green, blue and black marker, with a rim of two pixels.
+
+    The colours are found by histolab's filters. Specks of fewer than `smallest` pixels are no marker:
+    nuclei, red cells and ink in tissue share its colours.
+    """
+    rgb = np.asarray(thumbnail)
+    pen = (rgb.max(-1) < 90) & (np.ptp(rgb, axis=-1) < 25)                # black has no hue, a stain has one
+    for colour in (RedPenFilter(), GreenPenFilter(), BluePenFilter()):
+        pen |= ~np.asarray(colour(thumbnail)).any(-1) & rgb.any(-1)
+    return binary_dilation(remove_small_objects(pen, max_size=smallest - 1), iterations=2)
+
+
+# ---- tiles -----------------------------------------------------------------------------------------------
+
+def in_focus(tile, blurred=0.55):
+    """False where a tile (H, W, 3) is out of focus by the blur of Crete et al. (SPIE 2007), from 0 to 1.
+
+    Real tiles in focus lie below 0.37 at 0.5 to 2.7 um per pixel; a Gaussian blur of 2 pixels brings them
+    to about 0.5, one of 3 pixels above 0.57.
+    """
+    return blur_effect(np.asarray(tile).mean(-1)) < blurred
+
+
 def tumour_mask(annotation, shape, scale):
-    """Bool (H, W) of the polygons in `annotation` (JSON text of the cohort table), whose pixels are 1 / `scale` of this image's."""
-    said, canvas = json.loads(annotation or "{}"), Image.new("1", shape[::-1])
+    """Bool (H, W) of the polygons in `annotation` (JSON text of the cohort table).
+
+    A pixel of the annotation is `scale` pixels of this mask.
+    """
+    outlines = json.loads(annotation or "{}")
+    canvas = Image.new("1", shape[::-1])
     for key, value in (("polygons", 1), ("exclude", 0)):
-        for points in said.get(key, ()):
+        for points in outlines.get(key, ()):
             if len(points) > 2:
-                ImageDraw.Draw(canvas).polygon([(x * scale - 0.5, y * scale - 0.5) for x, y in points], fill=value)
+                corners = [(x * scale - 0.5, y * scale - 0.5) for x, y in points]
+                ImageDraw.Draw(canvas).polygon(corners, fill=value)
     return np.asarray(canvas)
 
 
 def tile_grid(slide, mpp, tile_um, annotation=""):
-    """Positions and contents of all tiles of `tile_um`, side by side and centred: xy (n, 2) in level-0 pixels, share of
-    tissue (n,), share of tumour (n,). Raises `Problem` if the slide is smaller than one tile."""
-    side = tile_um / mpp                                 # of a tile, level-0 pixels
+    """All tiles of side `tile_um`, side by side and centred: (xy, tissue, tumour).
+
+    xy (n, 2) are corners in level-0 pixels, tissue (n,) and tumour (n,) shares of the tiles' area.
+    Raises `Problem` if the slide is smaller than one tile.
+    """
+    side = tile_um / mpp                                  # of a tile, level-0 pixels
     across, down = (int(n // side) for n in slide.dimensions)
     if not across * down:
-        raise Problem(f"A slide of {slide.dimensions} pixels at {mpp} um is smaller than a tile of {tile_um} um; choose smaller tiles.")
-    grid = next(g for g in (GRID, GRID // 2, GRID // 4, GRID // 8) if across * down * g * g <= LARGE or g == GRID // 8)
+        raise Problem(f"A slide of {slide.dimensions} pixels at {mpp} um is smaller than a tile of "
+                      f"{tile_um} um; choose smaller tiles.")
+    grid = GRID                                           # of a tile, overview pixels
+    while grid > GRID // 8 and across * down * grid * grid > LARGE:
+        grid //= 2
     width, height = (max(1, round(n * grid / side)) for n in slide.dimensions)
     tissue = tissue_mask(overview(slide, width, height), max(2, grid * grid // 4))
     tumour = tumour_mask(annotation, (height, width), grid / side)
-    top, left = (height - down * grid) // 2, (width - across * grid) // 2
-    shares = [mask[top:top + down * grid, left:left + across * grid].reshape(down, grid, across, grid).mean((1, 3)).ravel()
-              for mask in (tissue, tumour)]
+    top = (height - down * grid) // 2
+    left = (width - across * grid) // 2
+    shares = []
+    for mask in (tissue, tumour):
+        tiled = mask[top:top + down * grid, left:left + across * grid].reshape(down, grid, across, grid)
+        shares.append(tiled.mean((1, 3)).ravel())
     row, column = np.divmod(np.arange(down * across), across)
-    return np.column_stack([left + column * grid, top + row * grid]) * side / grid, *shares
+    xy = np.column_stack([left + column * grid, top + row * grid]) * side / grid
+    return xy, *shares
 
 
 class Tiles(NamedTuple):
@@ -151,18 +196,24 @@ class Tiles(NamedTuple):
 
 
 def tiles(slide, mpp, tile_um=256.0, size=96, tissue=0.5, tumour=0.0, annotation="", n=None, rng=None):
-    """`Tiles` in focus with at least the given shares of tissue and tumour: those of tumour first, at most `n`.
+    """`Tiles` in focus with at least the given shares of tissue and tumour, at most `n`, those of tumour
+    first.
 
     Among equals the order is that of the grid, or random where `rng` is given.
     """
     xy, has_tissue, has_tumour = tile_grid(slide, mpp, tile_um, annotation)
-    keep = np.flatnonzero((has_tissue >= tissue) & (has_tumour >= tumour))
-    keep = keep if rng is None else rng.permutation(keep)
-    keep = keep[np.argsort(has_tumour[keep] < 0.5, kind="stable")]
-    chosen, pixels = [], [np.empty((0, size, size, 3), np.uint8)]
-    while len(keep) and (n is None or len(chosen) < n):
-        some, keep = np.split(keep, [len(keep) if n is None else n - len(chosen)])
-        read = extract(slide, xy[some], tile_um / mpp, size)
+    candidates = np.flatnonzero((has_tissue >= tissue) & (has_tumour >= tumour))
+    if rng is not None:
+        candidates = rng.permutation(candidates)
+    mostly_benign = has_tumour[candidates] < 0.5
+    candidates = candidates[np.argsort(mostly_benign, kind="stable")]
+    chosen = []
+    pixels = [np.empty((0, size, size, 3), np.uint8)]
+    while len(candidates) and (n is None or len(chosen) < n):
+        missing = len(candidates) if n is None else n - len(chosen)
+        batch, candidates = np.split(candidates, [missing])
+        read = extract(slide, xy[batch], tile_um / mpp, size)
         sharp = np.array([in_focus(tile) for tile in read])
-        chosen, pixels = [*chosen, *some[sharp]], [*pixels, read[sharp]]
+        chosen.extend(batch[sharp])
+        pixels.append(read[sharp])
     return Tiles(np.concatenate(pixels), xy[chosen], has_tumour[chosen])

@@ -1,0 +1,88 @@
+"""Pixel data of DICOM files: every common transfer syntax, unused bits, damaged run lengths."""
+import numpy as np
+import pydicom
+import pytest
+from dicom_files import CODECS, compress_runs, picture, ramp, rewrite, write
+from pydicom import uid
+from pydicom.encaps import encapsulate, generate_frames
+
+from data_scripts.phantom.mammogram_files import SECONDARY_CAPTURE, write_dicom
+from xmodal.config import Problem
+from xmodal.imaging import dicom
+
+CASES = [(syntax, kind) for syntax, (_, kinds, _) in CODECS.items() for kind in kinds]
+
+
+@pytest.mark.parametrize("syntax, kind", CASES, ids=lambda v: getattr(v, "keyword", v))
+def test_compressed_pixels_come_back(tmp_path, syntax, kind):
+    encode, _, tolerance = CODECS[syntax]
+    pixels = picture(np.dtype(kind))
+    path = write(tmp_path / "a.dcm", pixels, bits=pixels.itemsize * 8)
+    image = dicom.read_dicom(rewrite(path, syntax, encapsulate([bytes(encode(pixels))])))
+    assert image.shape == pixels.shape
+    error = np.abs(image.astype(float) - pixels).max()
+    assert error <= tolerance * np.iinfo(pixels.dtype).max
+
+
+@pytest.mark.parametrize("kind", ["B", "H", "h"])
+@pytest.mark.parametrize("syntax", [
+    uid.ImplicitVRLittleEndian,
+    uid.ExplicitVRLittleEndian,
+    uid.ExplicitVRBigEndian,
+    uid.DeflatedExplicitVRLittleEndian,
+    uid.RLELossless,
+], ids=lambda s: s.keyword)
+def test_uncompressed_deflated_and_run_length_pixels_come_back(tmp_path, syntax, kind):
+    pixels = picture(np.dtype(kind)) - (kind == "h") * 5000
+    path = write(tmp_path / "a.dcm", pixels, pixels.itemsize * 8, PixelRepresentation=int(kind == "h"))
+    if syntax == uid.RLELossless:
+        compress_runs(path)
+    else:
+        order = "<" if syntax.is_little_endian else ">"
+        rewrite(path, syntax, pixels.astype(pixels.dtype.newbyteorder(order)).tobytes())
+    assert (dicom.read_dicom(path) == pixels).all()
+
+
+@pytest.mark.parametrize("bits", [8, 10, 12, 14, 15, 16])
+def test_unused_bits_above_the_stored_ones_do_not_count(tmp_path, bits):
+    pixels = picture(np.uint16) >> (16 - bits)
+    dirty = pixels | np.uint16(1 << bits) if bits < 16 else pixels     # an overlay lay there once
+    assert (dicom.read_dicom(write(tmp_path / "a.dcm", dirty, bits)) == pixels).all()
+    signed = (pixels.astype(np.int32) - (1 << (bits - 1))).astype(np.int16)
+    stored = (signed.view(np.uint16) & np.uint16((1 << bits) - 1))
+    path = write(tmp_path / "b.dcm", stored, bits, PixelRepresentation=1)
+    assert (dicom.read_dicom(path) == signed).all()
+    if bits > 8:                                          # else pydicom would write one byte per pixel
+        for name, wanted in {"a.dcm": pixels, "b.dcm": signed}.items():
+            assert (dicom.read_dicom(compress_runs(tmp_path / name)) == wanted).all()
+
+
+def damaged(frame):
+    """A frame of run lengths with each kind of damage."""
+    return {
+        "cut in its header": frame[:30],
+        "cut behind its header": frame[:70],
+        "cut at its end": frame[:-200],
+        "planes that start beyond its end": frame[:4] + b"\xff" * 8 + frame[12:],
+        "one plane": b"\1" + frame[1:],
+        "no plane": b"\0" + frame[1:],
+        "a plane that starts at 0": frame[:8] + bytes(4) + frame[12:],
+    }
+
+
+@pytest.mark.parametrize("damage", damaged(b""))
+def test_damaged_run_lengths_are_a_problem(tmp_path, damage):
+    path = compress_runs(write(tmp_path / "a.dcm", picture(np.uint16)))
+    data = pydicom.dcmread(path)
+    frame = next(generate_frames(data.PixelData, number_of_frames=1))
+    data.PixelData = encapsulate([damaged(frame)[damage]])
+    data.save_as(path)
+    with pytest.raises(Problem, match="cannot be decoded"):
+        dicom.read_dicom(path)
+
+
+def test_a_secondary_capture_is_read(tmp_path):
+    path = tmp_path / "a.dcm"
+    write_dicom(path, ramp(), uid.ImplicitVRLittleEndian, SECONDARY_CAPTURE, 16,
+                SOPInstanceUID="2.25.1", ConversionType="WSD")
+    assert (dicom.read_dicom(path) == ramp()).all()
