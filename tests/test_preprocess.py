@@ -1,4 +1,4 @@
-"""Preprocessing: index rows in, cohort and arrays out; tiles, masks, exclusions; the same bytes for any number of workers."""
+"""Preprocessing: index rows in, cohort and arrays out, with the same bytes for any number of workers."""
 import hashlib
 import json
 from dataclasses import replace
@@ -19,39 +19,64 @@ SQUARE = {"polygons": [[[0, 0], [200, 0], [200, 400], [0, 400]]], "exclude": []}
 
 
 def row(name, domain, source, **more):
-    base = {"sample": f"{domain}/{name}", "patient": f"{domain}/{name}", "study": name, "domain": domain, "modality": config.DOMAINS[domain],
-            "view": "", "laterality": "", "allowed": 1, "truth": -1, "grade": -1, "density": "", "lesion_type": "", "lesion_shape": "",
-            "diameter_mm": np.nan, "annotation": "", "source": str(source)}
-    return {**base, **more}
+    return cohort.index_row(**{
+        "sample": f"{domain}/{name}",
+        "patient": f"{domain}/{name}",
+        "study": name,
+        "domain": domain,
+        "modality": config.DOMAINS[domain],
+        "allowed": 1,
+        "source": str(source),
+        **more,
+    })
 
 
 def tissue(rng, shape):
     """Two stains in known places: eosin everywhere, a haematoxylin disc in every 20-pixel cell."""
     y, x = np.mgrid[:shape[0], :shape[1]] % 20 - 10
     amount = np.stack([1.4 * (np.hypot(x, y) < 5), 0.3 + 0.3 * rng.random(shape)], -1)
-    return np.clip(240 * np.exp(-amount @ np.array([[0.65, 0.70, 0.29], [0.16, 0.85, 0.48]])), 0, 255).astype(np.uint8)
+    density = amount @ np.array([[0.65, 0.70, 0.29], [0.16, 0.85, 0.48]])
+    return np.clip(240 * np.exp(-density), 0, 255).astype(np.uint8)
+
+
+def photo(path, rgb):
+    """A plain TIFF of 1 um per pixel."""
+    tifffile.imwrite(path, rgb, photometric="rgb", resolution=(1e4, 1e4), resolutionunit="CENTIMETER")
+    return path
+
+
+def breast():
+    """A breast as half a disc with some texture, uint16 (200, 160)."""
+    y, x = np.mgrid[:200, :160]
+    grey = (np.hypot(y - 100, x) < 90) * (2000 + 500 * np.sin(y / 9) * np.cos(x / 7))
+    return grey.astype(np.uint16)
 
 
 @pytest.fixture(scope="module")
 def rows(tmp_path_factory):
-    """A photograph, a negative and a tumour slide, a mammogram with a lesion, and three files that cannot be used."""
-    folder, rng = tmp_path_factory.mktemp("native"), np.random.default_rng(0)
-    tifffile.imwrite(folder / "n001.tif", tissue(rng, (400, 400)), photometric="rgb", resolution=(1e4, 1e4), resolutionunit="CENTIMETER")
+    """A photograph, a slide without and with tumour, a mammogram with a lesion, and three unusable files."""
+    folder = tmp_path_factory.mktemp("native")
+    rng = np.random.default_rng(0)
+    photo(folder / "n001.tif", tissue(rng, (400, 400)))
     histology_files.pyramid(folder / "slide.tif", tissue(rng, (512, 512)), 1.0, 90, levels=2)
-    y, x = np.mgrid[:200, :160]
-    breast = (np.hypot(y - 100, x) < 90) * (2000 + 500 * np.sin(y / 9) * np.cos(x / 7))
-    breast[90:110, 40:60] = 4000
-    write_dicom(folder / "m.dcm", breast.astype(np.uint16), ExplicitVRLittleEndian, DIGITAL_MAMMOGRAM, 14, SOPInstanceUID=uid("2.25.", "m"),
-                PatientID="m", PatientName="m", ViewPosition="CC", ImageLaterality="L", ImagerPixelSpacing=[0.5, 0.5])
-    tifffile.imwrite(folder / "glass.tif", np.full((400, 400, 3), 242, np.uint8), photometric="rgb", resolution=(1e4, 1e4), resolutionunit="CENTIMETER")
+    film = breast()
+    film[90:110, 40:60] = 4000
+    write_dicom(folder / "m.dcm", film, ExplicitVRLittleEndian, DIGITAL_MAMMOGRAM, 14,
+                SOPInstanceUID=uid("2.25.", "m"), PatientID="m", PatientName="m", ViewPosition="CC",
+                ImageLaterality="L", ImagerPixelSpacing=[0.5, 0.5])
+    photo(folder / "glass.tif", np.full((400, 400, 3), 242, np.uint8))
     (folder / "damaged.dcm").write_bytes(b"nothing")
     lesion = {"polygons": [[[40, 90], [60, 90], [60, 110], [40, 110]]]}
     return pd.DataFrame([
-        row("n001", "bach", folder / "n001.tif"), row("glass", "bach", folder / "glass.tif"),
+        row("n001", "bach", folder / "n001.tif"),
+        row("glass", "bach", folder / "glass.tif"),
         row("normal_001", "camelyon", folder / "slide.tif", allowed=3),
         row("tumor_001", "camelyon", folder / "slide.tif", allowed=12, annotation=json.dumps(SQUARE)),
-        row("m", "inbreast", folder / "m.dcm", view="CC", laterality="L", allowed=12, annotation=json.dumps(lesion)),
-        row("damaged", "inbreast", folder / "damaged.dcm"), row("gone", "inbreast", folder / "gone.dcm")])
+        row("m", "inbreast", folder / "m.dcm", view="CC", laterality="L", allowed=12,
+            annotation=json.dumps(lesion)),
+        row("damaged", "inbreast", folder / "damaged.dcm"),
+        row("gone", "inbreast", folder / "gone.dcm"),
+    ])
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +86,9 @@ def built(rows, tmp_path_factory):
 
 
 def digest(folder):
-    return {str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(folder.rglob("*")) if p.is_file()}
+    """{path below the folder: sha256} of its files."""
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
 def test_the_written_cohort_is_the_returned_one_and_fits_its_arrays(built):
@@ -69,70 +96,84 @@ def test_the_written_cohort_is_the_returned_one_and_fits_its_arrays(built):
     pd.testing.assert_frame_equal(cohort.load(out / "cohort.parquet"), table)
     for domain, part in table.groupby("domain"):
         array = np.load(out / "images" / f"{domain}.npy", mmap_mode="r")
-        assert array.dtype == np.uint8 and array.shape == (len(part), 32, 32) + (3,) * (config.DOMAINS[domain] == config.HISTOPATHOLOGY)
+        channels = (3,) if config.DOMAINS[domain] == config.HISTOPATHOLOGY else ()
+        assert array.dtype == np.uint8 and array.shape == (len(part), 32, 32, *channels)
         assert part["index"].tolist() == list(range(len(part)))
         assert (np.asarray(array).reshape(len(part), -1).std(1) > 5).all()
-    assert set(digest(out)) == {"cohort.parquet", "exclusions.csv", "notes.csv", "masks/inbreast.npy", *(f"images/{d}.npy" for d in set(table.domain))}
+    images = {f"images/{domain}.npy" for domain in set(table.domain)}
+    tables = {"cohort.parquet", "exclusions.csv", "notes.csv"}
+    assert set(digest(out)) == tables | images | {"masks/inbreast.npy"}
 
 
 def test_a_slide_gives_several_tiles_and_a_tumour_slide_only_tumour(built):
-    out, table = built
+    _, table = built
     assert table[table.patient == "bach/n001"]["sample"].tolist() == [f"bach/n001#{k}" for k in range(3)]
     assert (table[table.domain == "camelyon"].groupby("patient").size() == 3).all()
     assert table.mm_per_px[table.domain == "bach"].tolist() == pytest.approx([0.1 / 32] * 3)
-    narrow = preprocess.read(row("t", "camelyon", table.source[table.domain == "camelyon"].iloc[0], allowed=12,
-                                 annotation=json.dumps({"polygons": [[[0, 0], [40, 0], [40, 40], [0, 40]]]})), SMALL)
-    assert narrow[0] == [] and "half tumour" in narrow[1]
+    slide = table.source[table.domain == "camelyon"].iloc[0]
+    small = json.dumps({"polygons": [[[0, 0], [40, 0], [40, 40], [0, 40]]]})
+    images, reason = preprocess.read(row("t", "camelyon", slide, allowed=12, annotation=small), SMALL)
+    assert images == [] and "half tumour" in reason
 
 
 def test_tiles_are_stain_normalised(built, rows):
-    out, table = built
+    out, _ = built
     raw = tifffile.imread(rows.source[0]).reshape(-1, 3).mean(0)
     tiles = np.load(out / "images" / "bach.npy").reshape(-1, 3).mean(0)
-    assert np.abs(tiles - raw).max() > 3                 # another colour than in the file, which has another stain
+    assert np.abs(tiles - raw).max() > 3                  # the file has another stain
 
 
 def test_a_mammogram_keeps_its_lesion(built):
     out, table = built
     entry = table[table.domain == "inbreast"].iloc[0]
-    image, mask = (np.load(out / kind / "inbreast.npy")[entry["index"]] for kind in ("images", "masks"))
+    image = np.load(out / "images" / "inbreast.npy")[entry["index"]]
+    mask = np.load(out / "masks" / "inbreast.npy")[entry["index"]]
     assert entry.has_mask and set(np.unique(mask)) == {0, 1}
     (x0, y0, x1, y1), = json.loads(entry.boxes)
-    assert mask[y0:y1, x0:x1].sum() == mask.sum() > 0 and image[mask > 0].mean() > image[image > 0].mean() + 40
-    assert (x1 - x0) * entry.mm_per_px == pytest.approx(10, abs=2 * entry.mm_per_px)     # 20 pixels of half a millimetre
+    assert mask[y0:y1, x0:x1].sum() == mask.sum() > 0
+    assert image[mask > 0].mean() > image[image > 0].mean() + 40
+    width = (x1 - x0) * entry.mm_per_px
+    assert width == pytest.approx(10, abs=2 * entry.mm_per_px)               # 20 pixels of half a millimetre
 
 
-def test_files_that_cannot_be_used_are_listed_with_a_reason(built, rows, caplog):
+def test_files_that_cannot_be_used_are_listed_with_a_reason(built, rows):
     out, table = built
     listed = pd.read_csv(out / "exclusions.csv").set_index("source").reason
-    assert {name.split("/")[-1] for name in listed.index} == {"elsewhere.tif", "glass.tif", "damaged.dcm", "gone.dcm"}
-    assert "half tissue" in listed[rows.source[1]] and "DICOM" in listed[rows.source[5]] and "no file" in listed[rows.source[6]]
-    assert len(table.source.unique()) + len(listed) - 1 == len(rows.source.unique())     # nothing is lost
+    names = {source.split("/")[-1] for source in listed.index}
+    assert names == {"elsewhere.tif", "glass.tif", "damaged.dcm", "gone.dcm"}
+    glass, damaged, gone = rows.source[[1, 5, 6]]
+    assert "half tissue" in listed[glass] and "DICOM" in listed[damaged] and "no file" in listed[gone]
+    assert len(table.source.unique()) + len(listed) - 1 == len(rows.source.unique()), "nothing is lost"
 
 
 def test_a_slide_of_one_stain_is_used_with_a_note(tmp_path):
     grey = np.repeat(np.random.default_rng(0).integers(90, 160, (400, 400, 1), dtype=np.uint8), 3, -1)
-    tifffile.imwrite(tmp_path / "grey.tif", grey, photometric="rgb", resolution=(1e4, 1e4), resolutionunit="CENTIMETER")
-    table = preprocess.build(pd.DataFrame([row("grey", "bach", tmp_path / "grey.tif")]), SMALL, tmp_path / "out", workers=1)
-    noted = pd.read_csv(tmp_path / "out" / "notes.csv")
-    assert len(table) == 3 and noted.source.tolist() == [str(tmp_path / "grey.tif")] and "stain could not be normalised" in noted.note[0]
+    path = photo(tmp_path / "grey.tif", grey)
+    rows = pd.DataFrame([row("grey", "bach", path)])
+    table = preprocess.build(rows, SMALL, tmp_path / "out", workers=1)
+    notes = pd.read_csv(tmp_path / "out" / "notes.csv")
+    assert len(table) == 3
+    assert notes.source.tolist() == [str(path)] and "stain could not be normalised" in notes.note[0]
 
 
 def test_the_pixel_size_of_a_domain_is_that_of_its_photographs_not_of_its_slides(tmp_path):
     rgb = tissue(np.random.default_rng(0), (512, 512))
-    for name in ("n001.TIF", "A01.svs"):
-        tifffile.imwrite(tmp_path / name, rgb, photometric="rgb", tile=(256, 256) if name == "A01.svs" else None)
-    photo, slide = (preprocess.read(row(name, "bach", tmp_path / name), SMALL) for name in ("n001.TIF", "A01.svs"))
-    assert len(photo[0]) == 3 and slide[0] == [] and "add the line A01.svs" in slide[1]
+    tifffile.imwrite(tmp_path / "n001.TIF", rgb, photometric="rgb")
+    tifffile.imwrite(tmp_path / "A01.svs", rgb, photometric="rgb", tile=(256, 256))
+    images, _ = preprocess.read(row("n001.TIF", "bach", tmp_path / "n001.TIF"), SMALL)
+    assert len(images) == 3
+    images, reason = preprocess.read(row("A01.svs", "bach", tmp_path / "A01.svs"), SMALL)
+    assert images == [] and "add the line A01.svs" in reason
 
 
 def test_a_mammogram_without_pixel_spacing_is_used_with_a_note(tmp_path):
-    y, x = np.mgrid[:200, :160]
-    breast = (np.hypot(y - 100, x) < 90) * (2000 + 500 * np.sin(y / 9) * np.cos(x / 7))
-    write_dicom(tmp_path / "film.dcm", breast.astype(np.uint16), ExplicitVRLittleEndian, DIGITAL_MAMMOGRAM, 14, SOPInstanceUID="2.25.1")
-    table = preprocess.build(pd.DataFrame([row("film", "cbis_ddsm", tmp_path / "film.dcm")]), SMALL, tmp_path / "out", workers=1)
-    noted = pd.read_csv(tmp_path / "out" / "notes.csv")
-    assert table.mm_per_px.isna().tolist() == [True] and noted.source.tolist() == [str(tmp_path / "film.dcm")] and "are in pixels" in noted.note[0]
+    path = tmp_path / "film.dcm"
+    write_dicom(path, breast(), ExplicitVRLittleEndian, DIGITAL_MAMMOGRAM, 14, SOPInstanceUID="2.25.1")
+    rows = pd.DataFrame([row("film", "cbis_ddsm", path)])
+    table = preprocess.build(rows, SMALL, tmp_path / "out", workers=1)
+    notes = pd.read_csv(tmp_path / "out" / "notes.csv")
+    assert table.mm_per_px.isna().tolist() == [True]
+    assert notes.source.tolist() == [str(path)] and "are in pixels" in notes.note[0]
 
 
 def test_checksums_are_those_of_the_files(built):

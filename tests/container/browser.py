@@ -1,36 +1,47 @@
 """Opens a notebook in JupyterLab as a person would, clears it, runs it and waits for its figures.
 
-`browser.py ADDRESS SCREENSHOT`, with the token in the address. Needs playwright, which is no part of requirements.lock, and Chromium.
+`browser.py ADDRESS SCREENSHOT`, with the token in the address. It needs playwright, which is not part of
+requirements.lock, and Chromium.
 """
 import shutil
 import sys
 
 from playwright.sync_api import expect, sync_playwright
 
-STORED, REAL = 3, 2  # figures that the notebook comes with; those of real images, which need no trained model
+STORED = 3       # figures that the notebook comes with
+REAL = 2         # of these, the figures of real images, which need no trained model
 
 
-def menu(page, name, item):
-    page.locator(".lm-MenuBar-itemLabel").get_by_text(name, exact=True).click()
+def choose(page, menu, item):
+    """Clicks an item of a menu."""
+    page.locator(".lm-MenuBar-itemLabel").get_by_text(menu, exact=True).click()
     page.locator(".lm-Menu-itemLabel").get_by_text(item, exact=True).click()
+
+
+def run(page, address):
+    """Opens, clears and runs the notebook; returns the locator of its figures."""
+    page.goto(address)
+    figures = page.locator(".jp-NotebookPanel .jp-OutputArea-output img")
+    expect(figures).to_have_count(STORED)
+    expect(page.locator("#jp-main-statusbar")).to_contain_text("| Idle")
+    choose(page, "Edit", "Clear Outputs of All Cells")
+    expect(figures).to_have_count(0)
+    choose(page, "Run", "Run All Cells")
+    outputs = page.locator(".jp-OutputArea-executionResult, .jp-OutputArea-output")
+    expect(outputs.get_by_text("um per pixel")).to_be_visible(timeout=300_000)
+    figures.nth(REAL - 1).wait_for()
+    return figures
 
 
 def main(address, screenshot):
     with sync_playwright() as play:
-        page = play.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"]).new_page(
-            viewport={"width": 1400, "height": 1000})
+        browser = play.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+        page = browser.new_page(viewport={"width": 1400, "height": 1000})
         expect.set_options(timeout=120_000)
-        page.goto(address)
-        figures = page.locator(".jp-NotebookPanel .jp-OutputArea-output img")
-        expect(figures).to_have_count(STORED)
-        expect(page.locator("#jp-main-statusbar")).to_contain_text("| Idle")
-        menu(page, "Edit", "Clear Outputs of All Cells")
-        expect(figures).to_have_count(0)
-        menu(page, "Run", "Run All Cells")
-        expect(page.locator(".jp-OutputArea-executionResult, .jp-OutputArea-output").get_by_text("um per pixel")).to_be_visible(timeout=300_000)
-        figures.nth(REAL - 1).wait_for()
-        figures.first.scroll_into_view_if_needed()
-        assert figures.first.evaluate("picture => picture.complete && picture.naturalWidth > 300"), "the figure is empty"
+        figures = run(page, address)
+        first = figures.first
+        first.scroll_into_view_if_needed()
+        assert first.evaluate("image => image.complete && image.naturalWidth > 300"), "the figure is empty"
         page.screenshot(path=screenshot)
         print(f"{figures.count()} figures after running {address.split('?')[0]}")
 

@@ -1,13 +1,17 @@
-"""A training step of the paper profile on a GPU, as ratios: to timm's own step of the same encoder on as many images, to the card's measured
-bfloat16 matrix rate, to itself with one thing changed; and an epoch whose batches are drawn to one whose batches lie on the card.
+"""A training step of the paper profile on a GPU, as ratios.
 
-`.venv/bin/python tests/gpu/bench_gpu.py` prints a table and writes build/bench_gpu.json; it needs no network and no data. Without a GPU it
-tries itself on a tiny model: such numbers say nothing.
+The step is compared with timm's own step of the same encoder on as many images, with the card's measured
+bfloat16 matrix rate, and with itself after one change; an epoch whose batches are drawn with one whose
+batches lie on the card.
+
+`.venv/bin/python tests/gpu/bench_gpu.py` prints a table and writes build/bench_gpu.json; it needs no
+network and no data. Without a GPU it runs on a tiny model to try itself: such numbers say nothing.
 """
 import statistics
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
 import setting
@@ -21,15 +25,24 @@ from xmodal.config import MODALITIES, PROFILES
 from xmodal.loaders import loader
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "bench"))
-import told  # noqa: E402
+import ratios  # noqa: E402
 
 GPU = torch.cuda.is_available()
-DEVICE, PROFILE, SIDE, STEPS, REPEATS = ("cuda", PROFILES["paper"], 8192, 20, 5) if GPU else ("cpu", setting.TINY, 256, 1, 3)
+DEVICE = "cuda" if GPU else "cpu"
+PROFILE = PROFILES["paper"] if GPU else setting.TINY
+SIDE = 8192 if GPU else 256      # of the matrices
+STEPS = 20 if GPU else 1         # timed in a row
+REPEATS = 5 if GPU else 3
+
+
+def wait():
+    """Until the card has done what it was asked for."""
+    if GPU:
+        torch.cuda.synchronize()
 
 
 def seconds(step, n=STEPS):
     """Seconds of one call of `step`, from n calls in a row."""
-    wait = torch.cuda.synchronize if GPU else lambda: None
     wait()
     start = time.perf_counter()
     for _ in range(n):
@@ -38,8 +51,12 @@ def seconds(step, n=STEPS):
     return (time.perf_counter() - start) / n
 
 
+# ---- steps -----------------------------------------------------------------------------------------------
+
 def stepper(model, loss, parameters, **adam):
-    optimiser = torch.optim.Adam(parameters, lr=PROFILE.lr, weight_decay=PROFILE.weight_decay, **(adam or {"fused": True}))
+    """A function that makes a training step: loss, gradients, Adam."""
+    options = adam or {"fused": True}
+    optimiser = torch.optim.Adam(parameters, lr=PROFILE.lr, weight_decay=PROFILE.weight_decay, **options)
 
     def step():
         loss(model).backward()
@@ -49,22 +66,44 @@ def stepper(model, loss, parameters, **adam):
 
 
 def ours(folder, channels_last=False, compiled=False, checkpointed=False, **adam):
-    """(a step of the method "ours" on a batch that lies on the device, how many images that has)."""
+    """(a step of the method "ours" on a batch that lies on the device, the number of images in it)."""
     learn = setting.learner(folder, DEVICE, PROFILE, "ours")
-    batches, model = learn.dls.train.dataset, learn.model.train()
+    model = learn.model.train()
     if channels_last:
         model.encoder.patch_embed.to(memory_format=torch.channels_last)
     if compiled:
         for block in model.encoder.blocks:
             block.compile()
     model.encoder.set_grad_checkpointing(checkpointed)
-    x, y = to_device(batches[0], torch.device(DEVICE))
-    step = stepper(model, lambda model: learn.loss_func(model(x), y), [p for _, p in setting.parameters(learn)], **adam)
-    return step, sum(len(x[m]) for m in MODALITIES)
+    x, y = to_device(learn.dls.train.dataset[0], torch.device(DEVICE))
+
+    def loss(model):
+        return learn.loss_func(model(x), y)
+    parameters = [parameter for _, parameter in setting.parameters(learn)]
+    return stepper(model, loss, parameters, **adam), sum(len(x[m]) for m in MODALITIES)
 
 
-class Kept:
-    """Batches drawn once and kept on the device, in place of those that are drawn anew in each epoch."""
+def timms(images):
+    """(timm's step on as many images, the floating point operations it takes)."""
+    model = timm.create_model("vit_base_patch16_224", num_classes=4, img_size=PROFILE.image_size,
+                              patch_size=PROFILE.patch, embed_dim=PROFILE.width, depth=PROFILE.depth,
+                              num_heads=PROFILE.heads).to(DEVICE)
+    x = torch.randn(images, 3, PROFILE.image_size, PROFILE.image_size, device=DEVICE)
+    y = torch.randint(4, (images,), device=DEVICE)
+
+    def loss(model):
+        with torch.autocast(DEVICE, torch.bfloat16):
+            return F.cross_entropy(model(x), y)
+    step = stepper(model, loss, model.parameters())
+    with FlopCounterMode(display=False) as counter:
+        step()
+    return step, counter.get_total_flops()
+
+
+# ---- epochs ----------------------------------------------------------------------------------------------
+
+class OnDevice:
+    """Batches drawn once that stay on the device, in place of batches that are drawn anew in each epoch."""
     epoch = 0
 
     def __init__(self, batches):
@@ -77,17 +116,19 @@ class Kept:
         return self.batches[k]
 
 
-def epoch(folder, kept=False):
-    """A function that returns the seconds of an epoch of the Learner, validation and selection aside."""
+def epoch(folder, on_device=False):
+    """A function that returns the seconds of an epoch of the Learner, without validation and selection."""
     learn = setting.learner(folder, DEVICE, PROFILE, "ours")
-    if kept:
-        learn.dls.loaders[0] = loader(Kept(learn.dls.train.dataset), torch.device(DEVICE), 0)
+    if on_device:
+        learn.dls.loaders[0] = loader(OnDevice(learn.dls.train.dataset), torch.device(DEVICE), 0)
 
     def fit():
         with learn.no_logging(), learn.no_bar():
             learn.fit(1)
-    return lambda: seconds(fit, 1)
+    return partial(seconds, fit, 1)
 
+
+# ---- the card --------------------------------------------------------------------------------------------
 
 def memory(step):
     """Megabytes on the card at most during a step."""
@@ -96,48 +137,60 @@ def memory(step):
     return torch.cuda.max_memory_allocated() / 2**20
 
 
-def timms(images):
-    """(timm's step on as many images, the floating point operations it takes)."""
-    model = timm.create_model("vit_base_patch16_224", num_classes=4, img_size=PROFILE.image_size, patch_size=PROFILE.patch,
-                              embed_dim=PROFILE.width, depth=PROFILE.depth, num_heads=PROFILE.heads).to(DEVICE)
-    x, y = torch.randn(images, 3, PROFILE.image_size, PROFILE.image_size, device=DEVICE), torch.randint(4, (images,), device=DEVICE)
-
-    def loss(model):
-        with torch.autocast(DEVICE, torch.bfloat16):
-            return F.cross_entropy(model(x), y)
-    step = stepper(model, loss, model.parameters())
-    with FlopCounterMode(display=False) as counter:
-        step()
-    return step, counter.get_total_flops()
-
-
 def matrix_rate():
     """Floating point operations a second of a large bfloat16 matrix product, the best of several."""
     a, b = (torch.randn(SIDE, SIDE, device=DEVICE, dtype=torch.bfloat16) for _ in range(2))
-    return 2 * SIDE**3 / min(seconds(lambda: a @ b) for _ in range(2 * REPEATS))
+
+    def product():
+        return a @ b
+    return 2 * SIDE**3 / min(seconds(product) for _ in range(2 * REPEATS))
+
+
+def describe(images, step, thrifty, rate):
+    """Prints what the ratios do not say: speed, rate, memory."""
+    name = torch.cuda.get_device_name() if GPU else "no GPU, a tiny model"
+    speed = images / statistics.median(seconds(step) for _ in range(REPEATS))
+    print(f"{name}; {images} images a step; {speed:.0f} images a second; "
+          f"{rate / 1e12:.3g} TFLOP/s in a bfloat16 matrix product")
+    if GPU:
+        print(f"{memory(step):.0f} MB on the card at most, {memory(thrifty):.0f} with gradient checkpointing")
 
 
 def rows(folder):
     setting.write_cohort(folder, PROFILE.image_size, people=96)
     step, images = ours(folder)
-    peer, flops = timms(images)
-    one = lambda f: lambda: seconds(f)
-    thrifty = ours(folder, checkpointed=True)[0]
-    changes = {"channels-last": {"channels_last": True}} | ({"torch.compile": {"compiled": True}} if GPU else {})
-    ideal = flops / matrix_rate()
-    print(f"{torch.cuda.get_device_name() if GPU else 'no GPU, a tiny model'}; {images} images a step; {images / statistics.median(seconds(step) for _ in range(REPEATS)):.0f} "
-          f"images a second; {flops / ideal / 1e12:.3g} TFLOP/s in a bfloat16 matrix product")
+    timms_step, flops = timms(images)
+    thrifty, _ = ours(folder, checkpointed=True)
+    rate = matrix_rate()
+    ideal = flops / rate
+    describe(images, step, thrifty, rate)
+    as_it_is = partial(seconds, step)
+    timms_own = partial(seconds, timms_step)
+    timms_times = [(timms_own(), ideal) for _ in range(REPEATS)]
+    our_times = [(as_it_is(), ideal) for _ in range(REPEATS)]
+    drawn = epoch(folder)
+    on_card = epoch(folder, on_device=True)
+    foreach, _ = ours(folder, foreach=True)
+    made = [
+        ratios.compare("step, ours / timm", as_it_is, timms_own, REPEATS, at_most=1.5),
+        ratios.row("share of the matrix rate, timm", timms_times, at_least=0.3),
+        ratios.row("share of the matrix rate, ours", our_times, at_least=0.2),
+        ratios.compare("epoch, batches drawn / on the card", drawn, on_card, REPEATS, at_most=1.1),
+        ratios.compare("step, fused Adam / foreach Adam", as_it_is, partial(seconds, foreach), REPEATS,
+                       at_most=1.02),
+        ratios.compare("step, gradient checkpointing / as it is", partial(seconds, thrifty), as_it_is,
+                       REPEATS, at_most=1.5),
+    ]
+    changes = {"channels-last": {"channels_last": True}}
     if GPU:
-        print(f"{memory(step):.0f} MB on the card at most, {memory(thrifty):.0f} with gradient checkpointing")
-    return [told.compare("step, ours / timm", one(step), one(peer), REPEATS, at_most=1.5),
-            told.row("share of the matrix rate, timm", [(seconds(peer), ideal) for _ in range(REPEATS)], at_least=0.3),
-            told.row("share of the matrix rate, ours", [(seconds(step), ideal) for _ in range(REPEATS)], at_least=0.2),
-            told.compare("epoch, batches drawn / on the card", epoch(folder), epoch(folder, kept=True), REPEATS, at_most=1.1),
-            told.compare("step, fused Adam / foreach Adam", one(step), one(ours(folder, foreach=True)[0]), REPEATS, at_most=1.02),
-            told.compare("step, gradient checkpointing / as it is", one(thrifty), one(step), REPEATS, at_most=1.5),
-            *(told.compare(f"step, {what} / as it is", one(ours(folder, **how)[0]), one(step), REPEATS, at_most=1.02) for what, how in changes.items())]
+        changes["torch.compile"] = {"compiled": True}
+    for what, change in changes.items():
+        changed, _ = ours(folder, **change)
+        made.append(ratios.compare(f"step, {what} / as it is", partial(seconds, changed), as_it_is, REPEATS,
+                                   at_most=1.02))
+    return made
 
 
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as scratch:
-        told.tell(rows(Path(scratch)), "bench_gpu")
+        ratios.report(rows(Path(scratch)), "bench_gpu")

@@ -1,6 +1,7 @@
-"""Trains on several processes, each with batches of its own: `torchrun --nproc-per-node N tests/gpu/ddp.py FOLDER OUT`.
+"""Trains on several processes, each with batches of its own.
 
-FOLDER holds a cohort; rank 0 writes the trained parameters to OUT (safetensors). Without a GPU the processes talk by gloo.
+`torchrun --nproc-per-node N tests/gpu/ddp.py FOLDER OUT`: FOLDER holds a cohort; rank 0 writes the trained
+parameters to OUT (safetensors). Without a GPU the processes talk by gloo.
 """
 import sys
 from pathlib import Path
@@ -14,23 +15,30 @@ from safetensors.torch import save_file
 
 
 class Together(Callback):
-    """Averages the gradients of the objective's own parameters; those of the model are averaged by DistributedDataParallel."""
+    """Averages the gradients of the objective; DistributedDataParallel averages those of the model."""
 
     def after_backward(self):
-        for p in self.learn.loss_func.parameters():
-            if p.grad is not None:
-                dist.all_reduce(p.grad)
-                p.grad /= dist.get_world_size()
+        for parameter in self.learn.loss_func.parameters():
+            if parameter.grad is not None:
+                dist.all_reduce(parameter.grad)
+                parameter.grad /= dist.get_world_size()
+
+
+def same_indices(self, indices, rank):
+    """In place of fastai's broadcast of indices: the seed draws them, and all ranks have the same."""
+    return indices
 
 
 def main(folder, out):
-    learn = setting.by_descent(setting.learner(Path(folder), device="cuda" if torch.cuda.is_available() else "cpu"))
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    learn = setting.by_descent(setting.learner(Path(folder), device=device))
     learn.add_cb(Together())
-    distributed.DistributedDL._broadcast = lambda self, indices, rank: indices  # they are drawn by the seed, so all ranks have the same
+    distributed.DistributedDL._broadcast = same_indices
     with learn.distrib_ctx(sync_bn=False), learn.no_logging(), learn.no_bar():
         learn.fit(setting.EPOCHS)
         if dist.get_rank() == 0:
-            save_file({name: p.detach().cpu().contiguous() for name, p in setting.parameters(learn)}, out)
+            trained = {name: p.detach().cpu().contiguous() for name, p in setting.parameters(learn)}
+            save_file(trained, out)
 
 
 if __name__ == "__main__":

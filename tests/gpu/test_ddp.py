@@ -1,4 +1,4 @@
-"""Two processes that each take half of the batches end where one process ends that averages the gradients of the same batches."""
+"""Two processes with half of the batches each end where one ends that averages both gradients."""
 import os
 import subprocess
 import sys
@@ -11,9 +11,11 @@ from safetensors.torch import load_file
 
 
 def averaged(folder):
-    """What two processes should do, by one: step i takes batch i and batch n/2 + i, and the mean of their gradients."""
+    """What two processes should do, in one: step i takes the mean gradient of batches i and n/2 + i."""
     learn = setting.by_descent(setting.learner(folder))
-    model, objective, batches = learn.model.train(), learn.loss_func, learn.dls.train.dataset
+    model = learn.model.train()
+    objective = learn.loss_func
+    batches = learn.dls.train.dataset
     learn.create_opt()
     learn.opt.set_hypers(lr=learn.lr, wd=learn.wd)
     half = len(batches) // 2
@@ -21,7 +23,8 @@ def averaged(folder):
     for epoch in range(setting.EPOCHS):
         batches.epoch = epoch
         for i in range(half):
-            objective.ramp = min(max(((epoch + i / half) / setting.EPOCHS - 0.2) / 0.3, 0), 1)
+            progress = (epoch + i / half) / setting.EPOCHS
+            objective.ramp = min(max((progress - 0.2) / 0.3, 0), 1)
             for k in (i, half + i):
                 x, y = batches[k]
                 (objective(model(x), y) / 2).backward()
@@ -34,13 +37,16 @@ def averaged(folder):
 def test_two_processes_equal_one(tmp_path):
     setting.write_cohort(tmp_path, setting.TINY.image_size)
     start = {name: p.detach().clone() for name, p in setting.parameters(setting.learner(tmp_path))}
-    told = subprocess.run([sys.executable, "-m", "torch.distributed.run", "--standalone", "--local-addr=127.0.0.1", "--nproc-per-node=2",
-                           str(Path(__file__).with_name("ddp.py")), str(tmp_path), str(tmp_path / "out.safetensors")], capture_output=True, text=True,
-                          timeout=300, env={**os.environ, "ACCELERATE_USE_CPU": "true", "GLOO_SOCKET_IFNAME": "lo"})    # needs no name that resolves
-    assert told.returncode == 0, told.stderr[-3000:]
-    found, wanted = load_file(tmp_path / "out.safetensors"), averaged(tmp_path)
-    assert found.keys() == wanted.keys()
-    moved = max((wanted[name] - start[name]).abs().max() for name in wanted)
+    out = tmp_path / "out.safetensors"
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--local-addr=127.0.0.1",
+               "--nproc-per-node=2", str(Path(__file__).with_name("ddp.py")), str(tmp_path), str(out)]
+    env = {**os.environ, "ACCELERATE_USE_CPU": "true", "GLOO_SOCKET_IFNAME": "lo"}     # needs no host name
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=env)
+    assert done.returncode == 0, done.stderr[-3000:]
+    trained = load_file(out)
+    expected = averaged(tmp_path)
+    assert trained.keys() == expected.keys()
+    moved = max((expected[name] - start[name]).abs().max() for name in expected)
     assert moved > 1e-2, "it trained"
-    for name in wanted:
-        assert (found[name] - wanted[name]).abs().max() < 1e-4 * moved, name
+    for name in expected:
+        assert (trained[name] - expected[name]).abs().max() < 1e-4 * moved, name
