@@ -78,22 +78,23 @@ def ultrasound(folder):
 
 # ---- outlines --------------------------------------------------------------------------------------------
 
-ASAP = """<?xml version="1.0"?>
-<ASAP_Annotations><Annotations>
-<Annotation Name="A" Type="Polygon" PartOfGroup="Tumor" Color="#F4FA58"><Coordinates>
-<Coordinate Order="0" X="5.5" Y="9.25" />
-<Coordinate Order="1" X="50" Y="9" />
-<Coordinate Order="2" X="30" Y="70" />
-</Coordinates></Annotation>
-</Annotations><AnnotationGroups>
-<Group Name="Tumor" PartOfGroup="None" Color="#00ff00"><Attributes /></Group>
-</AnnotationGroups></ASAP_Annotations>"""
-IMAGESCOPE = """<Annotations MicronsPerPixel="0.5"><Annotation Id="1"><Regions>
-<Region Id="1" Text="" NegativeROA="0">
-<Attributes><Attribute Name="Description" Id="0" Value="Invasive" /></Attributes>
-<Vertices><Vertex X="1" Y="2" Z="0" /><Vertex X="30" Y="2" Z="0" /><Vertex X="30" Y="40" Z="0" /></Vertices>
-</Region>
-</Regions></Annotation></Annotations>"""
+ASAP = (
+    '<?xml version="1.0"?>\n'
+    '<ASAP_Annotations><Annotations><Annotation Name="A" Type="Polygon" PartOfGroup="Tumor" Color="#F4FA58">'
+    '<Coordinates>\n'
+    '<Coordinate Order="0" X="5.5" Y="9.25" />'
+    '<Coordinate Order="1" X="50" Y="9" />'
+    '<Coordinate Order="2" X="30" Y="70" /></Coordinates></Annotation>\n'
+    '</Annotations><AnnotationGroups><Group Name="Tumor" PartOfGroup="None" Color="#00ff00"><Attributes />'
+    '</Group></AnnotationGroups></ASAP_Annotations>'
+)
+IMAGESCOPE = (
+    '<Annotations MicronsPerPixel="0.5"><Annotation Id="1"><Regions>'
+    '<Region Id="1" Text="" NegativeROA="0"><Attributes>\n'
+    '<Attribute Name="Description" Id="0" Value="Invasive" /></Attributes>'
+    '<Vertices><Vertex X="1" Y="2" Z="0" /><Vertex X="30" Y="2" Z="0" />\n'
+    '<Vertex X="30" Y="40" Z="0" /></Vertices></Region></Regions></Annotation></Annotations>'
+)
 NCRF = {"positive": [{"name": "A", "vertices": [[1, 2], [30, 2], [30, 40]]}], "negative": []}
 
 
@@ -149,8 +150,10 @@ def tables(folder):
     return sorted(folder.iterdir())
 
 
-LISTING = """<ListBucketResult><Contents><Key>c/a.tif</Key>
-<ETag>&quot;0cc175b9c0f1b6a831c399e269772661&quot;</ETag><Size>9</Size></Contents></ListBucketResult>"""
+LISTING = (
+    '<ListBucketResult><Contents><Key>c/a.tif</Key>'
+    '<ETag>&quot;0cc175b9c0f1b6a831c399e269772661&quot;</ETag><Size>9</Size></Contents></ListBucketResult>'
+)
 SERIES = {"PatientID": "P_00001_LEFT_CC", "StudyInstanceUID": "9.1", "SeriesInstanceUID": "1.1",
           "ImageCount": 2, "FileSize": 100}
 GDC_FILE = {"file_id": "a", "file_name": "a.svs", "file_size": 9, "md5sum": "0"}

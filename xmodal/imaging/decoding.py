@@ -72,7 +72,7 @@ def _bounded(frame, shape):
         if starts_frame and struct.unpack(">HH", frame[position + 5:position + 9]) != shape:
             raise ValueError(f"its JPEG says another size than {shape[0]} x {shape[1]}")
         position += 2 + int.from_bytes(frame[position + 2:position + 4], "big")
-    most = 4 * shape[0] * shape[1]                        # up to 16 bits of code and 16 of value a pixel
+    most = 4 * shape[0] * shape[1]                        # up to 16 bits of code and 16 of value per pixel
     return frame + bytes(most)
 
 
