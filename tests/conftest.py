@@ -11,7 +11,8 @@ ROOT = Path(__file__).resolve().parents[1]
 SCRATCH = tempfile.mkdtemp(prefix="xmodal-test-")
 atexit.register(shutil.rmtree, SCRATCH, ignore_errors=True)
 os.environ.update(XMODAL_HOME=SCRATCH, OMP_NUM_THREADS="1", JUPYTER_PREFER_ENV_PATH="1", MPLBACKEND="agg")
-sys.path[:0] = [str(ROOT), *map(str, sorted(p for p in (ROOT / "tests").rglob("*") if p.is_dir() and p.name != "__pycache__"))]
+rooms = [path for path in (ROOT / "tests").rglob("*") if path.is_dir() and path.name != "__pycache__"]
+sys.path[:0] = [str(ROOT), *map(str, sorted(rooms))]
 collect_ignore = ["bench", "container"]
 
 import pytest  # noqa: E402

@@ -6,14 +6,21 @@ from xmodal.config import Problem
 
 
 @pytest.mark.parametrize("name, suffix, path", [
-    ("fig3f", ".csv", "fig3/fig3f.csv"), ("fig10a", ".csv", "fig10/fig10a.csv"), ("fig6", ".csv", "fig6/fig6.csv"),
-    ("table1", ".csv", "table1/table1.csv"), ("fig1", ".png", "fig1/fig1.png"), ("fig5_numbers", ".png", "fig5/fig5_numbers.png"),
-    ("kmat_table2", ".csv", "kmat/kmat_table2.csv"), ("mirror_fig3a", ".csv", "mirror/mirror_fig3a.csv"), ("kmat", ".png", "kmat/kmat.png")])
+    ("fig3f", ".csv", "fig3/fig3f.csv"),
+    ("fig10a", ".csv", "fig10/fig10a.csv"),
+    ("fig6", ".csv", "fig6/fig6.csv"),
+    ("table1", ".csv", "table1/table1.csv"),
+    ("fig1", ".png", "fig1/fig1.png"),
+    ("fig5_numbers", ".png", "fig5/fig5_numbers.png"),
+    ("kmat_table2", ".csv", "kmat/kmat_table2.csv"),
+    ("mirror_fig3a", ".csv", "mirror/mirror_fig3a.csv"),
+    ("kmat", ".png", "kmat/kmat.png")])
 def test_the_path_of_a_panel_follows_from_its_name(home, name, suffix, path):
     assert config.panel_path(name, suffix) == home / "figures" / path
 
 
-@pytest.mark.parametrize("name", ["", "fig", "figa", "fig3ab", "figure3", "kmats", "clip_table2", "../fig3f", "fig3/f"])
+@pytest.mark.parametrize("name", ["", "fig", "figa", "fig3ab", "figure3", "kmats", "clip_table2", "../fig3f",
+                                  "fig3/f"])
 def test_a_name_that_is_no_panel_is_refused(name):
     with pytest.raises(Problem, match="no panel .*; call it like fig3f"):
         config.panel_path(name)

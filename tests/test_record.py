@@ -1,7 +1,8 @@
 """record: atomic files, seeds, and run folders that are whole or say what to do."""
 import contextlib
 import json
-from dataclasses import asdict
+import os
+from dataclasses import asdict, replace
 
 import numpy as np
 import pandas as pd
@@ -15,24 +16,28 @@ from xmodal.runtime import files
 
 def predictions(patients=6, condition="source"):
     rng = np.random.default_rng(3)
-    p = rng.dirichlet(np.ones(4), patients)
-    return pd.DataFrame({
-        "sample": [f"bach/{i}" for i in range(patients)], "patient": [f"p{i}" for i in range(patients)], "domain": "bach",
-        "modality": "histopathology", "split": ["validation", "source test", "target"] * (patients // 3), "condition": condition,
-        "allowed": 12, "truth": 3, "grade": 3, **{f"p{c}": p[:, c] for c in range(4)}, "severity": rng.normal(size=patients),
-        "grade_pred": 2, "has_mask": False, **{c: np.nan for c in ("dice", "iou", "x0", "y0", "x1", "y1", "box_score")},
-        "density": "", "lesion_type": "", "lesion_shape": "", "diameter_mm": np.nan})
+    p0, p1, p2, p3 = rng.dirichlet(np.ones(4), patients).T
+    table = pd.DataFrame({
+        "sample": [f"bach/{i}" for i in range(patients)], "domain": "bach", "modality": "histopathology",
+        "split": ["validation", "source test", "target"] * (patients // 3), "condition": condition,
+        "allowed": 12, "truth": 3, "grade": 3, "p0": p0, "p1": p1, "p2": p2, "p3": p3,
+        "severity": rng.normal(size=patients), "grade_pred": 2, "has_mask": False,
+        "dice": np.nan, "iou": np.nan, "x0": np.nan, "y0": np.nan, "x1": np.nan, "y1": np.nan,
+        "box_score": np.nan, "density": "", "lesion_type": "", "lesion_shape": "", "diameter_mm": np.nan})
+    table.insert(1, "patient", [f"p{i}" for i in range(patients)])
+    return table
 
 
 def write(method="erm", held_out="bach", seed=42, profile=PROFILES["lesson"], **changed):
     parts = {"config": {"profile": asdict(profile), "method": method, "held_out": held_out, "seed": seed},
              "model_state": {"w": torch.arange(6.0).reshape(2, 3), "n": torch.tensor(7)},
              "history": pd.DataFrame({"epoch": [0, 1], "loss": [1 / 3, 0.1]}), "predictions": predictions(),
-             "embeddings": {"z": np.eye(3, dtype="float32"), "sample": pd.Series(["a", "bb", "c"]), "truth": np.arange(3)}} | changed
-    return record.save_run(record.run_dir(profile, method, held_out, seed), **parts)
+             "embeddings": {"z": np.eye(3, dtype="float32"), "sample": pd.Series(["a", "bb", "c"]),
+                            "truth": np.arange(3)}}
+    return record.save_run(record.run_dir(profile, method, held_out, seed), **(parts | changed))
 
 
-# ---- files and seeds ---------------------------------------------------------------------------------------------
+# ---- files and seeds ---------------------------------------------------------------------------------------
 
 def test_atomic_leaves_the_old_file_or_the_new_one_and_nothing_else(tmp_path):
     path = tmp_path / "deep" / "a.npy"
@@ -47,7 +52,9 @@ def test_atomic_leaves_the_old_file_or_the_new_one_and_nothing_else(tmp_path):
 
 def test_a_seed_fixes_python_numpy_and_torch():
     import random
-    draw = lambda: (random.random(), np.random.rand(), torch.rand(3).tolist())
+
+    def draw():
+        return random.random(), np.random.rand(), torch.rand(3).tolist()
     record.seed_everything(42)
     first = draw()
     record.seed_everything(42)
@@ -65,7 +72,7 @@ def test_the_environment_is_plain_json_and_the_same_for_every_seed():
     assert first["packages"]["torch"] == torch.__version__.split("+")[0] and first["cpu"]
 
 
-# ---- a run -------------------------------------------------------------------------------------------------------
+# ---- a run -------------------------------------------------------------------------------------------------
 
 def test_a_run_comes_back_as_it_was_written(home):
     folder = write()
@@ -73,8 +80,10 @@ def test_a_run_comes_back_as_it_was_written(home):
     run = record.load_run(folder)
     pd.testing.assert_frame_equal(run.predictions, predictions(), check_dtype=False)
     assert run.history.loss.tolist() == [1 / 3, 0.1], "every digit of the history is kept"
-    assert run.embeddings["sample"].tolist() == ["a", "bb", "c"] and run.embeddings["sample"].dtype.kind == "U"
-    assert run.embeddings["z"].dtype == np.float32 and torch.equal(run.state["w"], torch.arange(6.0).reshape(2, 3))
+    names = run.embeddings["sample"]
+    assert names.tolist() == ["a", "bb", "c"] and names.dtype.kind == "U"
+    assert run.embeddings["z"].dtype == np.float32
+    assert torch.equal(run.state["w"], torch.arange(6.0).reshape(2, 3))
     assert run.config["method"] == "erm" and run.trajectory is None
 
 
@@ -132,14 +141,15 @@ def test_a_failed_save_leaves_no_done_and_no_partial(home):
 
 
 def test_a_save_cut_short_anywhere_is_never_taken_for_done(home, monkeypatch):
-    folder, replace = write(), files.os.replace
+    folder = write()
+    move = os.replace
     for survived in range(8):
         calls = iter(range(100))
         def cut(a, b):
             if next(calls) == survived:
                 raise KeyboardInterrupt
-            replace(a, b)
-        monkeypatch.setattr(files.os, "replace", cut)
+            move(a, b)
+        monkeypatch.setattr(os, "replace", cut)
         with contextlib.suppress(KeyboardInterrupt):
             write(history=pd.DataFrame({"epoch": [0], "loss": [float(survived)]}))
         assert (folder / "done").exists() == (survived == 7), "six files and then done; here nothing was cut"
@@ -147,8 +157,9 @@ def test_a_save_cut_short_anywhere_is_never_taken_for_done(home, monkeypatch):
     assert not [p for p in folder.iterdir() if "partial" in p.name]
 
 
-@pytest.mark.parametrize("column, value", [("condition", "tta"), ("split", "test"), ("domain", "x"), ("p0", np.nan), ("grade_pred", 4),
-                                           ("modality", "mri"), ("allowed", 0)])
+@pytest.mark.parametrize("column, value", [
+    ("condition", "tta"), ("split", "test"), ("domain", "x"), ("p0", np.nan), ("grade_pred", 4),
+    ("modality", "mri"), ("allowed", 0)])
 def test_predictions_that_do_not_fit_are_refused_at_the_door(column, value):
     with pytest.raises(Problem, match=column):
         record.check_predictions(predictions().assign(**{column: value}), "here")
@@ -164,35 +175,41 @@ def test_a_patient_in_two_splits_is_refused():
 def test_adaptation_adds_its_conditions_and_keeps_the_rest(home):
     folder = write()
     state = (folder / "model.safetensors").read_bytes()
-    steps = pd.DataFrame({"condition": "tent", "domain": "bach", "step": [0], "entropy": [0.5], "auc": [0.7], "stopped": [True]})
+    steps = pd.DataFrame({"condition": "tent", "domain": "bach", "step": [0], "entropy": [0.5], "auc": [0.7],
+                          "stopped": [True]})
     record.update_run(folder, predictions(condition="tent"), steps)
     record.update_run(folder, predictions(condition="tent").assign(p0=0.0), steps)
     run = record.load_run(folder)
-    assert run.predictions.condition.value_counts().to_dict() == {"source": 6, "tent": 6}, "a second time replaces the first"
-    assert (run.predictions.p0[run.predictions.condition == "tent"] == 0).all() and run.trajectory.stopped.tolist() == [True]
+    table = run.predictions
+    rows = table.condition.value_counts().to_dict()
+    assert rows == {"source": 6, "tent": 6}, "a second time replaces the first"
+    assert (table.p0[table.condition == "tent"] == 0).all() and run.trajectory.stopped.tolist() == [True]
     assert (folder / "model.safetensors").read_bytes() == state
     write()
     assert record.load_run(folder).trajectory is None, "a new training forgets the adaptation of the old"
 
 
 def test_collect_names_method_domain_and_seed(home):
-    write("erm", "bach", 42), write("ours", "camelyon", 1234)
+    write("erm", "bach", 42)
+    write("ours", "camelyon", 1234)
     table = record.collect(PROFILES["lesson"])
-    assert len(table) == 12 and set(zip(table.method, table.held_out, table.seed)) == {("erm", "bach", 42), ("ours", "camelyon", 1234)}
+    runs = set(zip(table.method, table.held_out, table.seed))
+    assert len(table) == 12 and runs == {("erm", "bach", 42), ("ours", "camelyon", 1234)}
     with pytest.raises(Problem, match="no runs.*03_train"):
         record.collect("paper")
 
 
 def test_cohorts_are_not_mixed(home):
-    about = {"profile": asdict(PROFILES["lesson"]), "held_out": "bach", "seed": 42}
-    write(config=about | {"method": "erm", "cohort": "a"}), write("ours", config=about | {"method": "ours", "cohort": "b"})
+    settings = {"profile": asdict(PROFILES["lesson"]), "held_out": "bach", "seed": 42}
+    write(config=settings | {"method": "erm", "cohort": "a"})
+    write("ours", config=settings | {"method": "ours", "cohort": "b"})
     with pytest.raises(Problem, match="different cohorts.*03_train"):
         record.collect("lesson")
 
 
 def test_profiles_are_not_mixed(home):
-    from dataclasses import replace
-    write("erm"), write("ours", profile=replace(PROFILES["lesson"], epochs=1))
+    write("erm")
+    write("ours", profile=replace(PROFILES["lesson"], epochs=1))
     with pytest.raises(Problem, match="other settings.*delete"):
         record.collect("lesson")
 

@@ -1,4 +1,5 @@
-"""A preprocessing that was killed goes on where it was: the same bytes, and no finished file is read again."""
+"""A preprocessing that was killed goes on where it was: the same bytes, and no finished file is read
+again."""
 import os
 import signal
 import subprocess
@@ -26,20 +27,24 @@ preprocess.build(pd.read_parquet(sys.argv[1]), SMALL, sys.argv[2], workers=1)
 
 @pytest.fixture(scope="module")
 def rows(tmp_path_factory):
-    folder, rng = tmp_path_factory.mktemp("native"), np.random.default_rng(0)
-    Image.fromarray(tissue(rng, (400, 400))).save(folder / "field.png")
+    folder = tmp_path_factory.mktemp("native")
+    Image.fromarray(tissue(np.random.default_rng(0), (400, 400))).save(folder / "field.png")
     (folder / "mpp.csv").write_text("file,mpp\nfield.png,1.0\n")
     table = pd.DataFrame([row(f"n{k:03d}", "bach", folder / "field.png") for k in range(60)])
-    return pd.concat([table, pd.DataFrame([row("gone", "bach", folder / "gone.png")])], ignore_index=True)
+    missing = pd.DataFrame([row("gone", "bach", folder / "gone.png")])
+    return pd.concat([table, missing], ignore_index=True)
 
 
 def killed_in_the_middle(rows, tmp_path, out):
     """Starts a build and kills it once some files are finished; returns their names."""
     rows.to_parquet(tmp_path / "rows.parquet")
-    env = {**os.environ, "PYTHONPATH": os.pathsep.join((str(Path(__file__).parent), str(Path(preprocess.__file__).parents[1])))}
-    run = subprocess.Popen([sys.executable, "-c", BUILD, str(tmp_path / "rows.parquet"), str(out)], env=env, start_new_session=True,
-                           stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    done, since = [], time.monotonic()
+    paths = (str(Path(__file__).parent), str(Path(preprocess.__file__).parents[1]))
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+    command = [sys.executable, "-c", BUILD, str(tmp_path / "rows.parquet"), str(out)]
+    run = subprocess.Popen(command, env=environment, start_new_session=True, stdout=subprocess.DEVNULL,
+                           stderr=subprocess.DEVNULL)
+    done = []
+    since = time.monotonic()
     while run.poll() is None and len(done) < 8 and time.monotonic() - since < 120:
         time.sleep(0.01)
         done = list((out / preprocess.UNFINISHED).glob("[!.]*.npz"))
@@ -49,11 +54,17 @@ def killed_in_the_middle(rows, tmp_path, out):
 
 
 def test_a_killed_build_goes_on_with_the_same_bytes_and_reads_nothing_twice(rows, tmp_path, monkeypatch):
-    out, read, names = tmp_path / "out", preprocess.read, []
+    out = tmp_path / "out"
+    read = preprocess.read
+    names = []
+
+    def read_and_note(row, profile):
+        names.append(row["sample"])
+        return read(row, profile)
     finished = killed_in_the_middle(rows, tmp_path, out)
     assert 8 <= len(finished) < len(rows) and not (out / "cohort.parquet").exists()
     finished[0].write_bytes(finished[0].read_bytes()[:100])                    # and one of them damaged
-    monkeypatch.setattr(preprocess, "read", lambda row, profile: names.append(row["sample"]) or read(row, profile))
+    monkeypatch.setattr(preprocess, "read", read_and_note)
     preprocess.build(rows, SMALL, out, workers=1)
     assert len(names) == len(set(names)) == len(rows) - len(finished) + 1
     names.clear()
@@ -62,7 +73,10 @@ def test_a_killed_build_goes_on_with_the_same_bytes_and_reads_nothing_twice(rows
 
 
 def test_what_was_finished_counts_only_for_the_same_file_and_profile(rows, tmp_path):
-    entry, at = rows.iloc[0].to_dict(), lambda profile: preprocess.read_once(entry, profile, tmp_path)
+    entry = rows.iloc[0].to_dict()
+
+    def at(profile):
+        return preprocess.read_once(entry, profile, tmp_path)
     first = at(SMALL)
     assert at(SMALL) == first != at(replace(SMALL, tile_um=120.0))
     os.utime(entry["source"], (1, 1))

@@ -6,15 +6,26 @@ from pathlib import Path
 
 HOME = Path(__file__).resolve().parents[1]                # the checkout
 ROOT = Path(os.environ.get("XMODAL_HOME", HOME)).resolve()  # where data/, runs/ and figures/ are written
-DATA, RUNS, FIGURES = ROOT / "data", ROOT / "runs", ROOT / "figures"
+DATA = ROOT / "data"
+RUNS = ROOT / "runs"
+FIGURES = ROOT / "figures"
 
 CLASSES = ("normal", "benign", "in situ", "invasive")    # y in {0, 1, 2, 3}; also the ordered grades of Eq. 8
-MAMMOGRAPHY, HISTOPATHOLOGY = MODALITIES = ("mammography", "histopathology")
-DOMAINS = {"cbis_ddsm": MAMMOGRAPHY, "inbreast": MAMMOGRAPHY, "bach": HISTOPATHOLOGY, "camelyon": HISTOPATHOLOGY}
-PRETRAINING = {"pretraining_mammography": MAMMOGRAPHY, "pretraining_histopathology": HISTOPATHOLOGY}   # never evaluated
+MODALITIES = ("mammography", "histopathology")
+MAMMOGRAPHY, HISTOPATHOLOGY = MODALITIES
+DOMAINS = {
+    "cbis_ddsm": MAMMOGRAPHY,
+    "inbreast": MAMMOGRAPHY,
+    "bach": HISTOPATHOLOGY,
+    "camelyon": HISTOPATHOLOGY,
+}
+PRETRAINING = {  # never evaluated
+    "pretraining_mammography": MAMMOGRAPHY,
+    "pretraining_histopathology": HISTOPATHOLOGY,
+}
 SEEDS = (42, 1234, 5678)
 SPLITS = ("train", "validation", "source test", "target")
-CONDITIONS = ("source", "adabn", "tent", "causal")       # how the target was met: unadapted, or by one of three adaptations
+CONDITIONS = ("source", "adabn", "tent", "causal")     # as trained, or after one of three adaptations
 
 
 class Problem(ValueError):
@@ -28,14 +39,14 @@ class Profile:
     phantom: bool            # phantom data (and every figure says so), or the public datasets
     image_size: int          # side of the square model input, pixels
     patch: int               # side of a ViT patch, pixels
-    stem: bool               # patches embedded by a few small convolutions instead of one as large as the patch
+    stem: bool               # a few small convolutions embed a patch, instead of one of its size
     width: int               # embedding dimension
     depth: int               # transformer blocks
     heads: int               # attention heads
     adapter: int             # bottleneck width of an adapter
     tile_um: float           # side of a histology tile, micrometres
-    tiles_per_slide: int     # at most this many tiles are kept of a slide or a field of view
-    batch: int               # patients a batch: a mammogram and a tile of each
+    tiles_per_slide: int     # at most so many tiles are kept of a slide or a field of view
+    batch: int               # patients per batch, each with one mammogram and one tile
     epochs: int
     lr: float
     weight_decay: float
@@ -47,32 +58,35 @@ class Profile:
 
 
 PROFILES = {
-    "lesson": Profile("lesson", phantom=True, image_size=96, patch=12, stem=True, width=96, depth=4, heads=3, adapter=8,
-                      tile_um=256.0, tiles_per_slide=4, batch=16, epochs=6, lr=5e-4, weight_decay=1e-4,
-                      amp=False, device="cpu", pretrained="phantom", pretrain_patients=800, pretrain_epochs=24),
-    "paper": Profile("paper", phantom=False, image_size=224, patch=16, stem=False, width=768, depth=12, heads=12, adapter=64,
-                     tile_um=128.0, tiles_per_slide=200, batch=16, epochs=50, lr=1e-4, weight_decay=1e-4,
-                     amp=True, device="cuda", pretrained="timm", pretrain_patients=0, pretrain_epochs=0),
+    "lesson": Profile(
+        "lesson", phantom=True, image_size=96, patch=12, stem=True, width=96, depth=4, heads=3,
+        adapter=8, tile_um=256.0, tiles_per_slide=4, batch=16, epochs=6, lr=5e-4, weight_decay=1e-4,
+        amp=False, device="cpu", pretrained="phantom", pretrain_patients=800, pretrain_epochs=24),
+    "paper": Profile(
+        "paper", phantom=False, image_size=224, patch=16, stem=False, width=768, depth=12, heads=12,
+        adapter=64, tile_um=128.0, tiles_per_slide=200, batch=16, epochs=50, lr=1e-4, weight_decay=1e-4,
+        amp=True, device="cuda", pretrained="timm", pretrain_patients=0, pretrain_epochs=0),
 }
 
 
 def profile(name):
-    """The profile called `name`, or a `Problem` that lists the names there are."""
+    """The profile called `name`. Raises `Problem`, which lists the profiles, for another name."""
     if name not in PROFILES:
         raise Problem(f"There is no profile {name!r}; choose one of {', '.join(PROFILES)}.")
     return PROFILES[name]
 
 
 def domain(name):
-    """`name` if it is a domain, or a `Problem` that lists the domains there are."""
+    """`name` if it is a domain. Raises `Problem`, which lists the domains, for another name."""
     if name not in DOMAINS:
         raise Problem(f"There is no domain {name!r}; choose one of {', '.join(DOMAINS)}.")
     return name
 
 
 def panel_path(name, suffix=".csv"):
-    """Where a panel's table or a figure lies: figures/fig3/fig3f.csv for "fig3f", figures/kmat/kmat_table2.csv for "kmat_table2",
-    figures/fig1/fig1.png for "fig1" and the suffix ".png". Raises `Problem` for a name that is no panel's and no figure's."""
+    """Where a panel's table or a figure lies: figures/fig3/fig3f.csv for "fig3f",
+    figures/kmat/kmat_table2.csv for "kmat_table2", figures/fig1/fig1.png for "fig1" and the suffix ".png".
+    Raises `Problem` for a name that is no panel's and no figure's."""
     paper = re.fullmatch(r"((?:fig|table)\d+)(?:[a-z]|_\w+)?", name)
     companion = re.fullmatch(r"(kmat|mirror|rfpmss|fusion)(?:_\w+)?", name)
     match = paper or companion

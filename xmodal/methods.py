@@ -1,16 +1,22 @@
-"""The methods: a row of switches each, their labels, and the groups in which figures show them. Nothing heavy is imported."""
+"""The methods: one row of switches for each, their labels, and the groups in which figures show them.
+
+Nothing heavy is imported, so that figures and the Snakefile can read it too.
+"""
 from dataclasses import dataclass
 
 from .config import HISTOPATHOLOGY, MAMMOGRAPHY, Problem
 
-BEFORE, CONCAT, OURS, ADAPTED = "mixstyle_irm", "concat", "ours", "ours_tta"   # "before" is ours without its alignment
-LOCALISERS = ("densenet_mammography", "fusion_localiser", "ours")      # the CNN is the DenseNet with a feature pyramid
-SHARES = {"ours_25": 25, "ours_50": 50, "ours_75": 75, "ours": 100}    # method -> per cent of the training patients
+BEFORE = "mixstyle_irm"       # ours without its alignment
+CONCAT = "concat"
+OURS = "ours"
+ADAPTED = "ours_tta"
+LOCALISERS = ("densenet_mammography", "fusion_localiser", "ours")    # the DenseNet has a feature pyramid
+SHARES = {"ours_25": 25, "ours_50": 50, "ours_75": 75, "ours": 100}    # per cent of the training patients
 
 
 @dataclass(frozen=True)
 class Method:
-    """A row of switches. The numbers are weights in `losses.Objective`; 0 is off."""
+    """A row of switches. The numbers are weights in `losses.Objective`; 0 means off."""
     mixstyle: bool = False
     irm: float = 0.0
     dro: float = 0.0
@@ -31,15 +37,20 @@ METHODS = {
     "dann": Method(dann=0.1),
     "ours": Method(mixstyle=True, irm=1.0, align=0.1),
     "concat": Method(mixstyle=True, irm=1.0, concat=True),   # simple concatenation, for Fig. 2f
-    **{f"ours_{n}": Method(mixstyle=True, irm=1.0, align=0.1, train_share=n / 100) for n in (25, 50, 75)},     # for Fig. 3l
+    "ours_25": Method(mixstyle=True, irm=1.0, align=0.1, train_share=0.25),  # ours on less data, for Fig. 3l
+    "ours_50": Method(mixstyle=True, irm=1.0, align=0.1, train_share=0.50),
+    "ours_75": Method(mixstyle=True, irm=1.0, align=0.1, train_share=0.75),
 }
 MAIN = tuple(name for name, method in METHODS.items() if method.train_share == 1)    # trained with every seed
-FIRST_SEED_ONLY = tuple(name for name in METHODS if name not in MAIN)                 # ours on less data, trained with the first seed
+FIRST_SEED_ONLY = tuple(name for name in METHODS if name not in MAIN)    # trained with the first seed
 
 
 def chosen(names, known=METHODS):
-    """"all", or names of the `known` methods separated by commas -> list of names. Raises `Problem` for one that there is not."""
-    names = list(known) if names == "all" else [n.strip() for n in names.split(",")]
+    """List of the names in `names`: "all", or names of `known` methods separated by commas. Raises `Problem`
+    for another."""
+    if names == "all":
+        return list(known)
+    names = [name.strip() for name in names.split(",")]
     for name in names:
         if name not in known:
             raise Problem(f"There is no method {name!r}; choose from {', '.join(known)}, or all.")
@@ -54,7 +65,7 @@ CLASSIC = {   # method -> the setting that source validation chooses, and its va
     "radiomics_lightgbm": {"num_leaves": (2, 4, 16)},
     "radiomics_mlp": {"alpha": (0.01, 1.0, 10.0)},
 }
-NETWORKS = {  # method -> the encoder of each modality that it reads; DenseNet's feature pyramid is also the CNN localiser
+NETWORKS = {  # method -> the encoder of each modality that it reads; the DenseNet is also the CNN localiser
     "vit_pathology": {HISTOPATHOLOGY: "vit"},
     "swin_mammography": {MAMMOGRAPHY: "swin"},
     "densenet_mammography": {MAMMOGRAPHY: "densenet"},
@@ -65,16 +76,32 @@ LATE = {"late_fusion": ("swin_mammography", "vit_pathology")}
 BASELINES = (*CLASSIC, *NETWORKS, *LATE)
 
 
-# ---- what readers see, in the order in which figures draw --------------------------------------------------------
+# ---- labels, in the order in which figures draw ------------------------------------------------------------
 
 METHOD_LABELS = {
-    "erm": "ERM", "irm": "IRM", "groupdro": "GroupDRO", "mixstyle": "MixStyle", BEFORE: "MixStyle+IRM", "coral": "CORAL",
-    "dann": "DANN", CONCAT: "concatenation", OURS: "ours", ADAPTED: "ours, adapted",
+    "erm": "ERM",
+    "irm": "IRM",
+    "groupdro": "GroupDRO",
+    "mixstyle": "MixStyle",
+    BEFORE: "MixStyle+IRM",
+    "coral": "CORAL",
+    "dann": "DANN",
+    CONCAT: "concatenation",
+    OURS: "ours",
+    ADAPTED: "ours, adapted",
 }
-BASELINE_LABELS = {
-    "radiomics_lr": "logistic regression", "radiomics_rf": "random forest", "radiomics_svm": "SVM", "radiomics_xgboost": "XGBoost",
-    "radiomics_lightgbm": "LightGBM", "radiomics_mlp": "MLP",
-    "late_fusion": "late fusion", "early_fusion": "early fusion", "vit_pathology": "ViT, pathology",
-    "swin_mammography": "Swin, mammography", "densenet_mammography": "DenseNet-121, mammography", "fusion_localiser": "fusion",
+BASELINE_LABELS = {  # what Fig. 1, 4 and 5 compare
+    "radiomics_lr": "logistic regression",
+    "radiomics_rf": "random forest",
+    "radiomics_svm": "SVM",
+    "radiomics_xgboost": "XGBoost",
+    "radiomics_lightgbm": "LightGBM",
+    "radiomics_mlp": "MLP",
+    "late_fusion": "late fusion",
+    "early_fusion": "early fusion",
+    "vit_pathology": "ViT, pathology",
+    "swin_mammography": "Swin, mammography",
+    "densenet_mammography": "DenseNet-121, mammography",
+    "fusion_localiser": "fusion",
     OURS: METHOD_LABELS[OURS],
 }

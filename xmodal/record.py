@@ -1,8 +1,10 @@
-"""Seeding, provenance, and the run folder: what a training wrote, each file whole (`files`), `done` last.
+"""Seeding, provenance, and the run folder: what a training wrote, each file whole and `done` last
+(`checkpoints.finish`).
 
 A run lies in runs/<profile>/<method>/<held_out>/seed_<n>/:
     config.json  environment.json  model.safetensors  history.csv  predictions.parquet  embeddings.npz
-    trajectory.csv (after test-time adaptation)  done (a sha256 for each of the others, so that damage is seen)
+    trajectory.csv (after test-time adaptation)
+    done (a sha256 of each other file, so that damage is seen)
 Nothing is pickled.
 """
 import contextlib
@@ -25,7 +27,9 @@ from . import config
 from .config import CONDITIONS, DOMAINS, MODALITIES, SPLITS, Problem
 from .runtime.checkpoints import damage, finish, finished, vouched_for
 
-# The door to evaluation: a row a sample and condition; a row with modality "both" is the joint prediction of a patient.
+# The door to evaluation: one row per sample and condition. A row with modality "both" is the joint prediction
+# of a patient.
+PROBABILITY = pa.Check.in_range(-1e-6, 1 + 1e-6)
 PREDICTIONS = pa.DataFrameSchema({
     "sample": pa.Column(str),
     "patient": pa.Column(str),
@@ -36,22 +40,34 @@ PREDICTIONS = pa.DataFrameSchema({
     "allowed": pa.Column(int, pa.Check.in_range(1, 15)),      # bit mask of the classes that the label allows
     "truth": pa.Column(int, pa.Check.in_range(-1, 3)),        # evaluation only, -1 unknown
     "grade": pa.Column(int, pa.Check.in_range(-1, 3)),        # true grade, -1 unknown
-    **{f"p{c}": pa.Column(float, pa.Check.in_range(-1e-6, 1 + 1e-6)) for c in range(4)},   # class probabilities
+    "p0": pa.Column(float, PROBABILITY),                      # class probabilities
+    "p1": pa.Column(float, PROBABILITY),
+    "p2": pa.Column(float, PROBABILITY),
+    "p3": pa.Column(float, PROBABILITY),
     "severity": pa.Column(float),                             # ordinal score, w . Phi
     "grade_pred": pa.Column(int, pa.Check.in_range(0, 3)),
     "has_mask": pa.Column(bool),
-    **{name: pa.Column(float, nullable=True) for name in ("dice", "iou", "x0", "y0", "x1", "y1", "box_score")},
-    **{name: pa.Column(str) for name in ("density", "lesion_type", "lesion_shape")},
+    "dice": pa.Column(float, nullable=True),
+    "iou": pa.Column(float, nullable=True),
+    "x0": pa.Column(float, nullable=True),                    # corners of the predicted box
+    "y0": pa.Column(float, nullable=True),
+    "x1": pa.Column(float, nullable=True),
+    "y1": pa.Column(float, nullable=True),
+    "box_score": pa.Column(float, nullable=True),
+    "density": pa.Column(str),
+    "lesion_type": pa.Column(str),
+    "lesion_shape": pa.Column(str),
     "diameter_mm": pa.Column(float, nullable=True),
 }, unique=["sample", "modality", "condition"], coerce=True)
 
 
-# ---- seeds and provenance ----------------------------------------------------------------------------------------
+# ---- seeds and provenance ----------------------------------------------------------------------------------
 
 def seed_everything(seed, threads=1):
     """Seeds python, numpy and torch, and asks torch for deterministic algorithms on `threads` threads."""
     import torch
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it CUDA matrix products refuse to be deterministic
+    # without it CUDA matrix products refuse to be deterministic
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     random.seed(seed)
     np.random.seed(seed)
     torch.manual_seed(seed)
@@ -62,45 +78,61 @@ def seed_everything(seed, threads=1):
 
 def run_dir(profile, method, held_out, seed):
     """runs/<profile>/<method>/<held_out>/seed_<n>; `profile` is a Profile or its name."""
-    return config.RUNS / getattr(profile, "name", profile) / method / config.domain(held_out) / f"seed_{int(seed)}"
+    name = getattr(profile, "name", profile)
+    return config.RUNS / name / method / config.domain(held_out) / f"seed_{int(seed)}"
 
 
 def _cpu():
     """The processor's name as the system gives it."""
     with contextlib.suppress(OSError, StopIteration):
-        line = next(line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name"))
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        line = next(line for line in lines if line.startswith("model name"))
         return line.split(":", 1)[1].strip()
     return platform.processor() or platform.machine()
 
 
 def _commit():
     """The git commit of the checkout, with "+changes" where files differ from it; "" outside git."""
-    git = ["git", "-c", "safe.directory=*", "-C", str(config.HOME)]
     try:
-        commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
-        changed = subprocess.run([*git, "status", "--porcelain", "-uno"], capture_output=True, text=True, check=True).stdout
+        commit = _git("rev-parse", "HEAD")
+        changes = _git("status", "--porcelain", "-uno")
     except (OSError, subprocess.CalledProcessError):
         return ""
-    return commit + ("+changes" if changed.strip() else "")
+    return f"{commit}+changes" if changes else commit
+
+
+def _git(*command):
+    """What a git command prints about the checkout."""
+    git = ["git", "-c", "safe.directory=*", "-C", str(config.HOME)]
+    return subprocess.run([*git, *command], capture_output=True, text=True, check=True).stdout.strip()
 
 
 def environment():
     """What the numbers were made with: versions, processor, threads, commit. The same for every seed."""
     import torch
-    names = ("numpy", "scipy", "pandas", "scikit-learn", "scikit-image", "torch", "torchvision", "timm", "fastai", "pydicom",
-             "openslide-python", "openslide-bin", "histolab", "torchstain")
+    names = ("numpy", "scipy", "pandas", "scikit-learn", "scikit-image", "torch", "torchvision", "timm",
+             "fastai", "pydicom", "openslide-python", "openslide-bin", "histolab", "torchstain")
     versions = {}
     for name in names:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             versions[name] = importlib.metadata.version(name)
-    return {"python": platform.python_version(), "platform": platform.platform(), "cpu": _cpu(), "cores": os.cpu_count(),
-            "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else "", "threads": torch.get_num_threads(),
-            "openblas": os.environ.get("OPENBLAS_CORETYPE", ""), "commit": _commit(), "packages": versions}
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cpu": _cpu(),
+        "cores": os.cpu_count(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else "",
+        "threads": torch.get_num_threads(),
+        "openblas": os.environ.get("OPENBLAS_CORETYPE", ""),
+        "commit": _commit(),
+        "packages": versions,
+    }
 
 
-# ---- a run -------------------------------------------------------------------------------------------------------
+# ---- a run -------------------------------------------------------------------------------------------------
 
-FILES = ("config.json", "environment.json", "model.safetensors", "history.csv", "predictions.parquet", "embeddings.npz")
+FILES = ("config.json", "environment.json", "model.safetensors", "history.csv", "predictions.parquet",
+         "embeddings.npz")
 LATER = "trajectory.csv"  # after test-time adaptation
 
 
@@ -120,43 +152,57 @@ class Run:
         try:
             return load_file(self.folder / "model.safetensors")
         except (SafetensorError, OSError) as error:
-            raise Problem(f"The weights in {self.folder} cannot be read ({error}); delete that folder and train it again.") from None
+            raise Problem(f"The weights in {self.folder} cannot be read ({error}); "
+                          "delete that folder and train it again.") from None
 
 
 def check_predictions(table, where):
-    """`table` with the types of PREDICTIONS. Raises `Problem` where it does not fit or a patient is in two splits."""
+    """`table` with the types of PREDICTIONS. Raises `Problem` where it does not fit or a patient is in two
+    splits."""
     try:
         table = PREDICTIONS.validate(table)
     except (pa.errors.SchemaError, pa.errors.SchemaErrors) as error:
         raise Problem(f"The predictions of {where} do not fit their schema ({str(error).splitlines()[0]}); "
                       "delete that folder and train it again with 03_train.") from None
-    torn = table.groupby("patient")["split"].nunique().loc[lambda n: n > 1]
-    if len(torn):
-        raise Problem(f"In the predictions of {where} patient {torn.index[0]!r} is in two splits; "
+    splits = table.groupby("patient")["split"].nunique()
+    in_two = splits.index[splits > 1]
+    if len(in_two):
+        raise Problem(f"In the predictions of {where} patient {in_two[0]!r} is in two splits; "
                       "split by patient (cohort.leave_one_out does) and train again.")
     return table
 
 
 def _arrays(arrays):
-    """Text that pandas holds as objects becomes unicode, since nothing here may be pickled (savez then refuses the rest)."""
-    arrays = {name: np.asarray(value) for name, value in arrays.items()}
-    is_text = lambda value: value.dtype == object and all(isinstance(v, str) for v in value.ravel())
-    return {name: value.astype(str) if is_text(value) else value for name, value in arrays.items()}
+    """{name: array}, where text that pandas holds as objects is unicode: objects would have to be pickled,
+    which is refused."""
+    plain = {}
+    for name, value in arrays.items():
+        array = np.asarray(value)
+        if array.dtype == object and all(isinstance(element, str) for element in array.ravel()):
+            array = array.astype(str)
+        plain[name] = array
+    return plain
 
 
 def save_run(folder, config, model_state, history, predictions, embeddings):
     """Writes a finished training to `folder`, each file atomically and `done` last; returns `folder`.
 
-    config       dict with profile (a name, or the Profile as a dict), method, held_out, seed, and what else made the run
+    config       dict: profile (a name, or the Profile as a dict), method, held_out, seed, other settings
     model_state  dict of tensors
-    history      DataFrame, a row an epoch
+    history      DataFrame, one row per epoch
     predictions  DataFrame fitting PREDICTIONS; otherwise `Problem`, and nothing is written
     embeddings   dict of arrays with the same first dimension
     """
     folder = Path(folder)
-    contents = {"config.json": config, "environment.json": environment(), "model.safetensors": model_state, "history.csv": history,
-                "predictions.parquet": check_predictions(predictions, folder), "embeddings.npz": _arrays(embeddings)}
-    finish(folder, contents, dropped=[LATER])                # the trajectory belonged to the weights that are now replaced
+    contents = {
+        "config.json": config,
+        "environment.json": environment(),
+        "model.safetensors": model_state,
+        "history.csv": history,
+        "predictions.parquet": check_predictions(predictions, folder),
+        "embeddings.npz": _arrays(embeddings),
+    }
+    finish(folder, contents, dropped=[LATER])  # a trajectory belongs to the weights that are now replaced
     return folder
 
 
@@ -165,25 +211,29 @@ def _check_intact(folder):
     if not (folder / "done").exists():
         raise Problem(f"The run {folder} is not finished; run 03_train for it again, or delete the folder.")
     if harm := damage(folder, FILES):
-        raise Problem(f"The run {folder} is damaged ({harm}); delete the folder and run 03_train for it again.")
+        raise Problem(f"The run {folder} is damaged ({harm}); "
+                      "delete the folder and run 03_train for it again.")
 
 
 def load_run(folder):
-    """The `Run` in `folder`. Raises `Problem` if it is missing, unfinished, damaged, or does not fit the schema.
+    """The `Run` in `folder`. Raises `Problem` if it is missing, unfinished, damaged, or does not fit the
+    schema.
 
     Nothing in it is ever executed: arrays that would have to be unpickled are refused.
     """
     folder = Path(folder)
     _check_intact(folder)
-    read = lambda name: pd.read_csv(folder / name)  # pandas reads back every digit that it wrote
     try:
         with np.load(folder / "embeddings.npz", allow_pickle=False) as arrays:
             embeddings = dict(arrays)
-        about, predictions = json.loads((folder / "config.json").read_text()), pd.read_parquet(folder / "predictions.parquet")
-        history, trajectory = read("history.csv"), read(LATER) if LATER in vouched_for(folder) else None
+        settings = json.loads((folder / "config.json").read_text())
+        predictions = pd.read_parquet(folder / "predictions.parquet")
+        history = pd.read_csv(folder / "history.csv")  # pandas reads back every digit that it wrote
+        trajectory = pd.read_csv(folder / LATER) if LATER in vouched_for(folder) else None
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise Problem(f"The run {folder} cannot be read ({error}); delete the folder and run 03_train for it again.") from None
-    return Run(folder, about, history, check_predictions(predictions, folder), embeddings, trajectory)
+        raise Problem(f"The run {folder} cannot be read ({error}); "
+                      "delete the folder and run 03_train for it again.") from None
+    return Run(folder, settings, history, check_predictions(predictions, folder), embeddings, trajectory)
 
 
 def is_done(folder, config):
@@ -192,12 +242,16 @@ def is_done(folder, config):
 
 
 def update_run(folder, predictions=None, trajectory=None):
-    """Adds what test-time adaptation found: `predictions` replace those of the same conditions, `trajectory` is written anew."""
+    """Adds the results of test-time adaptation to a run; returns its folder.
+
+    `predictions` replace the run's predictions of the same conditions; `trajectory` replaces an earlier one.
+    """
     run = load_run(folder)
     contents = {}
     if predictions is not None:
         others = run.predictions[~run.predictions.condition.isin(set(predictions.condition))]
-        contents["predictions.parquet"] = check_predictions(pd.concat([others, predictions], ignore_index=True), run.folder)
+        table = pd.concat([others, predictions], ignore_index=True)
+        contents["predictions.parquet"] = check_predictions(table, run.folder)
     if trajectory is not None:
         contents[LATER] = trajectory
     finish(run.folder, contents, unchanged=vouched_for(run.folder))
@@ -207,25 +261,37 @@ def update_run(folder, predictions=None, trajectory=None):
 def collect(profile):
     """The predictions of all runs of a profile (or its name), with columns method, held_out and seed.
 
-    Raises `Problem` where there are no runs, where one is unfinished or damaged or lies in a folder that is not its own,
-    and where two were made with different settings of the profile or on different cohorts: such numbers are not compared.
+    Raises `Problem` where there are no runs, where a run is unfinished or damaged or lies in a folder that is
+    not its own, and where two runs were made with different settings of the profile or on different cohorts:
+    such numbers are not compared.
     """
     name = getattr(profile, "name", profile)
-    tables, first = [], None
-    for folder in sorted(p for p in (config.RUNS / name).glob("*/*/seed_*") if p.is_dir()):
-        run = load_run(folder)
-        made, own = run.config, run_dir(name, run.config["method"], run.config["held_out"], run.config["seed"])
-        first = first or run
-        used = made["profile"]["name"] if isinstance(made["profile"], dict) else made["profile"]
-        if used != name or made["profile"] != first.config["profile"]:
-            raise Problem(f"The run {folder} was made with other settings ({used}) than {first.folder}; delete one of them: "
-                          "results of two profiles are not mixed.")
-        if made.get("cohort") != first.config.get("cohort"):
-            raise Problem(f"The runs {folder} and {first.folder} were trained on different cohorts; run 03_train and 03b_baselines again "
-                          "for those that are older than data/, or delete them.")
-        if own != folder:
-            raise Problem(f"The run {folder} says that it is {own}; move it there, or delete it.")
-        tables.append(run.predictions.assign(method=made["method"], held_out=made["held_out"], seed=made["seed"]))
-    if not tables:
+    folders = sorted(p for p in (config.RUNS / name).glob("*/*/seed_*") if p.is_dir())
+    if not folders:
         raise Problem(f"There are no runs in {config.RUNS / name}; run 03_train first (or `make reproduce`).")
+    tables, first = [], None
+    for folder in folders:
+        run = load_run(folder)
+        first = first or run
+        _check_comparable(run, first, name)
+        made = run.config
+        table = run.predictions.assign(method=made["method"], held_out=made["held_out"], seed=made["seed"])
+        tables.append(table)
     return pd.concat(tables, ignore_index=True)
+
+
+def _check_comparable(run, first, name):
+    """Raises `Problem` where a run is not of the profile `name`, differs from the `first` run in what all
+    runs must share, or lies in a folder that is not its own."""
+    made = run.config
+    used = made["profile"]["name"] if isinstance(made["profile"], dict) else made["profile"]
+    if used != name or made["profile"] != first.config["profile"]:
+        raise Problem(f"The run {run.folder} was made with other settings ({used}) than {first.folder}; "
+                      "delete one of them: results of two profiles are not mixed.")
+    if made.get("cohort") != first.config.get("cohort"):
+        raise Problem(f"The runs {run.folder} and {first.folder} were trained on different cohorts; "
+                      "run 03_train and 03b_baselines again for those that are older than data/, "
+                      "or delete them.")
+    own = run_dir(name, made["method"], made["held_out"], made["seed"])
+    if own != run.folder:
+        raise Problem(f"The run {run.folder} says that it is {own}; move it there, or delete it.")

@@ -1,4 +1,5 @@
-"""What the companions share: a result is made once, kept whole, told when damaged, and never made by two at a time."""
+"""What the companions share: a result is made once, kept whole, told when damaged, and never made by two at a
+time."""
 import json
 import subprocess
 import sys
@@ -15,16 +16,19 @@ def make(calls):
     """A result that counts how often it was made."""
     def made():
         calls.append(1)
-        return {"a": pd.DataFrame({"x": [0.1, 1 / 3]}), "b": pd.DataFrame({"y": [1]})}, {"w": torch.arange(3.0)}
+        tables = {"a": pd.DataFrame({"x": [0.1, 1 / 3]}), "b": pd.DataFrame({"y": [1]})}
+        return tables, {"w": torch.arange(3.0)}
     return made
 
 
-@pytest.mark.parametrize("harm", ["a.csv gone", "b.csv changed", "model.safetensors cut", "done empty", "done cut", "done a list", "config.json gone"])
+@pytest.mark.parametrize("harm", ["a.csv gone", "b.csv changed", "model.safetensors cut", "done empty",
+                                  "done cut", "done a list", "config.json gone"])
 def test_a_damaged_result_is_told_and_made_anew(tmp_path, caplog, harm):
     calls = []
     first = study.computed_once(tmp_path, {"seed": 1}, make(calls))
     name, how = harm.split(" ", 1)
-    path, text = tmp_path / name, (tmp_path / name).read_bytes()
+    path = tmp_path / name
+    text = path.read_bytes()
     if how == "gone":
         path.unlink()
     else:
@@ -43,8 +47,10 @@ def test_a_result_is_made_once_for_a_configuration(tmp_path):
 
 
 def test_a_result_that_another_process_makes_is_left_to_it(tmp_path):
-    waits = f"import sys, time; from xmodal.runtime.files import hold; hold({str(tmp_path)!r}); print('held', flush=True); sys.stdin.read()"
-    with subprocess.Popen([sys.executable, "-c", waits], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+    waits = ("import sys; from xmodal.runtime.files import hold; "
+             f"hold({str(tmp_path)!r}); print('held', flush=True); sys.stdin.read()")
+    pipe = subprocess.PIPE
+    with subprocess.Popen([sys.executable, "-c", waits], stdin=pipe, stdout=pipe, text=True) as other:
         assert other.stdout.readline() == "held\n"
         with pytest.raises(Problem, match="Another process"):
             study.computed_once(tmp_path, {}, make([]))

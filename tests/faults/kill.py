@@ -1,11 +1,13 @@
-"""Kills the main job with SIGKILL at random points of every stage, resumes it, and compares each file with an uninterrupted run.
+"""Kills the main job with SIGKILL at random points of every stage, resumes it, and compares each file with an
+uninterrupted run.
 
     python tests/faults/kill.py [KILLS=50] [SEED=0] [noise]
 
-The code is that of the notebooks, cell by cell, on a phantom of a few patients and a tiny profile. A stage is a process group
-of its own, which is killed after a random share of the time that the uninterrupted run took for it, and started again; so goes
-the job to its end, over and over until it was killed KILLS times. All runs have the same folder in turn,
-so that also what names a path must be the same to the bit. With `noise` only training and adaptation, on images of noise.
+The code is that of the notebooks, cell by cell, on a phantom of a few patients and a tiny profile. A stage is
+a process group of its own, which is killed after a random share of the time that the uninterrupted run took
+for it, and started again; so goes the job to its end, over and over until it was killed KILLS times. All runs
+have the same folder in turn, so that also what names a path must be the same to the bit. With `noise` only
+training and adaptation, on images of noise.
 """
 import collections
 import dataclasses
@@ -29,35 +31,56 @@ from matplotlib import pyplot as plt  # noqa: E402
 
 from data_scripts import phantom  # noqa: E402
 from data_scripts.phantom import histology_files  # noqa: E402
-from figures import fig2, fig3, fig4, fig5, fig6, table1  # noqa: E402, F401 (a stage is a fork: it finds them imported)
+
+# a stage is a fork, which finds these imported
+from figures import fig2, fig3, fig4, fig5, fig6, table1  # noqa: E402, F401
 from xmodal import adapt, baselines, config, explain, learner, preprocess, record  # noqa: E402, F401
 from xmodal.imaging import radiomics  # noqa: E402, F401
 from xmodal.tables import common, datasheet  # noqa: E402, F401
 
-TINY = dataclasses.replace(config.PROFILES["lesson"], image_size=24, patch=6, width=24, depth=2, adapter=2, tiles_per_slide=2, batch=8,
-                           epochs=4, pretrain_patients=24, pretrain_epochs=4)
+TINY = dataclasses.replace(
+    config.PROFILES["lesson"], image_size=24, patch=6, width=24, depth=2, adapter=2, tiles_per_slide=2,
+    batch=8, epochs=4, pretrain_patients=24, pretrain_epochs=4)
 FOLD = {"HELD_OUT": "cbis_ddsm"}
-STAGES = {"01_download": {"WORKERS": 1}, "02_preprocess": {"WORKERS": 1}, "03a_pretrain": {"WORKERS": 1},
-          "03_train": {"METHODS": "erm,ours", **FOLD}, "03b_baselines": {"METHODS": "radiomics_lr,densenet_mammography", "SEEDS": [42], **FOLD},
-          "04_tta": {}, "05_evaluate": {"N_BOOTSTRAP": 20}, "06_interpret": FOLD, "00_start_here": FOLD}
+STAGES = {
+    "01_download": {"WORKERS": 1},
+    "02_preprocess": {"WORKERS": 1},
+    "03a_pretrain": {"WORKERS": 1},
+    "03_train": {"METHODS": "erm,ours", **FOLD},
+    "03b_baselines": {"METHODS": "radiomics_lr,densenet_mammography", "SEEDS": [42], **FOLD},
+    "04_tta": {},
+    "05_evaluate": {"N_BOOTSTRAP": 20},
+    "06_interpret": FOLD,
+    "00_start_here": FOLD,
+}
 EACH = 3      # kills of a stage on the way through the job, at most
 
 
 def shrink():
-    """Makes the lesson tiny in this process and its forks: fewer patients, smaller fields and slides, a smaller model."""
+    """Makes the lesson tiny in this process and its forks: fewer patients, smaller fields and slides, a
+    smaller model."""
     config.PROFILES["lesson"] = TINY
-    phantom.write = functools.partial(phantom.write, pairs=8, singles=1)  # so many that training and validation patients have both classes
-    record._commit = lambda: ""  # the record of a run would differ after a commit made meanwhile
-    histology_files.BACH_SHAPE, histology_files.SLIDE_SHAPE = (384, 512), (1024, 1024)
+    # so many patients that both classes occur in training and in validation
+    phantom.write = functools.partial(phantom.write, pairs=8, singles=1)
+
+    def no_commit():
+        return ""
+    record._commit = no_commit  # the record of a run would differ after a commit made meanwhile
+    histology_files.BACH_SHAPE = (384, 512)
+    histology_files.SLIDE_SHAPE = (1024, 1024)
 
 
 def settle(home):
     """Lets this process and its forks write below `home`."""
-    config.ROOT, config.DATA, config.RUNS, config.FIGURES = home, home / "data", home / "runs", home / "figures"
+    config.ROOT = home
+    config.DATA = home / "data"
+    config.RUNS = home / "runs"
+    config.FIGURES = home / "figures"
 
 
 def play(name, given):
-    """Runs the code cells of a notebook with the parameters `given`, as papermill would, without a kernel's seconds."""
+    """Runs the code cells of a notebook with the parameters `given`, as papermill would, without a kernel's
+    seconds."""
     room = {"display": lambda value: None, "__name__": "__notebook__"}
     for cell in nbformat.read(config.HOME / "notebooks" / f"{name}.ipynb", 4).cells:
         if cell.cell_type == "code":
@@ -67,7 +90,8 @@ def play(name, given):
 
 
 def attempt(name, given, seconds=None):
-    """Plays a stage in a process group of its own, killed after `seconds`; True if it ended before. What fails ends this program."""
+    """Plays a stage in a process group of its own, killed after `seconds`; True if it ended before. What
+    fails ends this program."""
     pid = os.fork()
     if not pid:
         os.setsid()
@@ -80,7 +104,8 @@ def attempt(name, given, seconds=None):
             traceback.print_exc()
         finally:
             os._exit(code)
-    end, status = time.monotonic() + (seconds or 1e9), None
+    end = time.monotonic() + (seconds or 1e9)
+    status = None
     while time.monotonic() < end and not status:
         status = os.waitpid(pid, os.WNOHANG)
         status = status if status[0] else None
@@ -95,7 +120,8 @@ def attempt(name, given, seconds=None):
 
 def digests(home):
     """{path: sha256} of every file below `home`."""
-    return {str(p.relative_to(home)): hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(home.rglob("*")) if p.is_file()}
+    paths = [path for path in sorted(home.rglob("*")) if path.is_file()]
+    return {str(path.relative_to(home)): hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
 
 
 def whole(stages):
@@ -109,26 +135,39 @@ def whole(stages):
 
 
 def interrupted(stages, took, rng, most):
-    """Runs all stages, each killed up to `EACH` times and resumed, `most` times in all; returns the number of kills a stage."""
+    """Runs all stages, each killed up to `EACH` times and resumed, `most` times in all; returns the number of
+    kills of each stage."""
     kills = collections.Counter()
     for name, given in stages.items():
-        again = lambda: kills[name] < EACH and kills.total() < most
-        while not attempt(name, given, rng.uniform(0, took[name]) if again() else None):
+        while True:
+            again = kills[name] < EACH and kills.total() < most
+            if attempt(name, given, rng.uniform(0, took[name]) if again else None):
+                break
             kills[name] += 1
-            if name == "04_tta":  # as the Snakefile does: a run that lost its `done` while it was written is trained again
+            if name == "04_tta":  # as the Snakefile does: a run that lost its `done` is trained again
                 attempt("03_train", stages["03_train"])
     return kills
 
 
-def differences(expected, found):
+def differences(expected, resumed):
     """Sentences: what is not as in the uninterrupted run."""
-    return [f"{path} {'is missing' if path not in found else 'is left over' if path not in expected else 'differs'}"
-            for path in sorted(expected.keys() | found.keys()) if expected.get(path) != found.get(path)]
+    sentences = []
+    for path in sorted(expected.keys() | resumed.keys()):
+        if path not in resumed:
+            sentences.append(f"{path} is missing")
+        elif path not in expected:
+            sentences.append(f"{path} is left over")
+        elif expected[path] != resumed[path]:
+            sentences.append(f"{path} differs")
+    return sentences
 
 
 def harness(home, stages, kills, seed, prepare):
-    """Kills the `stages` in the folder `home` `kills` times; `prepare` puts there what they need. Returns (kills a stage, differences)."""
-    rng, done, wrong = np.random.default_rng(seed), collections.Counter(), []
+    """Kills the `stages` in the folder `home` `kills` times; `prepare` puts there what they need. Returns
+    (kills a stage, differences)."""
+    rng = np.random.default_rng(seed)
+    done = collections.Counter()
+    wrong = []
     settle(home)
     prepare()
     took = whole(stages)
@@ -152,10 +191,13 @@ def noise(home):
 def main(kills=50, seed=0, data="phantom"):
     """The command line; returns the exit status."""
     shrink()
-    stages = {name: given for name, given in STAGES.items() if data != "noise" or name in ("03_train", "04_tta")}
     with tempfile.TemporaryDirectory(prefix="xmodal-kill-") as folder:
         home = Path(folder) / "home"
-        done, wrong = harness(home, stages, int(kills), int(seed), (lambda: noise(home)) if data == "noise" else home.mkdir)
+        stages, prepare = STAGES, home.mkdir
+        if data == "noise":
+            stages = {name: STAGES[name] for name in ("03_train", "04_tta")}
+            prepare = functools.partial(noise, home)
+        done, wrong = harness(home, stages, int(kills), int(seed), prepare)
     print(*wrong, *(f"{name}: killed {done[name]} times" for name in stages), sep="\n")
     return bool(wrong)
 

@@ -1,6 +1,8 @@
-"""doctor: each fault that a bare machine may have is said in words, with the remedy, and the exit status is 1."""
+"""doctor: each fault that a bare machine may have is said in words, with the remedy, and the exit status is
+1."""
 import importlib
 import importlib.metadata
+import os
 import re
 import shutil
 import sys
@@ -22,7 +24,8 @@ def fails(name, error):
 
 
 @pytest.mark.parametrize("check, name, error, says", [
-    (doctor.torch, "torchvision", RuntimeError("operator torchvision::nms does not exist"), "not of one build"),
+    (doctor.torch, "torchvision", RuntimeError("operator torchvision::nms does not exist"),
+     "not of one build"),
     (doctor.torch, "timm", ImportError("no timm"), "no timm"),
     (doctor.openslide, "openslide", OSError("libopenslide.so.1"), "no slide can be read"),
     (doctor.mammography, "gdcm", ImportError("gdcm"), "DICOM decoders")])
@@ -36,28 +39,35 @@ def test_a_package_that_does_not_load_is_explained(monkeypatch, check, name, err
 def test_packages_are_compared_with_the_lock(monkeypatch):
     assert doctor.packages() is None
     version = importlib.metadata.version
-    monkeypatch.setattr(importlib.metadata, "version", lambda name: version(name) + ("+cpu" if name == "torch" else ""))
-    assert "1 packages differ" in doctor.packages() and "torch is" in doctor.packages() and "+cpu" in doctor.packages()
+
+    def with_cpu_build(name):
+        return f"{version(name)}+cpu" if name == "torch" else version(name)
+    monkeypatch.setattr(importlib.metadata, "version", with_cpu_build)
+    wrong = doctor.packages()
+    assert "1 packages differ" in wrong and "torch is" in wrong and "+cpu" in wrong
 
 
 def test_every_difference_is_named_up_to_twenty_and_the_rest_counted(monkeypatch):
     """As in a bare conda environment: nothing that is locked is there."""
     monkeypatch.setattr(importlib.metadata, "version", lambda name: "0")
-    said, all_of_them = doctor.packages(), len(doctor.pins())
-    assert said.startswith(f"{all_of_them} packages differ") and said.count(" is 0, not ") == 20 and f"and {all_of_them - 20} more" in said
+    wrong = doctor.packages()
+    pinned = len(doctor.pins())
+    assert wrong.startswith(f"{pinned} packages differ")
+    assert wrong.count(" is 0, not ") == 20 and f"and {pinned - 20} more" in wrong
 
 
 def test_packages_beyond_the_lock_are_noted(monkeypatch):
-    there = list(importlib.metadata.distributions())
-    monkeypatch.setattr(importlib.metadata, "distributions", lambda: there)
+    distributions = list(importlib.metadata.distributions())
+    monkeypatch.setattr(importlib.metadata, "distributions", lambda: distributions)
     assert "conda-thing" not in (doctor.others() or "")
-    there.append(namedtuple("distribution", "name version")("conda_thing", "1.2"))
+    distributions.append(namedtuple("distribution", "name version")("conda_thing", "1.2"))
     assert "conda-thing 1.2" in doctor.others()
 
 
 def test_the_lock_is_read_whole():
     lock = (config.HOME / "requirements.lock").read_text()
-    assert len(doctor.pins()) == sum(not line.startswith((" ", "#")) for line in lock.splitlines() if line.strip()) > 200
+    pins = [line for line in lock.splitlines() if line.strip() and not line.startswith((" ", "#"))]
+    assert len(doctor.pins()) == len(pins) > 200
 
 
 def test_environment_yml_leaves_every_version_but_that_of_python_to_the_lock():
@@ -65,14 +75,15 @@ def test_environment_yml_leaves_every_version_but_that_of_python_to_the_lock():
     assert not {re.split("[=<>]", name)[0] for name in wanted} & set(doctor.pins())
     minor = "%d.%d" % sys.version_info[:2]
     assert [name for name in wanted if "=" in name] == [f"python={minor}"]
-    assert tomllib.loads((config.HOME / "pyproject.toml").read_text())["project"]["requires-python"].startswith(f">={minor},")
+    project = tomllib.loads((config.HOME / "pyproject.toml").read_text())["project"]
+    assert project["requires-python"].startswith(f">={minor},")
 
 
 def test_too_little_disk_and_memory_are_said(monkeypatch, home):
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(0, 0, 2**30))
     assert "1.0 GiB are free" in doctor.disk() and "XMODAL_HOME" in doctor.disk()
-    monkeypatch.setattr(doctor.os, "sysconf", lambda name: 2**15)
+    monkeypatch.setattr(os, "sysconf", lambda name: 2**15)
     assert "1.0 GiB of memory" in doctor.memory()
 
 

@@ -1,61 +1,91 @@
-"""What the companion studies share: one training loop, and tables that are computed once for their settings."""
+"""What the companion studies share: one training loop, and tables that are computed once for their
+settings."""
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 import torch
 from safetensors import SafetensorError
+from safetensors.torch import load_file
 
 from ..config import Problem
 from ..record import environment
 from ..runtime.checkpoints import kept_when_done, load_checkpoint, save_checkpoint
 
 
-def fit(modules, objective, n, epochs, batch, lr, seed, weight_decay=0.0, optimiser=torch.optim.Adam, schedule=None, resume=None,
-        memory=None):
-    """Adam over shuffled batches of n rows. objective(rows) -> dict of scalar terms, whose sum is minimised.
+class Training(NamedTuple):
+    """How `fit` trains."""
+    epochs: int
+    batch: int                          # rows
+    lr: float
+    seed: int                           # of the order of the rows
+    weight_decay: float = 0.0
+    optimiser: type = torch.optim.Adam
+    schedule: Callable | None = None    # epoch -> factor on the learning rate
 
-    optimiser: a torch optimiser's class; schedule(epoch) -> factor on the learning rate. resume: path of a checkpoint (of
-    `checkpoints.checkpoint_path`), written after every epoch, from which an interrupted training goes on to the same bits. memory:
-    what the objective itself remembers between batches, with state_dict and load_state_dict.
 
-    modules: one nn.Module or a list; only their parameters are touched. A last batch of one row is left out. Returns the history, a
-    DataFrame with the mean of every term in each epoch. Raises `Problem` where the loss is not finite.
+def fit(modules, objective, n, training, resume=None, memory=None):
+    """Gradient descent over shuffled batches of n rows. objective(rows) -> dict of scalar terms, whose sum is
+    minimised.
+
+    modules   one nn.Module or a list; only their parameters are trained
+    training  a `Training`
+    resume    path of a checkpoint (of `checkpoints.checkpoint_path`), which is written after every epoch and
+              from which an interrupted training goes on to the same bits; or None
+    memory    what the objective remembers between batches, with state_dict and load_state_dict; or None
+
+    Returns the history, a DataFrame with the mean of every term in each epoch. Raises `Problem` where the
+    loss is not finite.
     """
     modules = torch.nn.ModuleList([modules] if isinstance(modules, torch.nn.Module) else modules).train()
-    optimiser = optimiser([p for p in modules.parameters() if p.requires_grad], lr=lr, weight_decay=weight_decay)
+    parameters = [p for p in modules.parameters() if p.requires_grad]
+    optimiser = training.optimiser(parameters, lr=training.lr, weight_decay=training.weight_decay)
     saved = {"model": modules, "memory": memory} if memory else {"model": modules}
-    rng = np.random.default_rng([seed, 1])
+    rng = np.random.default_rng([training.seed, 1])
     history = begun_history(resume, saved, optimiser)
-    for epoch in range(epochs):
-        order, seen = rng.permutation(n), []
-        if epoch < len(history):                             # it was drawn, so that later epochs see the same batches
+    for epoch in range(training.epochs):
+        order = rng.permutation(n)  # drawn also for epochs that a resumed training skips
+        if epoch < len(history):
             continue
+        factor = training.schedule(epoch) if training.schedule else 1
         for group in optimiser.param_groups:
-            group["lr"] = lr * (schedule(epoch) if schedule else 1)
-        for start in range(0, n, batch):
-            rows = order[start:start + batch]
-            if len(rows) < 2:
-                continue
-            terms = objective(rows)
-            loss = sum(terms.values())
-            if not torch.isfinite(loss):
-                raise Problem(f"The loss is not finite in epoch {epoch} ({', '.join(terms)}); lower the learning rate, or look for values "
-                              "without bounds.")
-            optimiser.zero_grad()
-            loss.backward()
-            optimiser.step()
-            seen.append({k: float(v.detach()) for k, v in terms.items()})
-        history.append({"epoch": epoch, **pd.DataFrame(seen).mean()})
+            group["lr"] = training.lr * factor
+        means = one_epoch(epoch, objective, order, training.batch, optimiser)
+        history.append({"epoch": epoch, **means})
         if resume:
             save_checkpoint(resume, saved, optimiser, {"history": history})
     modules.eval()
     return pd.DataFrame(history)
 
 
+def one_epoch(epoch, objective, order, batch, optimiser):
+    """One step for each batch of the rows in `order`; a last batch of one row is left out. Returns the mean
+    of every term."""
+    values = []
+    for start in range(0, len(order), batch):
+        rows = order[start:start + batch]
+        if len(rows) < 2:
+            continue
+        terms = objective(rows)
+        loss = sum(terms.values())
+        if not torch.isfinite(loss):
+            raise Problem(f"The loss is not finite in epoch {epoch} ({', '.join(terms)}); lower the learning "
+                          "rate, or look for values without bounds.")
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        values.append({name: float(term.detach()) for name, term in terms.items()})
+    return pd.DataFrame(values).mean()
+
+
 def begun_history(path, modules, optimiser):
-    """The epochs (list of dicts) that the checkpoint at `path` holds, with modules and optimiser as they were after the last of them;
-    [] where there is no path, no checkpoint, or a damaged one."""
+    """The history (list of dicts) in the checkpoint at `path`; puts modules and optimiser where that training
+    stopped.
+
+    [] where `path` is None, or the checkpoint is missing or damaged.
+    """
     if not path or not path.exists():
         return []
     loaded = load_checkpoint(path, modules, optimiser)
@@ -66,11 +96,11 @@ def begun_history(path, modules, optimiser):
 
 
 def computed_once(folder, config, make):
-    """The tables {name: DataFrame} that make() returns, computed once by `checkpoints.kept_when_done`: CSVs in `folder`, with
-    config.json and environment.json.
+    """The tables {name: DataFrame} that make() returns, computed once by `checkpoints.kept_when_done`: CSVs
+    in `folder`, with config.json and environment.json.
 
-    make() returns (tables, state); state is a dict of tensors, written as model.safetensors. The numbers are always those on
-    disk. Raises `Problem` where another process is making them.
+    make() returns (tables, state); state is a dict of tensors, written as model.safetensors. The numbers are
+    always those on disk. Raises `Problem` where another process is making them.
     """
     folder = Path(folder)
 
@@ -84,16 +114,17 @@ def computed_once(folder, config, make):
 
 def tensors(folder):
     """The state that `computed_once` wrote. Raises `Problem` where it cannot be read."""
-    from safetensors.torch import load_file
     try:
         return load_file(Path(folder) / "model.safetensors")
     except (SafetensorError, OSError) as error:
-        raise Problem(f"The weights in {folder} cannot be read ({error}); delete that folder and run its notebook again.") from None
+        raise Problem(f"The weights in {folder} cannot be read ({error}); "
+                      "delete that folder and run its notebook again.") from None
 
 
 def class_numbers(labels, classes):
     """Numbers (N,) of labels among `classes`. Raises `Problem` for a label that is none of them."""
     unknown = sorted(set(labels) - set(classes))
     if unknown:
-        raise Problem(f"There is no class {unknown[0]!r} among {', '.join(classes)}; rename it in the table, or leave its rows out.")
+        raise Problem(f"There is no class {unknown[0]!r} among {', '.join(classes)}; "
+                      "rename it in the table, or leave its rows out.")
     return torch.tensor([list(classes).index(label) for label in labels])

@@ -1,8 +1,9 @@
-"""Checkpoints of a training, and results that are kept when done: tensors as safetensors, everything else as JSON or tables.
+"""Checkpoints of a training, and results that are kept when done.
 
-A training that was cut off goes on from its checkpoint to the same bits. A result lies in a folder of its own, in which `done` comes
-last and holds a sha256 of each file that it vouches for. Nothing is pickled. torch is imported inside the functions that need
-it, since tables and figures read results without it.
+A training that was cut off goes on from its checkpoint to the same bits. A result lies in a folder of its
+own, in which `done` is written last and holds a sha256 of each file that it vouches for. Tensors are stored
+as safetensors, everything else as JSON or tables; nothing is pickled. torch is imported inside the functions
+that need it, since tables and figures read results without it.
 """
 import contextlib
 import hashlib
@@ -21,15 +22,18 @@ CHECKPOINT = "checkpoint.safetensors"
 BEGUN = "begun.json"        # the configuration of the training that wrote the checkpoint
 
 
-# ---- checkpoints -------------------------------------------------------------------------------------------------
+# ---- checkpoints -------------------------------------------------------------------------------------------
 
 def checkpoint_path(folder, config):
-    """Path of the checkpoint of a training with this configuration; one that other settings left there is removed first.
+    """Path of the checkpoint of a training with this configuration. A checkpoint that other settings left
+    there is removed.
 
-    Keeps other processes out of `folder` until `finish`. Raises `Problem` where another process is at work there.
+    Keeps other processes out of `folder` until `finish`. Raises `Problem` where another process is at work
+    there.
     """
     hold(folder)
-    path, begun = folder / CHECKPOINT, folder / BEGUN
+    path = folder / CHECKPOINT
+    begun = folder / BEGUN
     if not begun.exists() or begun.read_bytes() != json_text(config).encode():
         path.unlink(missing_ok=True)
         write_json(begun, config)
@@ -52,7 +56,7 @@ def save_checkpoint(path, modules, optimiser, state, tensors=None):
     for number, moments in optimiser.state_dict()["state"].items():
         content |= _prefixed(f"optimiser.{number}", moments)
     content["rng"] = torch.get_rng_state()
-    if torch.cuda.is_available():                            # MixStyle draws on the device
+    if torch.cuda.is_available():  # MixStyle draws on the device
         content["rng_cuda"] = torch.cuda.get_rng_state()
     content = _on_cpu(content)
     text = json.dumps(state)
@@ -61,8 +65,11 @@ def save_checkpoint(path, modules, optimiser, state, tensors=None):
 
 
 def load_checkpoint(path, modules, optimiser):
-    """Puts modules, optimiser and random generators where `save_checkpoint` left them. Returns (state, tensors), or None with a
-    warning where the file is damaged; then nothing was touched."""
+    """Puts modules, optimiser and random generators where `save_checkpoint` left them. Returns (state,
+    tensors).
+
+    Where the file is damaged it warns, touches nothing and returns None.
+    """
     import torch
     whole = _read_checkpoint(path)
     if whole is None:
@@ -102,7 +109,8 @@ def _prefixed(prefix, tensors):
 
 def _part(content, prefix):
     """The tensors whose names begin with `prefix` and a dot, without these."""
-    return {name[len(prefix) + 1:]: tensor for name, tensor in content.items() if name.startswith(f"{prefix}.")}
+    start = f"{prefix}."
+    return {name.removeprefix(start): tensor for name, tensor in content.items() if name.startswith(start)}
 
 
 def _on_cpu(tensors):
@@ -118,13 +126,14 @@ def digest(tensors, text):
     return total.hexdigest()
 
 
-# ---- results -----------------------------------------------------------------------------------------------------
+# ---- results -----------------------------------------------------------------------------------------------
 
 def kept_when_done(folder, config, make):
-    """Computes a result once: calls make() -> {file name: value} and writes these files and config.json to `folder`, unless it holds
-    a finished, undamaged result of the same `config`. Returns the names of the result's files.
+    """Computes a result once. Returns the names of its files.
 
-    Raises `Problem` where another process is making it.
+    Unless `folder` holds a finished, undamaged result of the same `config`, calls make() -> {file name:
+    value} and writes these files and config.json there. Raises `Problem` where another process is making the
+    result.
     """
     folder = Path(folder)
     if not finished(folder, config):
@@ -134,16 +143,19 @@ def kept_when_done(folder, config, make):
 
 
 def finish(folder, contents, unchanged=(), dropped=()):
-    """Writes {file name: value}, each file atomically, and `done` last, which vouches for these files and for the `unchanged` ones.
+    """Writes {file name: value}, each file atomically, and `done` last, which vouches for them and for the
+    `unchanged` files.
 
-    All files are prepared before any of them takes its name; then the `dropped` ones go, and in the end the checkpoint. The suffix
-    of a name says the format: .json, .csv and .parquet (DataFrame), .npz (dict of arrays), .safetensors (dict of tensors).
+    All files are prepared before any of them takes its name; then the `dropped` files are removed, and in the
+    end the checkpoint. The suffix of a name says the format: .json, .csv and .parquet (DataFrame), .npz (dict
+    of arrays), .safetensors (dict of tensors).
     """
     with held(folder):
         with contextlib.ExitStack() as stack:
             for name, value in contents.items():
                 _write(stack.enter_context(atomic(folder / name)), value)
-            for name in ("done", *dropped):                  # from here until `done` is back the result counts as unfinished
+            # from here until `done` is written again the result counts as unfinished
+            for name in ("done", *dropped):
                 (folder / name).unlink(missing_ok=True)
         write_json(folder / "done", {name: sha256(folder / name) for name in (*contents, *unchanged)})
         for name in (CHECKPOINT, BEGUN):
@@ -166,7 +178,8 @@ def _write(path, value):
 
 
 def finished(folder, config, needed=("config.json",)):
-    """True if `folder` holds a finished, undamaged result that was made with `config`; damage is logged in one sentence."""
+    """True if `folder` holds a finished, undamaged result that was made with `config`. Damage is logged in
+    one sentence."""
     folder = Path(folder)
     if not (folder / "done").exists():
         return False
@@ -177,7 +190,11 @@ def finished(folder, config, needed=("config.json",)):
 
 
 def damage(folder, needed=("config.json",)):
-    """What is wrong with a result that has a `done`, or "" where each file that it vouches for, and each `needed` one, is as written."""
+    """What is wrong with a result that has a `done`; "" where every file that `done` vouches for is as it was
+    written.
+
+    `done` must vouch for all `needed` files.
+    """
     try:
         checksums = json.loads((folder / "done").read_text())
         for name in sorted({*needed, *checksums}):

@@ -1,4 +1,7 @@
-"""Says in words what is wrong with the environment, and what to do. `python -m xmodal.runtime.doctor`; exit status 1 if something is."""
+"""Says in words what is wrong with the environment, and what to do: `python -m xmodal.runtime.doctor`.
+
+The exit status is 1 if something is wrong. A check returns a sentence about what is wrong, or None.
+"""
 import importlib
 import importlib.metadata
 import os
@@ -10,8 +13,9 @@ from pathlib import Path
 from .. import config
 
 REMEDY = "delete .venv/ and run `make env`, which installs requirements.lock"
-NEED_DISK, NEED_MEMORY = 4.0, 6.0  # GiB that `make reproduce` takes
-SHOWN = 20                         # differences that are named, the rest is counted
+NEED_DISK = 4.0     # GiB that `make reproduce` takes
+NEED_MEMORY = 6.0   # GiB
+SHOWN = 20          # differences that are named; the others are counted
 TOOLS = {"pip", "setuptools", "wheel"}  # an environment may bring them; nothing is computed with them
 
 
@@ -50,8 +54,8 @@ def torch():
         importlib.import_module("timm")
     except (ImportError, RuntimeError, AttributeError) as error:
         if "torchvision::" in str(error) or "partially initialized" in str(error):
-            return ("torch and torchvision are not of one build (usually a CPU-only torch beside the torchvision of the package "
-                    f"index: operator torchvision::nms does not exist); {REMEDY}")
+            return ("torch and torchvision are not of one build (usually a CPU-only torch beside the "
+                    f"torchvision of the package index: operator torchvision::nms does not exist); {REMEDY}")
         return f"torch, torchvision or timm does not import ({error}); {REMEDY}"
 
 
@@ -64,7 +68,8 @@ def openslide():
 
 def mammography():
     try:
-        importlib.import_module("pydicom"), importlib.import_module("gdcm")
+        importlib.import_module("pydicom")
+        importlib.import_module("gdcm")
     except (ImportError, OSError) as error:
         return f"the DICOM decoders do not load ({error}); {REMEDY}"
 
@@ -75,7 +80,8 @@ def disk():
         return f"{place} cannot be written to; set XMODAL_HOME to a folder that can"
     free = shutil.disk_usage(place).free / 2**30
     if free < NEED_DISK:
-        return f"{free:.1f} GiB are free in {place}, {NEED_DISK:.0f} are needed; make room or set XMODAL_HOME to another disk"
+        return (f"{free:.1f} GiB are free in {place}, {NEED_DISK:.0f} are needed; "
+                "make room or set XMODAL_HOME to another disk")
 
 
 def memory():
@@ -84,8 +90,10 @@ def memory():
         path = Path("/sys/fs/cgroup") / name
         if path.exists() and path.read_text().strip().isdigit():
             limits.append(int(path.read_text()))
-    if min(limits) / 2**30 < NEED_MEMORY * 0.95:
-        return f"{min(limits) / 2**30:.1f} GiB of memory, {NEED_MEMORY:.0f} are needed; close other programs or give the container more"
+    memory_gib = min(limits) / 2**30
+    if memory_gib < NEED_MEMORY * 0.95:
+        return (f"{memory_gib:.1f} GiB of memory, {NEED_MEMORY:.0f} are needed; "
+                "close other programs or give the container more")
 
 
 def cores():
@@ -93,26 +101,34 @@ def cores():
         return "one core: `make reproduce` works, and takes twice as long"
 
 
+def normal(name):
+    """The name of a package as the index writes it."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
 def others():
-    normal = lambda name: re.sub(r"[-_.]+", "-", name).lower()
-    there = {normal(d.name): d.version for d in importlib.metadata.distributions() if d.name}
-    more = sorted(set(there) - set(map(normal, pins())) - TOOLS)
+    versions = {normal(d.name): d.version for d in importlib.metadata.distributions() if d.name}
+    more = sorted(set(versions) - set(map(normal, pins())) - TOOLS)
     if more:
-        return f"requirements.lock has no {listed([f'{name} {there[name]}' for name in more])}; {REMEDY}, if results differ"
+        packages_more = listed([f"{name} {versions[name]}" for name in more])
+        return f"requirements.lock has no {packages_more}; {REMEDY}, if results differ"
 
 
-CHECKS = (python, packages, torch, openslide, mammography, disk, memory)  # each returns what is wrong, or None
+CHECKS = (python, packages, torch, openslide, mammography, disk, memory)
 HINTS = (cores, others)
 
 
 def main():
-    """Prints a line a check; returns 1 if one found something wrong."""
-    failed = 0
-    for check in CHECKS + HINTS:
+    """Prints one line for each check; returns 1 if something is wrong. What a hint says is only a note."""
+    failed = False
+    for check in CHECKS:
         wrong = check()
-        failed += bool(wrong) and check in CHECKS
-        print(f"{check.__name__:12s} {'ok' if not wrong else ('WRONG: ' if check in CHECKS else 'note: ') + wrong}")
-    return int(failed > 0)
+        failed = failed or bool(wrong)
+        print(f"{check.__name__:12s} {f'WRONG: {wrong}' if wrong else 'ok'}")
+    for hint in HINTS:
+        note = hint()
+        print(f"{hint.__name__:12s} {f'note: {note}' if note else 'ok'}")
+    return int(failed)
 
 
 if __name__ == "__main__":

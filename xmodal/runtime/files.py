@@ -1,4 +1,5 @@
-"""Files that stay whole: each written atomically, a folder held by one process at a time, a full disk told in one sentence."""
+"""Files that stay whole: each is written atomically, a folder is held by one process at a time, and a full
+disk is reported in one sentence."""
 import contextlib
 import errno
 import fcntl
@@ -18,35 +19,49 @@ from ..config import Problem
 
 log = logging.getLogger(__name__)
 
-HOST = re.sub(r"[^A-Za-z0-9-]", "-", platform.node().split(".")[0]) or "host"  # two hosts that share a folder may share process numbers
+# two hosts that share a folder may have processes of the same number
+HOST = re.sub(r"[^A-Za-z0-9-]", "-", platform.node().split(".")[0]) or "host"
 DAY = 86400  # seconds
+# errors that the user can mend: no space, a file too large, or no permission
+MENDABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG,
+            errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST)
 
 
 @contextlib.contextmanager
 def writing(path):
-    """Turns what the system says where `path` cannot be written, for want of space or of leave, into a `Problem`."""
+    """Turns the system's error where `path` cannot be written, for lack of space or permission, into a
+    `Problem`."""
     try:
         yield
     except (OSError, SafetensorError) as error:
-        told = re.search(r"os error (\d+)|requested and \d+ written", str(error))  # safetensors and numpy give no number, the latter no reason
-        number = getattr(error, "errno", None) or (told and int(told[1] or errno.ENOSPC))
-        if number not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST):
+        number = _error_number(error)
+        if number not in MENDABLE:
             raise
-        raise Problem(f"{path} cannot be written ({os.strerror(number)}); free space there, or write to a folder of yours "
-                      "(XMODAL_HOME names it), and start again.") from None
+        raise Problem(f"{path} cannot be written ({os.strerror(number)}); free space there, or write to a "
+                      "folder of yours (XMODAL_HOME names it), and start again.") from None
+
+
+def _error_number(error):
+    """The errno of an error, or None. safetensors gives it only in its text; numpy's text for a full disk has
+    none."""
+    if getattr(error, "errno", None):
+        return error.errno
+    if number := re.search(r"os error (\d+)", str(error)):
+        return int(number[1])
+    return errno.ENOSPC if re.search(r"requested and \d+ written", str(error)) else None
 
 
 @contextlib.contextmanager
 def atomic(path):
-    """Yields a temporary path in the same folder; it takes the name `path` only if the block ends well, else it is removed.
-
-    Raises `Problem` where the disk is full or the folder may not be written.
-    """
+    """Yields a temporary path in the same folder. The file there takes the name `path` if the block ends
+    well; otherwise it is removed. Raises `Problem` where the disk is full or the folder may not be
+    written."""
     path = Path(path)
-    partial = path.with_name(f".{path.stem}.{HOST}.{os.getpid()}.partial{path.suffix}")  # the suffix stays: writers look at it
+    # the suffix stays, since writers look at it
+    partial = path.with_name(f".{path.stem}.{HOST}.{os.getpid()}.partial{path.suffix}")
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        _forget(path)
+        _remove_abandoned(path)
         try:
             yield partial
             os.replace(partial, path)
@@ -55,7 +70,7 @@ def atomic(path):
 
 
 def _lives(pid):
-    """True if this host has a process of that number, whoever's it is."""
+    """True if this host has a process of that number, of whatever user."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -65,15 +80,23 @@ def _lives(pid):
     return True
 
 
-def _forget(path):
-    """Removes what processes that were killed left of `path`: a reader of the folder might take it for a file of its own. Whether a
-    process of another host lives cannot be asked, so what that one left goes once nobody has written to it for a day."""
-    for left in path.parent.glob(f".{glob.escape(path.stem)}.*.*.partial{path.suffix}"):
-        stem, host, pid = left.name.removesuffix(f".partial{path.suffix}").rsplit(".", 2)
-        with contextlib.suppress(ValueError, FileNotFoundError, PermissionError):  # another's name, gone meanwhile, another user's
-            dead = not _lives(int(pid)) if host == HOST else time.time() - left.stat().st_mtime > DAY
-            if dead and stem == f".{path.stem}":
-                left.unlink()
+def _remove_abandoned(path):
+    """Removes the partial files of `path` that killed processes left: a reader of the folder might take them
+    for files.
+
+    A process of another host cannot be asked whether it lives; its partial file goes after a day in which
+    nobody wrote to it.
+    """
+    for partial in path.parent.glob(f".{glob.escape(path.stem)}.*.*.partial{path.suffix}"):
+        stem, host, pid = partial.name.removesuffix(f".partial{path.suffix}").rsplit(".", 2)
+        # the name of another file, a file that is gone meanwhile, a file of another user
+        with contextlib.suppress(ValueError, FileNotFoundError, PermissionError):
+            if host == HOST:
+                abandoned = not _lives(int(pid))
+            else:
+                abandoned = time.time() - partial.stat().st_mtime > DAY
+            if abandoned and stem == f".{path.stem}":
+                partial.unlink()
 
 
 _held = {}  # folder -> the descriptor by which this process holds it
@@ -81,9 +104,11 @@ os.register_at_fork(after_in_child=_held.clear)  # a fork is another process
 
 
 def hold(folder):
-    """Keeps other processes out of `folder` until `release` or the end of this one. Raises `Problem` where another holds it.
+    """Keeps other processes out of `folder` until `release` or the end of this process. Raises `Problem`
+    where another holds it.
 
-    Only on file systems with locks; on others two that write the same files still leave whole ones.
+    This works only on file systems with locks; on others, two processes that write the same files still leave
+    whole files.
     """
     folder = Path(folder)
     with writing(folder):
@@ -95,7 +120,8 @@ def hold(folder):
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         os.close(descriptor)
-        raise Problem(f"Another process is writing in {folder}; wait until it is done, or end it, and start again.") from None
+        raise Problem(f"Another process is writing in {folder}; wait until it is done, or end it, and start "
+                      "again.") from None
     except OSError as error:
         log.warning("%s cannot be locked (%s); do not start the same run twice.", folder, error)
     _held[folder] = descriptor
@@ -105,7 +131,8 @@ def release(folder):
     """Lets others write in `folder` again."""
     if (descriptor := _held.pop(Path(folder), None)) is not None:
         with contextlib.suppress(OSError):  # no locks there
-            fcntl.flock(descriptor, fcntl.LOCK_UN)  # closing alone would leave it with the forks of this process
+            # closing alone is not enough: forks of this process would still hold the folder
+            fcntl.flock(descriptor, fcntl.LOCK_UN)
         os.close(descriptor)
 
 

@@ -1,9 +1,10 @@
-"""Runs a notebook with checked parameters, through papermill. `python -m xmodal.runtime.notebook NOTEBOOK OUT NAME=VALUE ...`
+"""Runs a notebook with checked parameters: `python -m xmodal.runtime.notebook NOTEBOOK OUT NAME=VALUE ...`
 
-Parameters are the lines `NAME: type = default  # help` of the cell tagged "parameters"; values on the command line are
-YAML. papermill alone lets an unknown name pass with a log line, so names and types are checked first. While it runs, and
-after a failure, the executed cells lie beside OUT as <OUT>.partial.ipynb. OUT equal to NOTEBOOK executes it in place with its
-defaults and strips timing and papermill's metadata: so are the committed notebooks made.
+Parameters are the lines `NAME: type = default  # help` of the cell tagged "parameters"; values on the command
+line are YAML. papermill, which executes the notebook, only logs an unknown name, so names and types are
+checked first. While it runs, and after a failure, the executed cells lie beside OUT as <OUT>.partial.ipynb.
+Where OUT is NOTEBOOK, it is executed in place with its defaults and without traces of time and machine: so
+the committed notebooks are made.
 """
 import ast
 import contextlib
@@ -23,17 +24,24 @@ TYPES = {"int": int, "float": float, "str": str, "bool": bool, "list": list}
 
 
 def parameters(path):
-    """The parameters of a notebook: name -> (type, default). Raises `Problem` for a missing notebook or parameter cell."""
+    """The parameters of a notebook: name -> (type, default). Raises `Problem` for a missing notebook or
+    parameter cell."""
     import papermill
     if not Path(path).is_file():
         raise Problem(f"There is no notebook {path}; see notebooks/ for those there are.")
     try:
-        found = papermill.inspect_notebook(str(path))
+        known = papermill.inspect_notebook(str(path))
     except Exception as error:  # nbformat and json raise many kinds; each means the same to the reader
-        raise Problem(f"The notebook {path} cannot be read ({str(error).splitlines()[0]}); take it from git again.") from None
-    if not found:
-        raise Problem(f"The notebook {path} has no cell tagged \"parameters\", so nothing can be passed to it; copy one from notebooks/_template.ipynb.")
-    return {name: (p["inferred_type_name"].split("[")[0].strip(), ast.literal_eval(p["default"])) for name, p in found.items()}
+        raise Problem(f"The notebook {path} cannot be read ({str(error).splitlines()[0]}); "
+                      "take it from git again.") from None
+    if not known:
+        raise Problem(f"The notebook {path} has no cell tagged \"parameters\", so nothing can be passed to "
+                      "it; copy one from notebooks/_template.ipynb.")
+    kinds_and_defaults = {}
+    for name, parameter in known.items():
+        kind = parameter["inferred_type_name"].split("[")[0].strip()
+        kinds_and_defaults[name] = kind, ast.literal_eval(parameter["default"])
+    return kinds_and_defaults
 
 
 def _fits(value, kind):
@@ -44,33 +52,37 @@ def _fits(value, kind):
 
 
 def check_parameters(path, given):
-    """`given` (name -> value) if the notebook knows every name and the types fit; otherwise a `Problem` saying which do."""
+    """`given` (name -> value) if the notebook knows every name and the types fit; otherwise a `Problem` that
+    lists what it knows."""
     known = parameters(path)
     for name, value in given.items():
         if name not in known:
             raise Problem(f"{Path(path).name} has no parameter {name!r}; it has {', '.join(known)}.")
         kind, default = known[name]
         if not _fits(value, kind):
-            raise Problem(f"{name}={value!r} is no {kind}, which {Path(path).name} expects; an example is {name}={default!r}.")
+            raise Problem(f"{name}={value!r} is no {kind}, which {Path(path).name} expects; "
+                          f"an example is {name}={default!r}.")
     return given
 
 
-def parse(words):
+def parse(arguments):
     """["SEED=42", ...] -> {"SEED": 42, ...}, the values read as YAML."""
     given = {}
-    for word in words:
-        name, equals, text = word.partition("=")
+    for argument in arguments:
+        name, equals, text = argument.partition("=")
         if not equals or not name.isidentifier():
-            raise Problem(f"{word!r} is no parameter; write NAME=VALUE.")
+            raise Problem(f"{argument!r} is no parameter; write NAME=VALUE.")
         try:
             given[name] = yaml.safe_load(text) if text else ""
         except yaml.YAMLError:
-            raise Problem(f"The value of {word!r} is not YAML; put text with special characters in quotes.") from None
+            raise Problem(f"The value of {argument!r} is not YAML; "
+                          "put text with special characters in quotes.") from None
     return given
 
 
 def tidy(notebook):
-    """Removes what changes from run to run and machine to machine, and keeps tags, outputs and execution counts."""
+    """Removes what changes from run to run and machine to machine, and keeps tags, outputs and execution
+    counts."""
     for name in ("papermill", "widgets"):
         notebook.metadata.pop(name, None)
     for cell in notebook.cells:
@@ -79,62 +91,85 @@ def tidy(notebook):
         if not cell.metadata.get("tags", True):
             del cell.metadata["tags"]
         for output in cell.get("outputs", ()):
-            output.get("data", {}).pop("application/vnd.jupyter.widget-view+json", None)     # names a widget that lives no more
+            # it names a widget that no longer exists
+            output.get("data", {}).pop("application/vnd.jupyter.widget-view+json", None)
     return notebook
 
 
 def _explain(error, partial):
     """The one sentence for an exception that a cell raised."""
-    said = re.sub(r"\x1b\[[0-9;]*m", "", error.evalue).strip()
+    message = re.sub(r"\x1b\[[0-9;]*m", "", error.evalue).strip()
     if error.ename == Problem.__name__:
-        return said
-    return f"{error.ename}: {(said.splitlines() or [''])[-1]} (the executed cells are in {partial})"
+        return message
+    last_line = message.splitlines()[-1] if message else ""
+    return f"{error.ename}: {last_line} (the executed cells are in {partial})"
 
 
 def same_sums():
-    """OpenBLAS has code for each kind of processor, which sums in an order of its own. That for AVX2 runs nearly everywhere, so it is what
-    kernels get where it can run (the Makefile says the same), unless the user chose; torch still goes by the processor."""
+    """Makes kernels sum in the same order on most machines, unless the user chose otherwise.
+
+    OpenBLAS has code for each kind of processor, and each sums in its own order. The code for AVX2 runs
+    nearly everywhere, so kernels get it where it can run (the Makefile does the same). torch still chooses by
+    the processor.
+    """
     with contextlib.suppress(OSError):
         if re.search(r"\bavx2\b", Path("/proc/cpuinfo").read_text()):
             os.environ.setdefault("OPENBLAS_CORETYPE", "Haswell")
 
 
 def run(notebook, out, given):
-    """Executes `notebook` from the root of the checkout into `out`. A cell that fails, a dead kernel, a full disk are a `Problem`."""
+    """Executes `notebook` from the root of the checkout into `out`. Raises `Problem` for a cell that fails, a
+    dead kernel, or a full disk."""
     import nbformat
     import papermill
     from nbclient.exceptions import CellTimeoutError, DeadKernelError
-    given, notebook, out = check_parameters(notebook, given), Path(notebook).resolve(), Path(out).resolve()
+    given = check_parameters(notebook, given)
+    notebook = Path(notebook).resolve()
+    out = Path(out).resolve()
     partial = out.with_suffix(".partial.ipynb")
     with writing(out):
         out.parent.mkdir(parents=True, exist_ok=True)
-    os.environ.update(XMODAL_HOME=str(config.ROOT), JUPYTER_PREFER_ENV_PATH="1",  # this environment's kernel before the user's
-                      PYTHONPATH=os.pathsep.join(filter(None, (str(config.HOME), os.environ.get("PYTHONPATH")))))
-    same_sums()
+    set_environment()
+    quiet = ["--log-level=40"]  # the kernel's own remarks about its sockets
     try:
         with writing(out):
-            done = papermill.execute_notebook(str(notebook), str(partial), given, cwd=str(config.HOME), progress_bar=sys.stderr.isatty(),
-                                              extra_arguments=["--log-level=40"])  # the kernel's own remarks about its sockets
+            executed = papermill.execute_notebook(str(notebook), str(partial), given, cwd=str(config.HOME),
+                                                  progress_bar=sys.stderr.isatty(), extra_arguments=quiet)
     except papermill.PapermillExecutionError as error:
         raise Problem(_explain(error, partial)) from None
     except (DeadKernelError, CellTimeoutError):
-        raise Problem(f"The kernel of {notebook.name} died, most likely for want of memory (the executed cells are in {partial}).") from None
+        raise Problem(f"The kernel of {notebook.name} died, most likely for want of memory "
+                      f"(the executed cells are in {partial}).") from None
     with atomic(out) as temporary:
-        nbformat.write(tidy(done) if out == notebook else done, temporary)
-    partial.unlink(missing_ok=True)  # the same notebook run twice at once
+        nbformat.write(tidy(executed) if out == notebook else executed, temporary)
+    partial.unlink(missing_ok=True)  # missing where the same notebook runs twice at once
 
 
-def main(words):
-    """The command line; returns the exit status: 2 for a parameter that does not fit, 1 for a notebook that fails."""
+def set_environment():
+    """What kernels inherit: the home, this checkout on the path, and this environment's kernel before the
+    user's own."""
+    paths = [str(config.HOME)]
+    if os.environ.get("PYTHONPATH"):
+        paths.append(os.environ["PYTHONPATH"])
+    os.environ["XMODAL_HOME"] = str(config.ROOT)
+    os.environ["JUPYTER_PREFER_ENV_PATH"] = "1"
+    os.environ["PYTHONPATH"] = os.pathsep.join(paths)
+    same_sums()
+
+
+def main(arguments):
+    """The command line; returns the exit status: 2 for a parameter that does not fit, 1 for a notebook that
+    fails."""
     logging.disable(logging.WARNING)
-    if len(words) < 2:
+    if len(arguments) < 2:
         print("usage: python -m xmodal.runtime.notebook NOTEBOOK OUT NAME=VALUE ...", file=sys.stderr)
         return 2
-    notebook, out, *rest = words
+    notebook, out, *rest = arguments
     try:
         given = check_parameters(notebook, parse(rest))
         if rest and Path(out).resolve() == Path(notebook).resolve():
-            raise Problem(f"{notebook} is executed in place with its defaults only; name another OUT to pass parameters.")
+            raise Problem(f"{notebook} is executed in place with its defaults only; "
+                          "name another OUT to pass parameters.")
     except Problem as problem:
         print(problem, file=sys.stderr)
         return 2

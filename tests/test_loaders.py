@@ -1,0 +1,53 @@
+"""loaders: paired batches, on the cohort of noise of test_learner."""
+import numpy as np
+import pytest
+import torch
+from test_learner import write_cohort
+
+from xmodal import cohort, config
+from xmodal.config import HISTOPATHOLOGY, MAMMOGRAPHY
+from xmodal.loaders import Images, PairedBatches
+
+
+@pytest.fixture
+def table(home):
+    return write_cohort(config.DATA / "lesson")
+
+
+def test_batches_pair_patients_and_depend_on_seed_epoch_and_number_alone(table):
+    fold = cohort.leave_one_out(table, "inbreast", 42)
+    images = Images(config.DATA / "lesson")
+    part = fold[fold.split == "train"]
+    fresh = PairedBatches(part, images, 8, 42)
+    used = PairedBatches(part, images, 8, 42)
+    for number in (0, 1, 0, 1):
+        used[number]  # looking at others first changes nothing
+    fresh.epoch = used.epoch = 3
+    x, y = fresh[1]
+    x_used, y_used = used[1]
+    assert torch.equal(x[MAMMOGRAPHY], x_used[MAMMOGRAPHY]) and torch.equal(y["both"], y_used["both"])
+    m, p = x["pairs"].T
+    assert torch.equal(y[MAMMOGRAPHY]["id"][m], y[HISTOPATHOLOGY]["id"][p])
+    fresh.epoch = 4
+    assert not torch.equal(fresh[1][0][MAMMOGRAPHY], x[MAMMOGRAPHY])
+
+
+def test_without_shared_patients_pairs_share_a_label(table):
+    apart = table.assign(patient=table.domain + table.patient)
+    batches = PairedBatches(apart, Images(config.DATA / "lesson"), 8, 42)
+    assert batches.by_label
+    x, y = batches[0]
+    m, p = x["pairs"].T
+    allowed = y[MAMMOGRAPHY]["allowed"][m] & y[HISTOPATHOLOGY]["allowed"][p]
+    assert len(m) and torch.equal(allowed, y["both"]) and allowed.any(1).all()
+    bits = torch.tensor([1, 2, 4, 8])
+    bad = [cohort.malignant((y[k]["allowed"] * bits).sum(1).numpy()) for k in config.MODALITIES]
+    same_id = (y[MAMMOGRAPHY]["id"][:, None] == y[HISTOPATHOLOGY]["id"][None]).numpy()
+    assert np.array_equal(same_id, bad[0][:, None] == bad[1][None])
+
+
+def test_outlines_stay_on_their_lesions_under_augmentation(table):
+    x, y = PairedBatches(table, Images(config.DATA / "lesson"), 16, 42)[0]
+    inside = x[MAMMOGRAPHY].float()[y[MAMMOGRAPHY]["mask"]].mean()
+    outside = x[MAMMOGRAPHY].float()[~y[MAMMOGRAPHY]["mask"]].mean()
+    assert inside > outside + 80
