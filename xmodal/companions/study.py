@@ -1,8 +1,6 @@
 """What the companion studies share: one training loop, and tables that are computed once for their
 settings."""
-from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -15,44 +13,35 @@ from ..record import environment
 from ..runtime.checkpoints import kept_when_done, load_checkpoint, save_checkpoint
 
 
-class Training(NamedTuple):
-    """How `fit` trains."""
-    epochs: int
-    batch: int                          # rows
-    lr: float
-    seed: int                           # of the order of the rows
-    weight_decay: float = 0.0
-    optimiser: type = torch.optim.Adam
-    schedule: Callable | None = None    # epoch -> factor on the learning rate
-
-
-def fit(modules, objective, n, training, resume=None, memory=None):
+def fit(modules, objective, n, epochs, batch, lr, seed, weight_decay=0.0, optimiser=torch.optim.Adam, schedule=None,
+        resume=None, memory=None):
     """Gradient descent over shuffled batches of n rows. objective(rows) -> dict of scalar terms, whose sum is
     minimised.
 
-    modules   one nn.Module or a list; only their parameters are trained
-    training  a `Training`
-    resume    path of a checkpoint (of `checkpoints.checkpoint_path`), which is written after every epoch and
-              from which an interrupted training goes on to the same bits; or None
-    memory    what the objective remembers between batches, with state_dict and load_state_dict; or None
+    modules    one nn.Module or a list; only their parameters are trained
+    optimiser  a torch optimiser's class
+    schedule   epoch -> factor on the learning rate, or None
+    resume     path of a checkpoint (of `checkpoints.checkpoint_path`), which is written after every epoch and
+               from which an interrupted training goes on to the same bits; or None
+    memory     what the objective remembers between batches, with state_dict and load_state_dict; or None
 
-    Returns the history, a DataFrame with the mean of every term in each epoch. Raises `Problem` where the
-    loss is not finite.
+    Returns the history, a DataFrame with the mean of every term in each epoch. Raises `Problem` where the loss
+    is not finite.
     """
     modules = torch.nn.ModuleList([modules] if isinstance(modules, torch.nn.Module) else modules).train()
     parameters = [p for p in modules.parameters() if p.requires_grad]
-    optimiser = training.optimiser(parameters, lr=training.lr, weight_decay=training.weight_decay)
+    optimiser = optimiser(parameters, lr=lr, weight_decay=weight_decay)
     saved = {"model": modules, "memory": memory} if memory else {"model": modules}
-    rng = np.random.default_rng([training.seed, 1])
+    rng = np.random.default_rng([seed, 1])
     history = begun_history(resume, saved, optimiser)
-    for epoch in range(training.epochs):
+    for epoch in range(epochs):
         order = rng.permutation(n)  # drawn also for epochs that a resumed training skips
         if epoch < len(history):
             continue
-        factor = training.schedule(epoch) if training.schedule else 1
+        factor = schedule(epoch) if schedule else 1
         for group in optimiser.param_groups:
-            group["lr"] = training.lr * factor
-        means = one_epoch(epoch, objective, order, training.batch, optimiser)
+            group["lr"] = lr * factor
+        means = one_epoch(epoch, objective, order, batch, optimiser)
         history.append({"epoch": epoch, **means})
         if resume:
             save_checkpoint(resume, saved, optimiser, {"history": history})
