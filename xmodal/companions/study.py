@@ -1,5 +1,4 @@
-"""What the companion studies share: one training loop, and tables that are computed once for their
-settings."""
+"""What the companion studies share: one training loop, and tables that are computed once."""
 from pathlib import Path
 
 import numpy as np
