@@ -12,8 +12,7 @@ from PIL import Image
 from pydicom import uid
 from pydicom.encaps import encapsulate
 
-from data_scripts.phantom.histology_files import pyramid
-from data_scripts.phantom.mammogram_files import SECONDARY_CAPTURE, write_dicom
+from data_scripts.phantom.native import SECONDARY_CAPTURE, pyramid, write_dicom
 
 # ---- images ----------------------------------------------------------------------------------------------
 

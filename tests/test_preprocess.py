@@ -9,8 +9,7 @@ import pytest
 import tifffile
 from pydicom.uid import ExplicitVRLittleEndian
 
-from data_scripts.phantom import histology_files
-from data_scripts.phantom.mammogram_files import DIGITAL_MAMMOGRAM, uid, write_dicom
+from data_scripts.phantom.native import DIGITAL_MAMMOGRAM, pyramid, uid, write_dicom
 from xmodal import cohort, config, preprocess
 
 SMALL = replace(config.PROFILES["lesson"], image_size=32, tile_um=100.0, tiles_per_slide=3)
@@ -58,7 +57,7 @@ def rows(tmp_path_factory):
     folder = tmp_path_factory.mktemp("native")
     rng = np.random.default_rng(0)
     photo(folder / "n001.tif", tissue(rng, (400, 400)))
-    histology_files.pyramid(folder / "slide.tif", tissue(rng, (512, 512)), 1.0, 90, levels=2)
+    pyramid(folder / "slide.tif", tissue(rng, (512, 512)), 1.0, 90, levels=2)
     film = breast()
     film[90:110, 40:60] = 4000
     write_dicom(folder / "m.dcm", film, ExplicitVRLittleEndian, DIGITAL_MAMMOGRAM, 14,

@@ -29,7 +29,7 @@ if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from data_scripts import annotations
-from data_scripts.phantom.mammogram_files import DIGITAL_MAMMOGRAM, write_dicom
+from data_scripts.phantom.native import DIGITAL_MAMMOGRAM, write_dicom
 from xmodal.config import HOME, Problem
 from xmodal.imaging import dicom, mammograms, regions, slides
 

@@ -1,9 +1,10 @@
 """Draws H&E-stained breast tissue: stroma, fat, lobules, ducts, carcinoma in situ and invasive carcinoma.
 
-A picture is two maps, the concentrations of haematoxylin and eosin, on a canvas of about 0.9 um per pixel. A site's stain
-matrix turns them into light (Beer-Lambert, RGB = 255 exp(-OD)); blur, noise and colour of the site's scanner follow.
-What is drawn depends on the diagnosis; how large, crowded and dark the nuclei are depends on the latents, which overlap
-between the classes. All lengths are in micrometres unless a name says px.
+A picture is two maps, the concentrations of haematoxylin and eosin, on a canvas of about 0.9 um per pixel. A
+site's stain matrix turns them into light (Beer-Lambert, RGB = 255 exp(-OD)); blur, noise and colour of the
+site's scanner follow. What is drawn depends on the diagnosis; how large, crowded and dark the nuclei are
+depends on the latents, which overlap between the classes. All lengths are in micrometres unless a name says
+px.
 """
 from dataclasses import dataclass
 
@@ -13,8 +14,8 @@ from scipy.ndimage import gaussian_filter, maximum_filter
 from scipy.spatial import cKDTree
 
 from .canvas import Canvas, above, blob, noise
-from .glands import healthy, lesions
-from .nuclei import fill, scatter, stamp
+from .glands import EVERYWHERE, healthy, lesions
+from .nuclei import Kind, fill, scatter, stamp
 
 
 @dataclass(frozen=True)
@@ -36,9 +37,18 @@ class Style:
 
 
 STYLES = {
-    "bach": Style((0.62, 0.70, 0.30), (0.16, 0.80, 0.46), (0.95, 0.95), 0.16, 0.7, 4.0, 0.98, 1.0, 1.0, 0.10, 0.14, False, 0),
-    "camelyon": Style((0.58, 0.76, 0.44), (0.24, 0.86, 0.40), (1.15, 0.80), 0.16, 1.9, 1.5, 0.94, 1.12, 0.85, 0.0, 0.20, True, 75),
-    "pretrain": Style((0.68, 0.66, 0.36), (0.10, 0.90, 0.34), (1.05, 1.05), 0.28, 1.3, 3.0, 0.96, 0.95, 1.1, 0.05, 0.12, False, 0),
+    "bach": Style(
+        haematoxylin=(0.62, 0.70, 0.30), eosin=(0.16, 0.80, 0.46), strength=(0.95, 0.95), vary=0.16,
+        blur=0.7, noise=4.0, gain=0.98, gamma=1.0, saturation=1.0, vignette=0.10, lymphoid=0.14,
+        glass=False, quality=0),
+    "camelyon": Style(
+        haematoxylin=(0.58, 0.76, 0.44), eosin=(0.24, 0.86, 0.40), strength=(1.15, 0.80), vary=0.16,
+        blur=1.9, noise=1.5, gain=0.94, gamma=1.12, saturation=0.85, vignette=0.0, lymphoid=0.20,
+        glass=True, quality=75),
+    "pretrain": Style(
+        haematoxylin=(0.68, 0.66, 0.36), eosin=(0.10, 0.90, 0.34), strength=(1.05, 1.05), vary=0.28,
+        blur=1.3, noise=3.0, gain=0.96, gamma=0.95, saturation=1.1, vignette=0.05, lymphoid=0.12,
+        glass=False, quality=0),
 }
 FAT = {"A": 0.40, "B": 0.27, "C": 0.15, "D": 0.05, "": 0.2}   # share of fat by breast density
 
@@ -46,10 +56,10 @@ FAT = {"A": 0.40, "B": 0.27, "C": 0.15, "D": 0.05, "": 0.2}   # share of fat by 
 def draw(row, style, rng, shape, mpp):
     """An H&E picture of the patient `row` (patients.cohort) as `style` would show it.
 
-    shape  (height, width) in pixels; mpp  micrometres per pixel
-    Returns uint8 RGB (height, width, 3) and the bool tumour mask (height, width), all False for normal and benign.
+    shape  (height, width) in pixels; mpp  micrometres per pixel Returns uint8 RGB (height, width, 3) and the
+    bool tumour mask (height, width), all False for normal and benign.
     """
-    step = max(1, round(0.9 / mpp)) / max(1, round(mpp / 0.9))      # the canvas has about 0.9 um a pixel
+    step = max(1, round(0.9 / mpp)) / max(1, round(mpp / 0.9))      # the canvas has about 0.9 um per pixel
     canvas = Canvas(tuple(max(16, int(round(n / step))) for n in shape), mpp * step, rng)
     tissue, tumour = _regions(canvas, row, style)
     _stroma(canvas)
@@ -83,14 +93,20 @@ def _stroma(c):
     rng, n = c.rng, 512
     streaks = gaussian_filter(rng.standard_normal((n, n), dtype=np.float32), (1.2, 9), mode="wrap")
     streaks /= streaks.std()
+
+    def look(v, u):
+        return streaks[v.astype(np.int32) % n, u.astype(np.int32) % n]
+
     yy, xx = np.mgrid[:c.shape[0], :c.shape[1]].astype(np.float32) * np.float32(c.px)
-    turn, bend, wave = rng.uniform(0, np.pi), 35 * noise(c, 150), 5 * noise(c, 28)
+    turn = rng.uniform(0, np.pi)
+    bend = 35 * noise(c, 150)
+    wave = 5 * noise(c, 28)
     along = xx * np.cos(turn) + yy * np.sin(turn) + bend
     across = yy * np.cos(turn) - xx * np.sin(turn) + bend + wave
     down, right = np.gradient(across)
     c.angle = np.arctan2(right, -down)                   # along the lines of equal `across`
-    look = lambda v, u: streaks[v.astype(np.int32) % n, u.astype(np.int32) % n]
-    fine, bundle = look(across * 0.9, along * 0.5), look(across * 0.28 + 91, along * 0.16 + 37)
+    fine = look(across * 0.9, along * 0.5)
+    bundle = look(across * 0.28 + 91, along * 0.16 + 37)
     density = 0.52 + 0.13 * noise(c, 130) + 0.09 * rng.standard_normal()
     c.e = np.clip(density * (1 + 0.22 * bundle + 0.16 * fine), 0.05, 1.2).astype(np.float32)
     c.e[bundle + 0.3 * fine < -1.35] *= 0.3              # clefts
@@ -106,13 +122,14 @@ def _fat(c, share, tumour):
     height, width = c.shape[0] * c.px, c.shape[1] * c.px
     x, y = np.meshgrid(np.arange(-60, width + 60, 52), np.arange(-60, height + 60, 52))
     seeds = np.column_stack([x.ravel(), y.ravel()]) + c.rng.uniform(-20, 20, (x.size, 2))
-    coarse = maximum_filter(region, 7)[::3, ::3]         # distances are found on every third pixel, where they are needed
+    coarse = maximum_filter(region, 7)[::3, ::3]         # distances on every third pixel only, where needed
     near = cKDTree(seeds).query(np.argwhere(coarse)[:, ::-1] * 3 * c.px, k=2)[0]
     gap = np.zeros(coarse.shape, np.float32)
     gap[coarse] = near[:, 1] - near[:, 0]
     gap = np.asarray(Image.fromarray(gap).resize(c.shape[::-1], Image.Resampling.BICUBIC))
     empty = region & (gap > 2.8)
-    c.e[empty], c.h[empty] = 0.02, 0.01
+    c.e[empty] = 0.02
+    c.h[empty] = 0.01
     wall = region & ~empty
     c.e[wall] = np.minimum(c.e[wall], 0.35)
     c.free &= ~region
@@ -120,27 +137,38 @@ def _fat(c, share, tumour):
 
 def _stromal_cells(c, style):
     """Fibroblasts along the collagen, and lymphocytes strewn or in crowds."""
-    rng, everywhere, free = c.rng, (slice(None), slice(None)), c.free & (c.e > 0.15)
-    reactive = rng.uniform(0.5, 1.5)
-    fill(c, everywhere, free, spacing=26 / reactive, size=3.6, sd=0.25, dark=0.8, vesicle=0.1, spindle=c.angle)
-    crowd = above(noise(c, 120) + 0.5 * noise(c, 40), min(0.7, style.lymphoid * np.exp(0.9 * rng.standard_normal()))) & free
-    fill(c, everywhere, crowd, spacing=7.5, size=2.5, sd=0.1, dark=1.35, vesicle=0.0)
+    rng = c.rng
+    free = c.free & (c.e > 0.15)
+    spacing = 26 / rng.uniform(0.5, 1.5)                 # smaller where the stroma is reactive
+    fill(c, EVERYWHERE, free, spacing, Kind(3.6, sd=0.25, dark=0.8, vesicle=0.1), spindle=c.angle)
+    crowding = noise(c, 120) + 0.5 * noise(c, 40)
+    crowd = above(crowding, min(0.7, style.lymphoid * np.exp(0.9 * rng.standard_normal()))) & free
+    fill(c, EVERYWHERE, crowd, 7.5, Kind(2.5, sd=0.1, dark=1.35, vesicle=0.0))
     scatter(c, free, 60, size=2.4, dark=1.3)
 
 
-# ---- light -------------------------------------------------------------------------------------------------------
+# ---- light -------------------------------------------------------------------------------------------------
 
 def _light(c, tissue, style):
     """Stain maps to uint8 RGB through the site's stain matrix and camera."""
     rng = c.rng
     strength = np.array(style.strength) * np.exp(style.vary * rng.standard_normal(2))
     matrix = np.array([style.haematoxylin, style.eosin]) * (1 + 0.03 * rng.standard_normal((2, 3)))
-    blurred = [gaussian_filter(plane * tissue if style.glass else plane, style.blur / c.px, truncate=2.5) for plane in (c.h, c.e)]
-    h, e = (plane * np.float32(s) for plane, s in zip(blurred, strength))
+    h, e = (_blurred(plane, tissue, style, c.px) * np.float32(s) for plane, s in zip((c.h, c.e), strength))
     y, x = np.ogrid[-1:1:c.shape[0] * 1j, -1:1:c.shape[1] * 1j]
     lamp = (style.gain * (1 - style.vignette * (x * x + y * y) / 2)).astype(np.float32)
     planes = [np.exp(-(h * np.float32(a) + e * np.float32(b))) * lamp for a, b in matrix.T]
     grey = sum(planes) / 3
-    planes = [np.clip(grey + np.float32(style.saturation) * (p - grey), 1e-3, 1) ** np.float32(style.gamma) for p in planes]
     grain = style.noise * rng.standard_normal(c.shape, dtype=np.float32)
-    return np.stack([np.clip(255 * p + grain + 0.5, 0, 255).astype(np.uint8) for p in planes], -1)
+    channels = []
+    for plane in planes:
+        vivid = grey + np.float32(style.saturation) * (plane - grey)
+        plane = np.clip(vivid, 1e-3, 1) ** np.float32(style.gamma)
+        channels.append(np.clip(255 * plane + grain + 0.5, 0, 255).astype(np.uint8))
+    return np.stack(channels, -1)
+
+
+def _blurred(plane, tissue, style, px):
+    """A stain map as section and optics blur it; nothing is stained where only glass is."""
+    stained = plane * tissue if style.glass else plane
+    return gaussian_filter(stained, style.blur / px, truncate=2.5)

@@ -1,8 +1,9 @@
 """Draws a mammogram of a phantom patient: breast, glandular tissue, lesion, and the look of the detector.
 
-Crude but not absurd. Everything is drawn in millimetres with the chest wall at the left, as a map of attenuation
-(0 air, about 1 bright), which the site's style then turns into pixel values. The texture's spectrum falls as a power
-law with an exponent near 3, as that of mammograms does (Burgess 1999, Med Phys 26:2419).
+Crude but not absurd. Everything is drawn in millimetres with the chest wall at the left, as a map of
+attenuation (0 air, about 1 bright), which the site's style then turns into pixel values. The texture's
+spectrum falls as a power law with an exponent near 3, as the spectrum of mammograms does (Burgess 1999, Med
+Phys 26:2419).
 """
 from dataclasses import dataclass
 
@@ -12,7 +13,7 @@ from scipy import fft, ndimage
 
 from .lesions import add_lesion
 
-FIELD_MM = 120.0        # height of the field: at the default 600 x 480 pixels one is 0.2 mm (real detectors: 0.05-0.1)
+FIELD_MM = 120.0        # height of the field: at the default shape a pixel is 0.2 mm (detectors: 0.05-0.1)
 
 
 @dataclass(frozen=True)
@@ -29,18 +30,21 @@ class Style:
 
 
 STYLES = {
-    "cbis_ddsm": Style(white=65535, gamma=1.15, contrast=3.5, fog=0.02, grain=0.022, blur=0.16, sharpen=0.0, film=True),
-    "inbreast": Style(white=16383, gamma=0.75, contrast=0.0, fog=0.0, grain=0.008, blur=0.06, sharpen=0.8, film=False),
-    "pretrain": Style(white=4095, gamma=1.0, contrast=2.0, fog=0.0, grain=0.014, blur=0.22, sharpen=0.5, film=False),
+    "cbis_ddsm": Style(
+        white=65535, gamma=1.15, contrast=3.5, fog=0.02, grain=0.022, blur=0.16, sharpen=0.0, film=True),
+    "inbreast": Style(
+        white=16383, gamma=0.75, contrast=0.0, fog=0.0, grain=0.008, blur=0.06, sharpen=0.8, film=False),
+    "pretrain": Style(
+        white=4095, gamma=1.0, contrast=2.0, fog=0.0, grain=0.014, blur=0.22, sharpen=0.5, film=False),
 }
 
 
 @dataclass
 class Breast:
-    """Geometry in millimetres: `y` (H, 1) and `x` (1, W) of pixel centres, `depth` (H, W) below the skin (negative in air)."""
-    y: np.ndarray
-    x: np.ndarray
-    depth: np.ndarray
+    """Geometry in millimetres."""
+    y: np.ndarray        # (H, 1) of pixel centres
+    x: np.ndarray        # (1, W) of pixel centres
+    depth: np.ndarray    # (H, W) below the skin, negative in air
     edge: np.ndarray     # (H,) how far the breast reaches from the chest wall
     nipple: tuple        # (y, x)
     muscle: np.ndarray   # (H, W) share of pectoral muscle, 0 to 1
@@ -48,12 +52,12 @@ class Breast:
 
 
 def draw(row, view, style, rng, shape=(600, 480)):
-    """A mammogram of patient `row` (a row of `patients.cohort`) as (uint16 (H, W) image, bool (H, W) lesion mask).
+    """A mammogram of the patient `row` (patients.cohort) as (uint16 (H, W) image, bool (H, W) lesion mask).
 
-    `view` is "CC" or "MLO", `style` one of the values of `STYLES`. The field is 120 mm high whatever the shape. Right
-    breasts have the chest wall at the right. A patient without a lesion has an empty mask.
+    `view` is "CC" or "MLO", `style` one of the values of `STYLES`. The field is 120 mm high whatever the
+    shape. Right breasts have the chest wall at the right. A patient without a lesion has an empty mask.
     """
-    row = {k: float(v) if isinstance(v, np.floating) else v for k, v in dict(row).items()}  # numpy scalars would widen arrays
+    row = plain_floats(row)
     breast = outline(row, view, rng, shape)
     tissue = glandular_tissue(row, breast, rng)
     tissue, mask = add_lesion(tissue, row, breast, rng)
@@ -67,14 +71,24 @@ def draw(row, view, style, rng, shape=(600, 480)):
     return np.round(np.clip(image, 0, 1) * style.white).astype(np.uint16), np.ascontiguousarray(mask)
 
 
+def plain_floats(row):
+    """`row` as a dict with Python's floats: numpy's would widen the arrays that they are multiplied with."""
+    plain = {}
+    for name, value in dict(row).items():
+        plain[name] = float(value) if isinstance(value, np.floating) else value
+    return plain
+
+
 def power_law(rng, shape, beta=3.0):
-    """(H, W) Gaussian field whose power spectrum falls as 1 / frequency**beta; mean 0, standard deviation 1."""
-    fy, fx = fft.fftfreq(shape[0])[:, None] * shape[0], fft.rfftfreq(shape[1])[None] * shape[0]
+    """(H, W) Gaussian field whose power spectrum falls as 1 / frequency**beta; mean 0, deviation 1."""
+    fy = fft.fftfreq(shape[0])[:, None] * shape[0]
+    fx = fft.rfftfreq(shape[1])[None] * shape[0]
     with np.errstate(divide="ignore"):
         amplitude = ((fx ** 2 + fy ** 2) ** (-beta / 4)).astype(np.float32)
     amplitude[0, 0] = 0                                   # no mean
-    white = rng.standard_normal(amplitude.shape, dtype=np.float32) + 1j * rng.standard_normal(amplitude.shape, dtype=np.float32)
-    field = fft.irfft2(amplitude * white, s=shape)
+    real = rng.standard_normal(amplitude.shape, dtype=np.float32)
+    imaginary = rng.standard_normal(amplitude.shape, dtype=np.float32)
+    field = fft.irfft2(amplitude * (real + 1j * imaginary), s=shape)
     return (field - field.mean()) / field.std()
 
 
@@ -87,7 +101,8 @@ def outline(row, view, rng, shape):
     px = FIELD_MM / shape[0]
     y = ((np.arange(shape[0]) + 0.5) * px).astype(np.float32)
     x = ((np.arange(shape[1]) + 0.5) * px).astype(np.float32)[None]
-    width, size = shape[1] * px, row["breast_size"]
+    width = shape[1] * px
+    size = row["breast_size"]
     reach = width * (0.50 + 0.34 * size + 0.04 * rng.normal() * (size < 0.8))
     middle = FIELD_MM * (0.5 if view == "CC" else 0.60) + 2.5 * rng.normal()
     below = 36 + 9 * size + 2 * rng.normal()
@@ -98,21 +113,23 @@ def outline(row, view, rng, shape):
         upper = top + (reach - top) * (1 - np.clip((middle - y) / middle, 0, 1) ** rng.uniform(1.3, 1.8))
         edge = np.where(y < middle, upper, edge)
     phase = rng.uniform(0, 2 * np.pi, 3)
-    edge = np.where(edge > 0, edge + sum(0.6 * np.sin(y / s + p) for s, p in zip((5.0, 9.0, 16.0), phase)), 0)
+    waves = sum(0.6 * np.sin(y / s + p) for s, p in zip((5.0, 9.0, 16.0), phase))
+    edge = np.where(edge > 0, edge + waves, 0)
     edge = ndimage.gaussian_filter1d(edge, 1.5 / px).astype(np.float32)
     slope = np.gradient(edge, px)
     depth = (edge[:, None] - x) / np.sqrt(1 + slope ** 2)[:, None]
     y = y[:, None]
-    at = (middle + rng.normal(), reach - 0.5)
-    bump = 0.8 * (rng.uniform(2.2, 3.4) - np.sqrt(((y - at[0]) / 1.7) ** 2 + (x - at[1]) ** 2))
-    return Breast(y, x, np.maximum(depth, bump), edge, at, _muscle(view, y, x, width, rng), px)
+    nipple = (middle + rng.normal(), reach - 0.5)
+    bump = 0.8 * (rng.uniform(2.2, 3.4) - np.sqrt(((y - nipple[0]) / 1.7) ** 2 + (x - nipple[1]) ** 2))
+    return Breast(y, x, np.maximum(depth, bump), edge, nipple, _muscle(view, y, x, width, rng), px)
 
 
 def _muscle(view, y, x, width, rng):
-    """(H, W) share of pectoral muscle: a triangle with a slightly convex edge in the upper corner of an MLO view."""
+    """(H, W) share of pectoral muscle: in an MLO view a triangle in the upper corner, slightly convex."""
     if view != "MLO":
         return np.zeros((len(y), x.shape[1]), np.float32)
-    top, foot = width * rng.uniform(0.24, 0.40), FIELD_MM * rng.uniform(0.48, 0.70)
+    top = width * rng.uniform(0.24, 0.40)
+    foot = FIELD_MM * rng.uniform(0.48, 0.70)
     edge = top * np.clip(1 - y / foot, 0, None) ** rng.uniform(0.8, 1.0)
     return logistic((edge - x) / 0.9) * (edge > 0)
 
@@ -123,11 +140,16 @@ LEVEL = {"A": 0.14, "B": 0.22, "C": 0.32, "D": 0.40}     # its attenuation above
 
 def glandular_tissue(row, breast, rng):
     """(H, W) attenuation of the breast without a lesion: fat, skin, glandular disc, ligaments, muscle."""
-    d, (ny, nx) = breast.depth, breast.nipple
+    d = breast.depth
+    ny, nx = breast.nipple
     lobes, threads, flat = _textures(breast, rng)
-    area, level = AREA[row["density"]], LEVEL[row["density"]] * rng.uniform(0.85, 1.15)
-    centre, height = nx * rng.uniform(0.46, 0.60), 36 * area * (0.7 + 0.4 * row["breast_size"])
-    disc = 1 - ((breast.x - centre) / (nx * 0.52 * area)) ** 2 - ((breast.y - ny + 4 * rng.normal()) / height) ** 2
+    area = AREA[row["density"]]
+    level = LEVEL[row["density"]] * rng.uniform(0.85, 1.15)
+    centre = nx * rng.uniform(0.46, 0.60)
+    height = 36 * area * (0.7 + 0.4 * row["breast_size"])
+    across = (breast.x - centre) / (nx * 0.52 * area)
+    along = (breast.y - ny + 4 * rng.normal()) / height
+    disc = 1 - across ** 2 - along ** 2
     disc = logistic(2.2 * (disc + 0.35 * flat + 0.35 * lobes)) * logistic((d - 6) / 1.6)
     thickness = 1 - np.exp(-np.clip(d, 0, None) / 6)
     clumps = 0.30 + 0.75 * logistic(1.3 * lobes + 0.9 * flat)
@@ -140,16 +162,21 @@ def glandular_tissue(row, breast, rng):
 
 
 def _textures(breast, rng):
-    """Three (H, W) power-law fields: lobes and threads drawn out towards the nipple as ducts and ligaments are, and flat."""
-    (ny, nx), shape = breast.nipple, breast.depth.shape
+    """Three (H, W) power-law fields: lobes and threads drawn out towards the nipple like ducts, and flat."""
+    ny, nx = breast.nipple
+    height, width = breast.depth.shape
     # Half resolution will do: finer detail drowns in the noise.
     dy, dx = np.broadcast_arrays(breast.y[::2] - ny, breast.x[:, ::2] - nx - 25)
     at = np.stack([np.arctan2(dy, -dx) * 62, np.hypot(dy, dx) * 0.55]) / (2 * breast.px)
     bend = power_law(rng, dy.shape, 3.5)
     at += 1.5 / breast.px * np.stack([bend, -bend])
-    fields = [ndimage.map_coordinates(power_law(rng, dy.shape, beta), at, order=1, mode="grid-wrap") for beta in (3.0, 2.6)]
+    fields = []
+    for beta in (3.0, 2.6):
+        field = power_law(rng, dy.shape, beta)
+        fields.append(ndimage.map_coordinates(field, at, order=1, mode="grid-wrap"))
     fields.append(power_law(rng, dy.shape, 3.4))
-    return [ndimage.uniform_filter(np.kron(f, np.ones((2, 2), np.float32))[:shape[0], :shape[1]], 3) for f in fields]
+    doubled = [np.kron(field, np.ones((2, 2), np.float32))[:height, :width] for field in fields]
+    return [ndimage.uniform_filter(field, 3) for field in doubled]
 
 
 def expose(tissue, inside, style, px, rng):
@@ -169,24 +196,34 @@ def expose(tissue, inside, style, px, rng):
 
 
 def film_marks(image, laterality, view, rng):
-    """The image with a lead marker beside the breast, dust, a scratch, and white borders where the film was masked."""
+    """The image with a lead marker beside the breast, dust, a scratch, and white borders of a masked film."""
     h, w = image.shape
-    stamp = Image.new("L", (int(0.20 * h), int(0.20 * h)))
-    font = ImageFont.load_default(size=0.05 * h)
-    ImageDraw.Draw(stamp).text((stamp.width // 2, stamp.height // 2), f"{laterality}{view}", fill=255, font=font, anchor="mm")
-    stamp = np.asarray(stamp.rotate(rng.uniform(-60, 60), resample=Image.Resampling.BILINEAR), np.float32) / 255
-    top, margin = int(rng.uniform(0, 0.04) * h), int(rng.uniform(-0.03, 0.03) * w)
-    left = w - stamp.shape[1] - max(margin, 0) if laterality == "L" else max(margin, 0)
+    stamp = _lead_marker(h, f"{laterality}{view}", rng)
+    top = int(rng.uniform(0, 0.04) * h)
+    margin = max(int(rng.uniform(-0.03, 0.03) * w), 0)
+    left = w - stamp.shape[1] - margin if laterality == "L" else margin
     spot = image[top:top + stamp.shape[0], left:left + stamp.shape[1]]
     np.maximum(spot, stamp * rng.uniform(0.55, 0.95), out=spot)
     for _ in range(rng.poisson(2.0)):                     # dust
         y, x, r = rng.integers(2, h - 2), rng.integers(2, w - 2), rng.integers(1, 3)
         image[y:y + r, x:x + r] = rng.uniform(0.7, 1.0)
     if rng.random() < 0.15:                               # scratch
-        x, y0, y1 = rng.integers(0, w), *np.sort(rng.integers(0, h, 2))
+        x = rng.integers(0, w)
+        y0, y1 = np.sort(rng.integers(0, h, 2))
         image[y0:y1, x] += 0.12
     for side in np.flatnonzero(rng.random(3) < 0.3):      # top, bottom, side away from the chest wall
         thick = int(rng.integers(2, 6) * h / 600) + 1
-        strip = (np.s_[:thick], np.s_[-thick:], np.s_[:, -thick:] if laterality == "L" else np.s_[:, :thick])[side]
+        away = np.s_[:, -thick:] if laterality == "L" else np.s_[:, :thick]
+        strip = (np.s_[:thick], np.s_[-thick:], away)[side]
         image[strip] = rng.uniform(0.7, 1.0)
     return image
+
+
+def _lead_marker(height, text, rng):
+    """(n, n) in [0, 1]: the letters of a lead marker, turned at random; n is a fifth of `height`."""
+    side = int(0.20 * height)
+    stamp = Image.new("L", (side, side))
+    font = ImageFont.load_default(size=0.05 * height)
+    ImageDraw.Draw(stamp).text((side // 2, side // 2), text, fill=255, font=font, anchor="mm")
+    turned = stamp.rotate(rng.uniform(-60, 60), resample=Image.Resampling.BILINEAR)
+    return np.asarray(turned, np.float32) / 255

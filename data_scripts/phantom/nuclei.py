@@ -1,42 +1,69 @@
 """Nuclei of the histology phantom: where they lie, and how they are stamped on the haematoxylin map."""
+from typing import NamedTuple
+
 import numpy as np
 
-COLUMNS = ("x", "y", "a", "b", "angle", "dark", "vesicle")   # um, um, half axes um, radians, units of stain, 0 to 1
+# A queued nucleus: um, um, half axes um, radians, units of stain, 0 to 1.
+COLUMNS = ("x", "y", "a", "b", "angle", "dark", "vesicle")
 
 
-def _add(c, x, y, size, sd, dark, vesicle, ratio, angle):
-    """Queues nuclei at (x, y): `size` is the mean half axis, `sd` its relative spread (pleomorphism)."""
-    rng, n = c.rng, len(x)
-    mean = size * np.exp(sd * rng.standard_normal(n))
+class Kind(NamedTuple):
+    """What nuclei look like."""
+    size: float          # mean half axis, um
+    sd: float            # relative spread of the size (pleomorphism)
+    dark: float          # units of stain
+    vesicle: float       # 0 to 1: how pale the middle is
+
+
+def _add(c, x, y, kind, ratio, angle):
+    """Queues nuclei of a kind at (x, y), um; `ratio` of their axes, long axis along `angle`."""
+    rng = c.rng
+    n = len(x)
+    mean = kind.size * np.exp(kind.sd * rng.standard_normal(n))
     root = np.sqrt(ratio * np.exp(0.12 * rng.standard_normal(n)))
-    darkness = dark * np.exp(0.13 * rng.standard_normal(n))
-    c.nuclei.append(np.column_stack([x, y, mean * root, mean / root, angle, darkness, np.full(n, vesicle)]).astype(np.float32))
+    darkness = kind.dark * np.exp(0.13 * rng.standard_normal(n))
+    columns = [x, y, mean * root, mean / root, angle, darkness, np.full(n, kind.vesicle)]
+    c.nuclei.append(np.column_stack(columns).astype(np.float32))
 
 
-def fill(c, window, mask, spacing, size, sd, dark, vesicle, spindle=None):
-    """Crowds `mask` (a bool map of `window`) with nuclei on a jittered grid of `spacing` um.
+def fill(c, window, mask, spacing, kind, spindle=None):
+    """Crowds `mask` (a bool map of `window`) with nuclei of a `Kind` on a jittered grid of `spacing` um.
 
     `spindle`: angles (canvas shape); the nuclei are then long, thin and lie along them.
     """
-    rng, step = c.rng, spacing / c.px
+    rng = c.rng
+    step = spacing / c.px
     height, width = mask.shape
     y, x = np.mgrid[0:height:step, 0:width:step]
     x[1::2] += step / 2                                  # hexagonal, so that no rows show
     x, y = (p.ravel() + rng.uniform(-0.33, 0.33, p.size) * step for p in (x, y))
-    col, row = x.astype(int), y.astype(int)
-    ok = (col >= 0) & (row >= 0) & (col < width) & (row < height)
-    ok[ok] = mask[row[ok], col[ok]]
-    x, y = x[ok] + (window[1].start or 0), y[ok] + (window[0].start or 0)
-    angle = rng.uniform(0, np.pi, len(x)) if spindle is None else spindle[row[ok], col[ok]] + 0.25 * rng.standard_normal(len(x))
-    _add(c, x * c.px, y * c.px, size, sd, dark, vesicle, 1.25 if spindle is None else 3.2, angle)
+    col = x.astype(int)
+    row = y.astype(int)
+    inside = (col >= 0) & (row >= 0) & (col < width) & (row < height)
+    inside[inside] = mask[row[inside], col[inside]]
+    x = x[inside] + (window[1].start or 0)
+    y = y[inside] + (window[0].start or 0)
+    if spindle is None:
+        ratio = 1.25
+        angle = rng.uniform(0, np.pi, len(x))
+    else:
+        ratio = 3.2
+        angle = spindle[row[inside], col[inside]] + 0.25 * rng.standard_normal(len(x))
+    _add(c, x * c.px, y * c.px, kind, ratio, angle)
 
 
-def ring(c, x, y, radius, size, dark, flat=False, gap=0.6):
-    """A row of nuclei on a circle, long axis to the centre, or along the circle where `flat`."""
+def ring(c, centre, radius, size, dark, flat=False, gap=0.6):
+    """A row of nuclei on a circle around `centre` (x, y): along the circle if `flat`, else across it."""
     n = max(4, int(2 * np.pi * radius / (2 * size + gap)))
     theta = np.arange(n) * 2 * np.pi / n + c.rng.uniform(0, 7) + 0.12 * c.rng.standard_normal(n)
     away = radius * (1 + 0.05 * c.rng.standard_normal(n))
-    _add(c, x + away * np.cos(theta), y + away * np.sin(theta), size, 0.08, dark, 0.2, 2.2 if flat else 1.3, theta + (np.pi / 2 if flat else 0))
+    x = centre[0] + away * np.cos(theta)
+    y = centre[1] + away * np.sin(theta)
+    kind = Kind(size, sd=0.08, dark=dark, vesicle=0.2)
+    if flat:
+        _add(c, x, y, kind, 2.2, theta + np.pi / 2)
+    else:
+        _add(c, x, y, kind, 1.3, theta)
 
 
 def scatter(c, mask, per_mm2, size, dark):
@@ -44,17 +71,19 @@ def scatter(c, mask, per_mm2, size, dark):
     n = c.rng.poisson(per_mm2 * mask.size * c.px ** 2 / 1e6)
     row, col = (c.rng.uniform(0, side, n).astype(int) for side in mask.shape)
     ok = mask[row, col]
-    _add(c, col[ok] * c.px, row[ok] * c.px, size, 0.1, dark, 0.0, 1.1, c.rng.uniform(0, np.pi, ok.sum()))
+    angle = c.rng.uniform(0, np.pi, ok.sum())
+    _add(c, col[ok] * c.px, row[ok] * c.px, Kind(size, sd=0.1, dark=dark, vesicle=0.0), 1.1, angle)
 
 
 def stamp(c):
-    """Draws the queued nuclei: soft ellipses with a dark rim and, where vesicular, a pale middle and a nucleolus."""
+    """Draws the queued nuclei: soft ellipses with a dark rim; vesicular ones are pale, with a nucleolus."""
     cells = np.concatenate(c.nuclei) if c.nuclei else np.empty((0, len(COLUMNS)), np.float32)
     cells[:, :4] /= c.px
-    cells = cells[(cells[:, 0] >= 0) & (cells[:, 1] >= 0) & (cells[:, 0] < c.shape[1]) & (cells[:, 1] < c.shape[0])]
+    x, y = cells[:, 0], cells[:, 1]
+    cells = cells[(x >= 0) & (y >= 0) & (x < c.shape[1]) & (y < c.shape[0])]
     reach = np.ceil(1.25 * cells[:, 2] + 0.5)
     low = 0
-    for half in (4, 6, 9, 14, 20):                       # windows of few sizes, so that all nuclei of a size go at once
+    for half in (4, 6, 9, 14, 20):                       # few sizes of window: all nuclei of a size at once
         some = cells[(reach > low) & (reach <= half)]
         low = half
         if len(some):
@@ -62,19 +91,24 @@ def stamp(c):
 
 
 def _stamp(c, cells, half):
+    """Draws nuclei in windows of 2 `half` + 1 pixels."""
     x, y, a, b, angle, dark, vesicle = cells.T[:, :, None, None]
     offset = np.arange(-half, half + 1)
-    col, row = np.floor(x).astype(int) + offset[None, None, :], np.floor(y).astype(int) + offset[None, :, None]
-    dx, dy = (col - x).astype(np.float32), (row - y).astype(np.float32)
+    col = np.floor(x).astype(int) + offset[None, None, :]
+    row = np.floor(y).astype(int) + offset[None, :, None]
+    dx = (col - x).astype(np.float32)
+    dy = (row - y).astype(np.float32)
     cos, sin = np.cos(angle), np.sin(angle)
-    u, v = (dx * cos + dy * sin) / a, (dy * cos - dx * sin) / b
+    u = (dx * cos + dy * sin) / a
+    v = (dy * cos - dx * sin) / b
     r2 = u * u + v * v
     lump = c.rng.normal(0, 0.06, (2, len(cells), 1, 1)).astype(np.float32) * (1 + vesicle)
     lobes = (lump[0] * u * (u * u - 3 * v * v) + lump[1] * v * (3 * u * u - v * v)) / (r2 * np.sqrt(r2) + 0.1)
-    r = np.sqrt(r2 * np.maximum(1 + lobes, 0.3))          # three-lobed wobble: no perfect ellipses
+    r = np.sqrt(r2 * np.maximum(1 + lobes, 0.3))         # three-lobed wobble: no perfect ellipses
     body = np.clip((1.08 - r) * b * 0.9 + 0.5, 0, 1)
     spot = np.exp(-((u - 0.2) ** 2 + (v + 0.15) ** 2) * 14)
     shade = dark * body * (1 - 0.55 * vesicle * np.clip(1.15 - r2, 0, 1) + 0.7 * vesicle * spot)
-    ok = (col >= 0) & (row >= 0) & (col < c.shape[1]) & (row < c.shape[0]) & (shade > 0.02)
-    flat = (row * c.shape[1] + col)[ok]
-    np.maximum.at(c.h.reshape(-1), flat, shade[ok].astype(np.float32))
+    on_canvas = (col >= 0) & (row >= 0) & (col < c.shape[1]) & (row < c.shape[0])
+    drawn = on_canvas & (shade > 0.02)
+    flat = (row * c.shape[1] + col)[drawn]
+    np.maximum.at(c.h.reshape(-1), flat, shade[drawn].astype(np.float32))

@@ -1,7 +1,8 @@
-"""The phantom's patients: a row of latent factors each, which both modalities are drawn from.
+"""The phantom's patients: one row of latent factors per patient, from which both modalities are drawn.
 
-The ranges are chosen to be sensible, not estimated from any data: spiculated masses are mostly invasive, clustered
-calcifications often in situ, circumscribed masses mostly benign, and every factor overlaps between the classes.
+The ranges are chosen to be sensible, not estimated from any data: spiculated masses are mostly invasive,
+clustered calcifications often in situ, circumscribed masses mostly benign, and every factor overlaps between
+the classes.
 """
 import hashlib
 
@@ -10,47 +11,52 @@ import pandas as pd
 
 PAIRS = (("cbis_ddsm", "bach"), ("cbis_ddsm", "camelyon"), ("inbreast", "bach"), ("inbreast", "camelyon"))
 SINGLES = (("cbis_ddsm", ""), ("inbreast", ""), ("", "bach"), ("", "camelyon"))
-REGISTRY = ["domain", "native_patient", "patient", "diagnosis", "diameter_mm"]  # registry.csv, a row a native patient
+# The columns of registry.csv, which has one row per native patient.
+REGISTRY = ["domain", "native_patient", "patient", "diagnosis", "diameter_mm"]
 
-# Shares of normal, benign, in situ, invasive. Every row of CBIS-DDSM is an abnormality, so it has no normal patients.
+# Shares of normal, benign, in situ, invasive. CBIS-DDSM has no normal patients: its rows are abnormalities.
 MIX = {"cbis_ddsm": (0.0, 0.46, 0.25, 0.29), "inbreast": (0.35, 0.21, 0.19, 0.25), "": (0.2, 0.3, 0.22, 0.28)}
 
 TYPES = ("mass", "calcification", "distortion", "asymmetry")
 TYPE_SHARE = {1: (0.58, 0.24, 0.06, 0.12), 2: (0.26, 0.56, 0.09, 0.09), 3: (0.58, 0.15, 0.17, 0.10)}
-SHAPES = {"mass": ("circumscribed", "lobulated", "irregular", "spiculated"), "calcification": ("cluster", "scatter"),
-          "distortion": ("",), "asymmetry": ("",), "": ("",)}
+SHAPES = {"mass": ("circumscribed", "lobulated", "irregular", "spiculated"),
+          "calcification": ("cluster", "scatter"), "distortion": ("",), "asymmetry": ("",), "": ("",)}
 MASS_SHARE = {1: (0.48, 0.30, 0.16, 0.06), 2: (0.16, 0.28, 0.34, 0.22), 3: (0.06, 0.16, 0.33, 0.45)}
 CLUSTER_SHARE = {1: 0.35, 2: 0.78, 3: 0.75}
-MEDIAN_MM = {1: 8.5, 2: 13.0, 3: 17.5}             # of the lesion's largest diameter, log-normal, cut to 3-30 mm
+MEDIAN_MM = {1: 8.5, 2: 13.0, 3: 17.5}             # of the largest diameter, log-normal, cut to 3-30 mm
 
 # Mean of each latent in the four classes, and its standard deviation within a class.
-LATENTS = {"cellularity": ((0.22, 0.38, 0.58, 0.70), 0.14),   # lesion contrast; nuclear density
-           "spread": ((0.12, 0.25, 0.40, 0.68), 0.15),        # spiculation; cords infiltrating the stroma
-           "calcification": ((0.12, 0.30, 0.58, 0.42), 0.18)}  # microcalcifications; luminal calcification, necrosis
+LATENTS = {"cellularity": ((0.22, 0.38, 0.58, 0.70), 0.14),    # lesion contrast; nuclear density
+           "spread": ((0.12, 0.25, 0.40, 0.68), 0.15),         # spiculation; cords infiltrating the stroma
+           "calcification": ((0.12, 0.30, 0.58, 0.42), 0.18)}  # also luminal calcification, necrosis
 
 
 def generator(seed, *names):
-    """A random generator that depends on `seed` and the names only, so that patients can be drawn in any order."""
+    """A random generator that depends on `seed` and the names only: patients can be drawn in any order."""
     digest = hashlib.sha256("/".join(map(str, names)).encode()).digest()
     return np.random.default_rng([int(seed), *np.frombuffer(digest[:16], dtype="<u4").tolist()])
 
 
 def cohort(seed, pairs=60, singles=8):
-    """A row a patient of the phantom: `pairs` patients in each of the four pairs of domains, with both modalities, and
-    `singles` in each domain with one modality only.
+    """The phantom's patients, one row each: `pairs` patients in each of the four pairs of domains, with both
+    modalities, and `singles` patients in each domain with one modality only.
 
-    Columns: patient ("P0001"), diagnosis (0-3, config.CLASSES), mammo_domain and histo_domain ("" if none), density
-    (A-D), lesion_type and lesion_shape ("" if normal), diameter_mm (NaN if normal, else 3-30), laterality (L, R);
-    severity (a real number near diagnosis / 3, overlapping between classes), cellularity, spread, calcification;
-    breast_size, lesion_depth (0 nipple, 1 chest wall), lesion_height (0 top, 1 bottom): all in [0, 1].
+    Columns: patient ("P0001"), diagnosis (0-3, config.CLASSES), mammo_domain and histo_domain ("" if none),
+    density (A-D), lesion_type and lesion_shape ("" if normal), diameter_mm (NaN if normal, else 3-30),
+    laterality (L, R); severity (a real number near diagnosis / 3, overlapping between classes), cellularity,
+    spread, calcification; breast_size, lesion_depth (0 nipple, 1 chest wall), lesion_height (0 top, 1
+    bottom): all in [0, 1].
 
-    A writer of native files takes such rows and returns its part of registry.csv: a list of dicts with `REGISTRY`.
+    A writer of native files takes such rows and returns its part of registry.csv: a list of dicts with
+    `REGISTRY`.
     """
+    counts = [(sites, pairs) for sites in PAIRS]
+    counts += [(sites, singles) for sites in SINGLES]
     rows = []
-    for sites, count in [(s, pairs) for s in PAIRS] + [(s, singles) for s in SINGLES]:
-        rng = generator(seed, "patients", *sites)
-        rows += [{"mammo_domain": sites[0], "histo_domain": sites[1], **_patient(rng, diagnosis)}
-                 for diagnosis in _diagnoses(rng, MIX[sites[0]], count)]
+    for (mammo, histo), count in counts:
+        rng = generator(seed, "patients", mammo, histo)
+        for diagnosis in _diagnoses(rng, MIX[mammo], count):
+            rows.append({"mammo_domain": mammo, "histo_domain": histo, **_patient(rng, diagnosis)})
     table = pd.DataFrame(rows)
     table.insert(0, "patient", [f"P{i:04d}" for i in range(1, len(table) + 1)])
     return table
@@ -66,16 +72,22 @@ def _diagnoses(rng, shares, count):
 
 def _patient(rng, diagnosis):
     """The latent factors of one patient with the given diagnosis."""
-    drive = rng.normal()                              # a patient's own place within the class, shared by the latents
-    latent = {name: float(np.clip(mean[diagnosis] + sd * (0.7 * drive + 0.7 * rng.normal()), 0, 1))
-              for name, (mean, sd) in LATENTS.items()}
-    kind, shape, diameter = "", "", np.nan
+    drive = rng.normal()                              # the patient's place in the class; the latents share it
+    latent = {}
+    for name, (mean, sd) in LATENTS.items():
+        latent[name] = float(np.clip(mean[diagnosis] + sd * (0.7 * drive + 0.7 * rng.normal()), 0, 1))
+    kind = shape = ""
+    diameter = np.nan
     if diagnosis:
         kind = str(rng.choice(TYPES, p=TYPE_SHARE[diagnosis]))
-        share = {"mass": MASS_SHARE[diagnosis], "calcification": (CLUSTER_SHARE[diagnosis], 1 - CLUSTER_SHARE[diagnosis])}
+        cluster = CLUSTER_SHARE[diagnosis]
+        share = {"mass": MASS_SHARE[diagnosis], "calcification": (cluster, 1 - cluster)}
         shape = str(rng.choice(SHAPES[kind], p=share.get(kind)))
         diameter = round(float(np.clip(MEDIAN_MM[diagnosis] * np.exp(0.5 * rng.normal()), 3, 30)), 1)
-    return {"diagnosis": diagnosis, "density": str(rng.choice(list("ABCD"), p=(0.14, 0.36, 0.34, 0.16))),
-            "lesion_type": kind, "lesion_shape": shape, "diameter_mm": diameter, "laterality": str(rng.choice(["L", "R"])),
-            "severity": float(np.clip((diagnosis + 0.5 * drive) / 3, 0, 1)), **latent,
-            "breast_size": float(rng.random()), "lesion_depth": float(rng.random()), "lesion_height": float(rng.random())}
+    density = str(rng.choice(list("ABCD"), p=(0.14, 0.36, 0.34, 0.16)))
+    laterality = str(rng.choice(["L", "R"]))
+    severity = float(np.clip((diagnosis + 0.5 * drive) / 3, 0, 1))
+    return {"diagnosis": diagnosis, "density": density, "lesion_type": kind, "lesion_shape": shape,
+            "diameter_mm": diameter, "laterality": laterality, "severity": severity, **latent,
+            "breast_size": float(rng.random()), "lesion_depth": float(rng.random()),
+            "lesion_height": float(rng.random())}

@@ -1,4 +1,4 @@
-"""The pretraining phantom: other patients at a site of their own, which shares no style with any of the four domains.
+"""The pretraining phantom: other patients, at a site which shares no style with any of the four domains.
 
 It has no native files: only the arrays and the cohort table that 02_preprocess would have made of them.
 """
@@ -19,52 +19,86 @@ from .. import parallel
 from . import histology, mammogram, patients
 
 FINE = 3             # a tile is drawn at three times the model's resolution and averaged down
-SHAPE = (300, 240)   # mammograms at half the phantom's resolution: what is finer does not survive the model's
-WITH_TISSUE = 3, 8   # share of the patients who have histology too; mammograms are the harder half to learn from
+SHAPE = (300, 240)   # of mammograms: half the phantom's resolution, which is still finer than the model's
+WITH_TISSUE = 3, 8   # share of the patients who have histology too; mammograms are harder to learn from
 
 
 def write(folder, profile, seed=7, workers=2):
-    """Writes folder/{images,masks}/*.npy and, last, folder/cohort.parquet: `profile.pretrain_patients` patients with two
-    views each, and a field of 2 x 2 tiles for three of eight. Returns the table. `seed` must differ from the cohort's, or its patients come back."""
-    folder, people = Path(folder), patients.cohort(seed, pairs=profile.pretrain_patients // 4, singles=0)
+    """Writes folder/{images,masks}/*.npy and, last, folder/cohort.parquet; returns the table.
+
+    `profile.pretrain_patients` patients with two views each, and a field of 2 x 2 tiles for three of eight
+    patients. `seed` must differ from the cohort's seed, or its patients come back.
+    """
+    folder = Path(folder)
+    people = patients.cohort(seed, pairs=profile.pretrain_patients // 4, singles=0)
     people["tissue"] = people.index % WITH_TISSUE[1] < WITH_TISSUE[0]
-    drawn = parallel(partial(_draw, seed=seed, profile=profile), people.to_dict("records"), workers, "pretraining phantom")
+    draw = partial(_draw, seed=seed, profile=profile)
+    drawn = parallel(draw, people.to_dict("records"), workers, "pretraining phantom")
+    samples = sum(drawn, [])
     rows = []
-    for modality, (domain,) in {m: [d for d, k in PRETRAINING.items() if k == m] for m in (MAMMOGRAPHY, HISTOPATHOLOGY)}.items():
-        some = [(row, image, mask) for person in drawn for row, image, mask in person if row["modality"] == modality]
-        arrays = {"images": [i for _, i, _ in some], "masks": [m for *_, m in some] if modality == MAMMOGRAPHY else []}
-        for kind, parts in arrays.items():
-            if parts:
-                with atomic(folder / kind / f"{domain}.npy") as path:
-                    np.save(path, np.stack(parts).astype(np.uint8))
-        rows += [{**row, "domain": domain, "index": i} for i, (row, *_) in enumerate(some)]
+    for modality in (MAMMOGRAPHY, HISTOPATHOLOGY):
+        domain, = [name for name, kind in PRETRAINING.items() if kind == modality]
+        mine = [sample for sample in samples if sample[0]["modality"] == modality]
+        _save(folder / "images" / f"{domain}.npy", [image for _, image, _ in mine])
+        if modality == MAMMOGRAPHY:
+            _save(folder / "masks" / f"{domain}.npy", [mask for _, _, mask in mine])
+        for i, (row, _, _) in enumerate(mine):
+            rows.append({**row, "domain": domain, "index": i})
     table = validate(pd.DataFrame(rows), where="pretraining cohort")
     with atomic(folder / "cohort.parquet") as path:
         table.to_parquet(path, index=False)
     return table
 
 
+def _save(path, arrays):
+    """Writes arrays of one shape as one uint8 array, unless there are none."""
+    if arrays:
+        with atomic(path) as partial_path:
+            np.save(partial_path, np.stack(arrays).astype(np.uint8))
+
+
 def _draw(person, seed, profile):
     """[(cohort row, image, mask or None), ...] of one patient."""
-    name, size = person["patient"], profile.image_size
-    common = {"patient": f"pretraining/{name}", "study": "", "allowed": label_set(person["diagnosis"]), "truth": person["diagnosis"],
-              "grade": person["diagnosis"], "annotation": "", "source": "", "checksum": ""}
-    found = []
+    name = f"pretraining/{person['patient']}"
+    diagnosis = person["diagnosis"]
+    common = {"patient": name, "study": "", "allowed": label_set(diagnosis), "truth": diagnosis,
+              "grade": diagnosis, "annotation": "", "source": "", "checksum": ""}
+    samples = []
     for view in ("CC", "MLO"):
-        pixels, mask = mammogram.draw(person, view, mammogram.STYLES["pretrain"], patients.generator(seed, "pretrain", name, view), SHAPE)
-        image, mask, mm_per_px = mammograms.mammogram(pixels.astype(np.float32), mask, 120 / len(pixels), size)
-        found.append(({**common, "sample": f"pretraining/{name}/{view}", "modality": MAMMOGRAPHY, "view": view,
-                       "laterality": person["laterality"], "density": person["density"], "lesion_type": person["lesion_type"],
-                       "lesion_shape": person["lesion_shape"], "diameter_mm": person["diameter_mm"], "has_mask": bool(mask.any()),
-                       "boxes": json.dumps(mammograms.boxes(mask)), "mm_per_px": mm_per_px}, image, mask))
-    if not person["tissue"]:
-        return found
-    side, um = FINE * size, profile.tile_um
-    field, _ = histology.draw(person, histology.STYLES["pretrain"], patients.generator(seed, "pretrain", name, "field"), (2 * side, 2 * side), um / side)
-    tiles = [field[y:y + side, x:x + side] for y in (0, side) for x in (0, side)]
-    tiles = np.stack([np.asarray(Image.fromarray(t).resize((size, size), Image.Resampling.BOX)) for t in tiles])
-    for k, tile in enumerate(stain.macenko(tiles)[0]):
-        found.append(({**common, "sample": f"pretraining/{name}#{k}", "modality": HISTOPATHOLOGY, "view": "", "laterality": "", "density": "",
-                       "lesion_type": "", "lesion_shape": "", "diameter_mm": np.nan, "has_mask": False, "boxes": "[]",
-                       "mm_per_px": um / size / 1000}, tile, None))
-    return found
+        row, image, mask = _mammogram(person, view, seed, profile.image_size)
+        samples.append(({**common, "sample": f"{name}/{view}", **row}, image, mask))
+    if person["tissue"]:
+        blank = {"modality": HISTOPATHOLOGY, "view": "", "laterality": "", "density": "", "lesion_type": "",
+                 "lesion_shape": "", "diameter_mm": np.nan, "has_mask": False, "boxes": "[]",
+                 "mm_per_px": profile.tile_um / profile.image_size / 1000}
+        for k, tile in enumerate(_tiles(person, seed, profile)):
+            samples.append(({**common, "sample": f"{name}#{k}", **blank}, tile, None))
+    return samples
+
+
+def _mammogram(person, view, seed, size):
+    """What a cohort row says of one view, its image and its lesion mask, both (size, size)."""
+    rng = patients.generator(seed, "pretrain", person["patient"], view)
+    pixels, mask = mammogram.draw(person, view, mammogram.STYLES["pretrain"], rng, SHAPE)
+    mm_per_px = mammogram.FIELD_MM / len(pixels)
+    image, mask, mm_per_px = mammograms.mammogram(pixels.astype(np.float32), mask, mm_per_px, size)
+    shared = ("laterality", "density", "lesion_type", "lesion_shape", "diameter_mm")
+    of_lesion = {column: person[column] for column in shared}
+    row = {"modality": MAMMOGRAPHY, "view": view, **of_lesion, "has_mask": bool(mask.any()),
+           "boxes": json.dumps(mammograms.boxes(mask)), "mm_per_px": mm_per_px}
+    return row, image, mask
+
+
+def _tiles(person, seed, profile):
+    """(4, size, size, 3) tiles of one field of view, stain-normalised together."""
+    size = profile.image_size
+    side = FINE * size
+    rng = patients.generator(seed, "pretrain", person["patient"], "field")
+    style = histology.STYLES["pretrain"]
+    field, _ = histology.draw(person, style, rng, (2 * side, 2 * side), profile.tile_um / side)
+    tiles = []
+    for y in (0, side):
+        for x in (0, side):
+            tile = Image.fromarray(field[y:y + side, x:x + side])
+            tiles.append(np.asarray(tile.resize((size, size), Image.Resampling.BOX)))
+    return stain.macenko(np.stack(tiles))[0]

@@ -17,7 +17,7 @@ from pydicom.encaps import encapsulate
 from pydicom.uid import ExplicitVRLittleEndian, JPEG2000Lossless, RLELossless
 
 from data_scripts.phantom import mammogram as phantom, patients
-from data_scripts.phantom.mammogram_files import DIGITAL_MAMMOGRAM, write_dicom
+from data_scripts.phantom.native import DIGITAL_MAMMOGRAM, write_dicom
 from xmodal.config import PROFILES
 from xmodal.imaging import dicom, mammograms
 

@@ -10,7 +10,7 @@ from loopback import md5, zipped
 from pydicom.uid import ImplicitVRLittleEndian
 
 from data_scripts import cbis_ddsm, cbis_tables
-from data_scripts.phantom.mammogram_files import SECONDARY_CAPTURE, write_dicom
+from data_scripts.phantom.native import SECONDARY_CAPTURE, write_dicom
 
 
 def etag(data, step):

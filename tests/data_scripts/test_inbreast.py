@@ -10,7 +10,7 @@ import pytest
 from pydicom.uid import ExplicitVRLittleEndian
 
 from data_scripts import inbreast
-from data_scripts.phantom.mammogram_files import DIGITAL_MAMMOGRAM, write_dicom
+from data_scripts.phantom.native import DIGITAL_MAMMOGRAM, write_dicom
 from mammogram_copies import BENIGN, MALIGNANT, edit, line_of
 from xmodal import cohort
 from xmodal.cohort import label_set

@@ -13,7 +13,7 @@ import pytest
 from pydicom.uid import ImplicitVRLittleEndian
 
 from data_scripts import cbis_ddsm, cbis_tables
-from data_scripts.phantom.mammogram_files import SECONDARY_CAPTURE, write_dicom
+from data_scripts.phantom.native import SECONDARY_CAPTURE, write_dicom
 from xmodal import cohort
 from xmodal.config import HOME
 from xmodal.imaging import dicom

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from data_scripts import tcga_tables
-from data_scripts.phantom.histology_files import pyramid
+from data_scripts.phantom.native import pyramid
 from xmodal.companions import fusion, fusion_study, pictures
 from xmodal.companions.paired import MODALITIES
 from xmodal.config import Problem

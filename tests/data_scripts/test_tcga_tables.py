@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from data_scripts import tcga_tables
-from data_scripts.phantom.histology_files import pyramid
+from data_scripts.phantom.native import pyramid
 from xmodal.companions import frozen, mirror, mirror_panels, paired, pictures, tasks
 from xmodal.config import HOME, Problem
 

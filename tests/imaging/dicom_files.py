@@ -6,7 +6,7 @@ import numpy as np
 import pydicom
 from pydicom import uid
 
-from data_scripts.phantom.mammogram_files import DIGITAL_MAMMOGRAM, write_dicom
+from data_scripts.phantom.native import DIGITAL_MAMMOGRAM, write_dicom
 
 
 def write(path, pixels, bits=16, syntax=uid.ExplicitVRLittleEndian, **elements):

@@ -6,7 +6,7 @@ from dicom_files import CODECS, compress_runs, picture, ramp, rewrite, write
 from pydicom import uid
 from pydicom.encaps import encapsulate, generate_frames
 
-from data_scripts.phantom.mammogram_files import SECONDARY_CAPTURE, write_dicom
+from data_scripts.phantom.native import SECONDARY_CAPTURE, write_dicom
 from xmodal.config import Problem
 from xmodal.imaging import dicom
 

@@ -9,7 +9,7 @@ from pydicom.uid import ExplicitVRLittleEndian
 from scipy import ndimage
 
 from data_scripts.phantom import mammogram as phantom, patients
-from data_scripts.phantom.mammogram_files import DIGITAL_MAMMOGRAM, write_dicom
+from data_scripts.phantom.native import DIGITAL_MAMMOGRAM, write_dicom
 from xmodal.config import Problem
 from xmodal.imaging import dicom, mammograms
 
