@@ -7,12 +7,12 @@ import pandas as pd
 import pytest
 from scipy.ndimage import binary_fill_holes
 from skimage.draw import polygon2mask
+from test_phantom_histology import SEED, SIDE, digest, write
 
 from data_scripts import bach, camelyon, link
 from data_scripts.phantom import histology_files, patients
 from data_scripts.phantom.histology import STYLES, draw
 from data_scripts.phantom.quirks import QUIRKS, apply
-from test_phantom_histology import SEED, SIDE, digest, write
 from xmodal.cohort import label_set
 from xmodal.config import Problem
 from xmodal.imaging import regions, slides
@@ -67,12 +67,13 @@ def test_the_index_gives_back_what_was_drawn(plain, many):
     """Patients and labels are the registry's, and the outlines are those of the tumour in the picture."""
     root, registry = plain
     for site, module in MODULES.items():
-        rows = module.index(root / site).set_index("patient")
+        index = module.read(root / site)
+        rows = index.rows.set_index("patient")
         allowed = {}
         for row in registry[registry.domain == site].itertuples():
             allowed[f"{site}/{row.native_patient}"] = allowed_labels(site, row.diagnosis)
         assert rows.allowed.to_dict() == allowed and len(rows) == len(allowed)
-        assert rows.attrs == {"exclusions": [], "traps": {}}
+        assert index.exclusions == [] and index.traps == {}
     people = many.set_index("patient")
     for name, row in rows[rows.annotation != ""].iterrows():
         person = registry.set_index("native_patient").patient[name.split("/")[1]]
@@ -120,7 +121,8 @@ def test_the_index_sees_through_every_quirk(plain, tmp_path, monkeypatch, site, 
     monkeypatch.setattr(histology_files, "SLIDE_SHAPE", (SIDE, SIDE))
     before = plain[1][plain[1].domain == site]
     root, after = with_quirks(plain, tmp_path, site, case)
-    rows = MODULES[site].index(root)
+    index = MODULES[site].read(root)
+    rows = index.rows
     drawn = rows[~rows.source.str.endswith(".svs")].set_index("sample").sort_index()
     wanted = expected(MODULES[site].index(plain[0] / site), new_names(site, before, after))
     wanted = wanted.set_index("sample").sort_index()
@@ -128,22 +130,22 @@ def test_the_index_sees_through_every_quirk(plain, tmp_path, monkeypatch, site, 
     pd.testing.assert_frame_equal(drawn.drop(columns=paths), wanted.drop(columns=paths))
     for sample, row in wanted[wanted.annotation != ""].iterrows():
         assert overlap(outlined(drawn.annotation[sample]), changed(row.annotation, sample, case)) > 0.97
-    check_what_is_counted(rows, case)
+    check_what_is_counted(index, case)
     images = set()
     for path in root.rglob("*"):
         if path.suffix in (".tif", ".svs") and not path.stem.endswith("_mask"):
             images.add(str(path))
-    left_out = {path for path, _ in rows.attrs["exclusions"]}
+    left_out = {path for path, _ in index.exclusions}
     assert images == set(rows.source) | (left_out & images), "every picture is a row or has a reason"
 
 
-def check_what_is_counted(rows, case):
+def check_what_is_counted(index, case):
     """The index names the quirks that it met, and leaves out one file for each that adds or takes one."""
     expected_traps = set(case) - UNCOUNTED
     if {"json_outlines", "mask_outlines"} <= set(case):   # those forms have no groups
         expected_traps.discard("unknown_group")
-    assert set(rows.attrs["traps"]) - {"several_classes"} == expected_traps - {"several_classes"}
-    assert len(rows.attrs["exclusions"]) == len(LEFT_OUT & set(case))
+    assert set(index.traps) - {"several_classes"} == expected_traps - {"several_classes"}
+    assert len(index.exclusions) == len(LEFT_OUT & set(case))
 
 
 NESTED = ("label_in_text", "negative_roa", "nested_outlines")

@@ -5,11 +5,11 @@ import shutil
 import numpy as np
 import pandas as pd
 import pytest
+from test_phantom_mammograms import digest
 
 from data_scripts import cbis_ddsm, inbreast, link, phantom
 from data_scripts.phantom import mammogram_files, patients
 from data_scripts.phantom.quirks import QUIRKS, apply
-from test_phantom_mammograms import digest
 from xmodal import cohort, preprocess
 from xmodal.config import PROFILES, Problem
 from xmodal.imaging import mammograms
@@ -56,9 +56,9 @@ def with_quirks(plain, folder, site, quirks):
     return root
 
 
-def read_back(root, site, registry):
-    """What `index` and `link` read, one row per sample, in order, and each sample's lesion mask."""
-    rows = link(MODULES[site].index(root), registry).set_index("sample").sort_index()
+def read_back(rows, registry):
+    """What `link` makes of the rows of an index, one row per sample, in order, and the lesion masks."""
+    rows = link(rows, registry).set_index("sample").sort_index()
     masks = pd.Series([mammograms.lesion_mask(text, SHAPE) for text in rows.annotation], index=rows.index)
     return rows.drop(columns=["annotation", "source", "study"]), masks
 
@@ -118,17 +118,17 @@ def with_twins(rows, masks):
 @pytest.mark.parametrize("site, quirks", CASES, ids=CASE_NAMES)
 def test_index_reads_through_every_quirk(site, quirks, plain, tmp_path):
     root = with_quirks(plain, tmp_path, site, quirks)
-    rows, masks = read_back(root, site, plain / "registry.csv")
-    wanted, drawn = expected(*read_back(plain / site, site, plain / "registry.csv"), quirks)
+    before = MODULES[site].read(plain / site)
+    after = MODULES[site].read(root)
+    rows, masks = read_back(after.rows, plain / "registry.csv")
+    wanted, drawn = expected(*read_back(before.rows, plain / "registry.csv"), quirks)
     pd.testing.assert_frame_equal(rows, wanted, rtol=0.12, check_like=True)
     for mask, other in zip(masks, drawn):
         assert mask.any() == other.any() and (mask & other).sum() >= 0.8 * (mask | other).sum()
-    before = MODULES[site].index(plain / site).attrs["traps"]
-    after = rows.attrs["traps"]
-    met = {name for name in after if after[name] > before.get(name, 0)}
+    met = {name for name, count in after.traps.items() if count > before.traps.get(name, 0)}
     implied = [name for quirk in quirks for name in IMPLIED.get(quirk, [])]
     assert met == {*quirks, *implied} - UNNOTICED
-    assert len(rows.attrs["exclusions"]) == ("missing_image" in quirks)
+    assert len(after.exclusions) == ("missing_image" in quirks)
 
 
 def test_every_quirk_says_what_the_files_then_hold_and_others_are_a_problem(tmp_path):
@@ -142,11 +142,12 @@ def test_every_quirk_says_what_the_files_then_hold_and_others_are_a_problem(tmp_
 def test_a_release_with_all_quirks_becomes_a_cohort_without_torn_patients(plain, tmp_path):
     people = patients.cohort(SEED, pairs=2, singles=1)
     parts = []
+    exclusions = []
     for site, module in MODULES.items():
-        root = with_quirks(plain, tmp_path / "native", site, QUIRKS[site])
-        parts.append(link(module.index(root), plain / "registry.csv"))
+        index = module.read(with_quirks(plain, tmp_path / "native", site, QUIRKS[site]))
+        parts.append(link(index.rows, plain / "registry.csv"))
+        exclusions += index.exclusions
     rows = pd.concat(parts, ignore_index=True)
-    exclusions = sum((part.attrs["exclusions"] for part in parts), [])
     profile = dataclasses.replace(PROFILES["lesson"], image_size=48)
     built = preprocess.build(rows, profile, tmp_path / "out", workers=1, exclusions=exclusions)
     table = cohort.load(tmp_path / "out" / "cohort.parquet")
