@@ -56,7 +56,7 @@ def build(rows, profile, out, workers=2, exclusions=()):
     if other := sorted(set(rows.get("domain", ())) - {*DOMAINS, *PRETRAINING}):
         raise Problem(f"{other[0]} is no domain of the cohort, which has {', '.join(DOMAINS)}; "
                       "leave its rows to the companions that use them.")
-    excluded = [tuple(pair) for pair in exclusions or rows.attrs.get("exclusions", ())]
+    excluded = [tuple(pair) for pair in exclusions]
     rows = cohort.validate(rows, cohort.INDEX, "index")
     with held(out):
         return _build(rows, excluded, profile, Path(out), workers)
