@@ -65,7 +65,7 @@ def reliability(y, p, bins=10, equal="width"):
 
 
 def ece(y, p, bins=15, equal="width"):
-    """Expected calibration error: mean |observed - predicted| over bins of the probability, weighted by cases.
+    """Expected calibration error: mean |observed - predicted| over bins of probability, weighted by cases.
 
     Bins as in `reliability`; the twin for weighted rows is `weighted.calibration_error`. No cases: nan.
     Source: Naeini et al. 2015; equal mass: Nixon et al. 2019.

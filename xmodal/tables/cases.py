@@ -1,4 +1,4 @@
-"""The rows of Fig. 4 and Fig. 5: cases chosen by a rule, with small pictures as text, so that one CSV redraws the figure."""
+"""Cases that a rule chooses, and their pictures as text, so that one CSV redraws a figure of cases."""
 import base64
 import io
 
@@ -8,7 +8,10 @@ from ..config import Problem
 
 
 def at_quantile(rows, column, q=0.5):
-    """The row at quantile q of a column (the lower one of two), so that a rule and no hand chooses a case. Ties by name."""
+    """The row at quantile q of a column (the lower one of two), so that a rule and no hand chooses a case.
+
+    Ties by name.
+    """
     ordered = rows.sort_values([column, "sample"])
     return ordered.iloc[int((len(ordered) - 1) * q)]
 
@@ -17,18 +20,18 @@ def to_uri(image):
     """A picture as text: uint8 (H, W) or (H, W, 3), or floats in [0, 1], -> "data:image/png;base64,..."."""
     from PIL import Image
     image = np.asarray(image)
-    image = image if image.dtype == np.uint8 else np.round(np.clip(image, 0, 1) * 255).astype(np.uint8)
+    if image.dtype != np.uint8:
+        image = np.round(np.clip(image, 0, 1) * 255).astype(np.uint8)
     buffer = io.BytesIO()
     Image.fromarray(image).save(buffer, "png", optimize=True)
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
 def from_uri(text):
-    """The uint8 picture in `to_uri`'s text. Raises `Problem` if there is none."""
+    """The uint8 picture that `to_uri` wrote as `text`. Raises `Problem` if it is no such picture."""
     from PIL import Image
     try:
         return np.asarray(Image.open(io.BytesIO(base64.b64decode(text.split(",", 1)[1]))))
     except (AttributeError, IndexError, OSError, ValueError):
-        raise Problem(f"A picture in a case table cannot be read ({str(text)[:40]!r}); write the table again with 06_interpret.") from None
-
-
+        raise Problem(f"A picture in a case table cannot be read ({str(text)[:40]!r}); "
+                      "write the table again with 06_interpret.") from None

@@ -1,40 +1,88 @@
 """The table of Fig. 6: the parts of the model, measured on the model object."""
 import copy
+from typing import NamedTuple
+
+import torch
 
 from ..adapt import configure
 from ..config import MODALITIES
 from .common import tidy
 
 
-def fig6_table(model):
-    """Fig. 6 from the model object: a row a part, in the order in which data pass. model: `model.CrossModal`, left unchanged.
+class Part(NamedTuple):
+    """A box of the figure."""
+    name: str
+    kind: str           # shared, own (of one modality), head
+    modules: list       # alike modules that data pass one after another
+    inputs: str         # the parts that feed it
+    extra: tuple = ()   # parameters that belong to no module of its own
 
-    Columns name, kind (input, shared, own, head), count (how many alike), parameters, trainable, adapted (of which test-time
-    adaptation changes), inputs (the parts that feed it), shape (of its output, B images; measured by a forward pass).
+
+def _parts(model):
+    """The `Part`s of a `model.CrossModal`, in the order in which data pass."""
+    encoder = model.encoder
+    mammography, histopathology = MODALITIES
+    tokens = tuple(p for name, p in encoder.named_parameters() if "." not in name)   # class token, positions
+    parts = [Part("patch embedding", "shared", [encoder.patch_embed], "mammogram, histology tile", tokens),
+             Part("transformer blocks", "shared", encoder.blocks, "patch embedding")]
+    for modality in MODALITIES:
+        parts.append(Part(f"{modality} adapters", "own", model.adapters[modality], "transformer blocks"))
+    adapters = f"{mammography} adapters, {histopathology} adapters"
+    parts.append(Part("layer norm", "shared", [encoder.norm], adapters))
+    for modality in MODALITIES:
+        parts.append(Part(f"{modality} neck", "own", [model.necks[modality]], "layer norm"))
+    necks = f"{mammography} neck, {histopathology} neck"
+    parts += [Part("classification", "head", [model.classify], necks),
+              Part("grading", "head", [model.grade], necks),
+              Part("lesion mask", "head", [model.decoder], "layer norm")]
+    return parts
+
+
+def _shapes(model, parts, side):
+    """{name of a part: shape of its output, without the batch}, measured by a forward pass on blank images.
     """
-    import torch
+    shapes = {}
+
+    def remember(name):
+        def hook(module, inputs, output):
+            shapes[name] = tuple(output.shape[1:])
+        return hook
+
+    for part in parts:
+        part.modules[-1].register_forward_hook(remember(part.name))
+    mammography, histopathology = MODALITIES
+    with torch.no_grad():
+        model({mammography: torch.zeros(2, side, side, dtype=torch.uint8),
+               histopathology: torch.zeros(2, side, side, 3, dtype=torch.uint8)})
+    return shapes
+
+
+def _numbers(parameters, chosen):
+    """How many numbers those of the parameters hold whose ids are `chosen`."""
+    return sum(p.numel() for p in parameters if id(p) in chosen)
+
+
+def fig6_table(model):
+    """Fig. 6 from the model object, a `model.CrossModal`, which is left unchanged.
+
+    One row per part, in the order in which data pass. Columns name, kind (input, shared, own, head), count
+    (how many alike), parameters, trainable, adapted (how many of them test-time adaptation changes), inputs
+    (the parts that feed it), shape (of its output, B images; measured by a forward pass).
+    """
     model = copy.deepcopy(model).cpu().eval()
     trainable = {id(p) for p in model.parameters() if p.requires_grad}
     adapted = {id(p) for p in configure(model, "causal")}
-    e, (m, h) = model.encoder, MODALITIES
-    parts = [("patch embedding", "shared", [e.patch_embed], "mammogram, histology tile"),
-             ("transformer blocks", "shared", e.blocks, "patch embedding")]
-    parts += [(f"{a} adapters", "own", model.adapters[a], "transformer blocks") for a in MODALITIES]
-    parts += [("layer norm", "shared", [e.norm], f"{m} adapters, {h} adapters")]
-    parts += [(f"{a} neck", "own", [model.necks[a]], "layer norm") for a in MODALITIES]
-    parts += [("classification", "head", [model.classify], f"{m} neck, {h} neck"), ("grading", "head", [model.grade], f"{m} neck, {h} neck"),
-              ("lesion mask", "head", [model.decoder], "layer norm")]
-    tokens = torch.nn.ParameterList(p for name, p in e.named_parameters() if "." not in name)   # class token, positions
-    shapes, side = {}, e.patch_embed.img_size[0]
-    for name, _, modules, _ in parts:
-        modules[-1].register_forward_hook(lambda module, _, out, name=name: shapes.update({name: ("B", *out.shape[1:])}))
-    with torch.no_grad():
-        model({m: torch.zeros(2, side, side, dtype=torch.uint8), h: torch.zeros(2, side, side, 3, dtype=torch.uint8)})
-    size = lambda modules, known=None: sum(p.numel() for x in modules for p in x.parameters() if known is None or id(p) in known)
+    parts = _parts(model)
+    side = model.encoder.patch_embed.img_size[0]
+    shapes = _shapes(model, parts, side)
     rows = [("mammogram", "input", 1, 0, 0, 0, "", f"B x {side} x {side}"),
             ("histology tile", "input", 1, 0, 0, 0, "", f"B x {side} x {side} x 3")]
-    for name, kind, modules, inputs in parts:
-        whole = [*modules, tokens] if name == "patch embedding" else modules
-        sizes = (size(whole), size(whole, trainable), size(whole, adapted))
-        rows.append((name, kind, len(modules), *sizes, inputs, " x ".join(map(str, shapes[name]))))
+    for part in parts:
+        parameters = [*part.extra]
+        for module in part.modules:
+            parameters += module.parameters()
+        every = {id(p) for p in parameters}
+        sizes = [_numbers(parameters, of) for of in (every, trainable, adapted)]
+        shape = " x ".join(map(str, ("B", *shapes[part.name])))
+        rows.append((part.name, part.kind, len(part.modules), *sizes, part.inputs, shape))
     return tidy(rows, ["name", "kind", "count", "parameters", "trainable", "adapted", "inputs", "shape"])

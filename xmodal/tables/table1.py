@@ -2,6 +2,7 @@
 from .common import tidy
 
 
-def table1(objective):
-    """Table 1 from the loss object: component, objective, equation, supervision, weight."""
+def table1_table(objective):
+    """Table 1 from a `losses.Objective`, one row per term: component, objective, equation, supervision,
+    weight."""
     return tidy(objective.table(), ["component", "objective", "equation", "supervision", "weight"])
