@@ -1,0 +1,34 @@
+"""common: finished runs by name, decided images, and files that say what the data are."""
+import numpy as np
+import pandas as pd
+import pytest
+
+from xmodal import config
+from xmodal.config import Problem
+from xmodal.tables import common
+from xmodal.tables.fig3 import fig3e
+
+
+def test_runs_are_found_by_name(finished, home):
+    assert len(finished) == 3 * 4 * 2 and ("ours", "bach", 1234) in finished
+    assert common.runs("lesson", ["ours"]) == {}, "a home without runs"
+
+
+def test_decided_leaves_out_open_labels_and_joint_rows(collected):
+    open_and_decided = collected.iloc[:3].assign(allowed=[6, 12, 3])
+    both = collected.iloc[:1].assign(modality="both", allowed=12)
+    rows = common.decided(pd.concat([open_and_decided, both]))
+    assert list(rows.y) == [1, 0] and np.allclose(rows.p, rows.p2 + rows.p3)
+
+
+def test_write_says_what_the_data_are(home, collected):
+    path = common.write(fig3e(collected), "fig3e", "lesson")
+    assert path == home / "figures" / "fig3" / "fig3e.csv" and list(path.parent.iterdir()) == [path]
+    back = pd.read_csv(path)
+    assert back.columns[0] == "data" and set(back["data"]) == {"phantom"}
+    public = common.write(pd.DataFrame({"a": [1]}), "table1", config.PROFILES["paper"])
+    assert public.read_text() == "data,a\npublic,1\n"
+    with pytest.raises(Problem):
+        common.write(back, "../fig3e", "lesson")
+    with pytest.raises(Problem):
+        common.write(back, "fig3e", "nosuch")
