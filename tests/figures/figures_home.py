@@ -1,23 +1,19 @@
 """A small study whose panel tables are written once; tests of figures draw from them."""
 import numpy as np
 import pandas as pd
-from test_common_fig2_fig3 import write_runs
-from test_fig1_fig5 import study
-from test_fig3_fig4 import Pictures, boxed, read
+from small_runs import Pictures, boxed, card, decided_mammograms, outlined, study, write_runs
 
 import figures
 from xmodal import methods, model, record
 from xmodal.losses import Objective
-from xmodal.tables import (
-    common,
-    fig1 as fig1_tables,
-    fig2 as fig2_tables,
-    fig3 as fig3_tables,
-    fig4 as fig4_tables,
-    fig5 as fig5_tables,
-    fig6 as fig6_tables,
-    table1 as table1_tables,
-)
+from xmodal.tables import common
+from xmodal.tables.fig1 import fig1_tables
+from xmodal.tables.fig2 import fig2_map, fig2e, fig2f, patient_embeddings
+from xmodal.tables.fig3 import fig3_held_out, fig3e, fig3f, fig3g, fig3h, fig3i, fig3j, fig3k, fig3l
+from xmodal.tables.fig4 import fig4_case, fig4_tables, fig4a
+from xmodal.tables.fig5 import fig5_case, fig5_tables
+from xmodal.tables.fig6 import fig6_table
+from xmodal.tables.table1 import table1_table
 
 
 def write(tables):
@@ -33,16 +29,12 @@ def write_cases():
     heat = rng.integers(0, 256, (4, 4), dtype=np.uint8)
     tile = rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)
     truth = [[3, 3, 9, 9]]
-    lesions = [
-        fig4_tables.fig4_case("p1", "a mass", "mass", image, heat, truth, [4, 4, 9, 9], .61, .75, [tile] * 5),
-        fig4_tables.fig4_case("p2", "an asymmetry", "asymmetry", image, heat, truth, None, 0., 0., [tile]),
-    ]
-    graded = []
-    for c in range(4):
-        tiles = [tile] * (5 - c)
-        case = fig5_tables.fig5_case(
-            f"p{c}", c, image, heat, tiles, [.1] * 5, np.eye(4)[0], "Most likely normal (100 %).")
-        graded.append(case)
+    mass = outlined("p1", "mass", [4, 4, 9, 9], .61, .75)
+    asymmetry = outlined("p2", "asymmetry", iou=0., dice=0.)
+    lesions = [fig4_case("a mass", mass, image, heat, truth, [tile] * 5),
+               fig4_case("an asymmetry", asymmetry, image, heat, truth, [tile])]
+    normal = card(heat, np.eye(4)[0], conclusion="Most likely normal (100 %).")
+    graded = [fig5_case(f"p{c}", c, image, normal, [tile] * (5 - c)) for c in range(4)]
     write({"fig4e": pd.DataFrame(lesions).assign(panel=["f", "g"]), "fig5": pd.DataFrame(graded)})
 
 
@@ -51,7 +43,7 @@ def write_lesions():
     runs = []
     for method in ("ours", "erm", "ours_25"):
         for seed in (42, 1234):
-            runs += [read(method, seed, held_out=domain) for domain in ("cbis_ddsm", "inbreast")]
+            runs += [decided_mammograms(method, seed, held_out=domain) for domain in ("cbis_ddsm", "inbreast")]
     rows = pd.concat(runs)
     rows = rows[(rows.density != "A") | (rows.y == 1)]                      # a stratum of one class
     boxes = []
@@ -61,11 +53,11 @@ def write_lesions():
     of_seed = boxes[boxes.seed == 42]
     cohort = of_seed[of_seed.method == "ours"][["sample", "patient"]].assign(boxes="[[10, 10, 20, 20]]")
     write({
-        "fig3j": fig3_tables.fig3j(rows, n=20),
-        "fig3k": fig3_tables.fig3k(rows, n=20),
-        "fig3l": fig3_tables.fig3l(rows),
-        "fig4a": fig4_tables.fig4a(of_seed, cohort, Pictures()),
-        **fig4_tables.fig4(boxes, n=20),
+        "fig3j": fig3j(rows, n=20),
+        "fig3k": fig3k(rows, n=20),
+        "fig3l": fig3l(rows),
+        "fig4a": fig4a(of_seed, cohort, Pictures()),
+        **fig4_tables(boxes, n=20),
     })
 
 
@@ -74,24 +66,24 @@ def write_study():
     write_runs(("erm", "mixstyle", "mixstyle_irm", "ours"), ("cbis_ddsm", "bach"))
     predictions = record.collect("lesson")
     runs = common.runs("lesson", ["mixstyle_irm", "ours"])
-    aligned = fig2_tables.patient_pairs(runs["ours", "bach", 42].embeddings)
-    unaligned = fig2_tables.patient_pairs(runs["mixstyle_irm", "bach", 42].embeddings)
-    after = fig2_tables.fig2_map(aligned, "tsne")
-    before = fig2_tables.fig2_map(unaligned, "tsne")
+    aligned = patient_embeddings(runs["ours", "bach", 42].embeddings)
+    unaligned = patient_embeddings(runs["mixstyle_irm", "bach", 42].embeddings)
+    after = fig2_map(aligned, "tsne")
+    before = fig2_map(unaligned, "tsne")
     write({"fig2a": before, "fig2b": after, "fig2c": before, "fig2d": after})
-    write({"fig2e": fig2_tables.fig2e(aligned), "fig2f": fig2_tables.fig2f(runs)})
+    write({"fig2e": fig2e(aligned), "fig2f": fig2f(runs)})
     for panel, domain in zip("abcd", figures.DOMAINS):
-        write({f"fig3{panel}": fig3_tables.fig3_held_out(predictions, domain, n=50)})
+        write({f"fig3{panel}": fig3_held_out(predictions, domain, n=50)})
     write({
-        "fig3e": fig3_tables.fig3e(predictions),
-        "fig3f": fig3_tables.fig3f(predictions),
-        "fig3g": fig3_tables.fig3g(predictions),
-        "fig3h": fig3_tables.fig3h(runs),
-        "fig3i": fig3_tables.fig3i(predictions),
-        "fig6": fig6_tables.fig6_table(model.build("lesson")),
-        "table1": table1_tables.table1(Objective(8, 3, methods.Method(align=.25))),
+        "fig3e": fig3e(predictions),
+        "fig3f": fig3f(predictions),
+        "fig3g": fig3g(predictions),
+        "fig3h": fig3h(runs),
+        "fig3i": fig3i(predictions),
+        "fig6": fig6_table(model.build("lesson")),
+        "table1": table1_table(Objective(8, 3, methods.Method(align=.25))),
     })
-    write(fig1_tables.fig1(study(), n=10))
-    write(fig5_tables.fig5(study(), n=10))
+    write(fig1_tables(study(), n=10))
+    write(fig5_tables(study(), n=10))
     write_cases()
     write_lesions()

@@ -11,7 +11,6 @@ from xmodal.tables import cases
 from xmodal.tables.fig4 import fig4_case
 from xmodal.tables.fig5 import fig5_case
 
-
 IMAGE = np.zeros((8, 8), np.uint8)
 HEAT = np.zeros((4, 4))
 TILE = np.zeros((4, 4, 3), np.uint8)

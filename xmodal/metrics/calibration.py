@@ -100,9 +100,9 @@ class BrierParts(NamedTuple):
 
 
 def brier_parts(y, p, bins=10):
-    """Murphy's decomposition (1973) over bins of equal width:
+    """Murphy's decomposition (1973) over bins of equal width.
 
-    Brier score = reliability - resolution + uncertainty + within.
+    The Brier score is reliability - resolution + uncertainty + within.
     """
     curve = reliability(y, p, bins)
     y = np.asarray(y)
@@ -119,10 +119,9 @@ def brier_parts(y, p, bins=10):
 # ---- usefulness ----------------------------------------------------------------------------------------
 
 def net_benefit(y, p, thresholds):
-    """Net benefit of treating where p >= t:
+    """Net benefit of treating where p >= t: TP/N - FP/N * t/(1 - t) (Vickers 2006).
 
-    TP/N - FP/N * t/(1 - t) (Vickers 2006). Same shape as `thresholds`, in [0, 1).
-
+    Of the same shape as `thresholds`, which lie in [0, 1).
     To treat all is p = 1, to treat none has net benefit 0. No cases: nan.
     """
     y, p = binary(y, p)

@@ -36,10 +36,7 @@ def write(table, name, profile):
 
 
 def runs(profile, methods):
-    """{(method, held_out, seed):
-
-    Run} of the finished runs of these methods. Raises `Problem` where one is damaged.
-    """
+    """{(method, held_out, seed): Run} of the finished runs. Raises `Problem` where one is damaged."""
     name = getattr(profile, "name", profile)
     finished = {}
     for method, held_out in itertools.product(methods, DOMAINS):

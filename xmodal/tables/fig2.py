@@ -79,10 +79,9 @@ def alignment(patients):
 
 
 def fig2_map(patients, how, seed=42):
-    """Fig. 2 a-d: both embeddings of every patient in the plane. how:
+    """Fig. 2 a-d: both embeddings of every patient in the plane.
 
-    "umap" or "tsne" (arbitrary units), cosine distances.
-
+    how: "umap" or "tsne" (arbitrary units), on cosine distances.
     Columns patient, modality, truth, x, y. Fewer than 5 patients: empty, as there is no neighbourhood to
     draw.
     """

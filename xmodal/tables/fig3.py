@@ -48,10 +48,9 @@ def _as_trained(predictions):
 
 
 def fig3e(predictions, method=OURS):
-    """Fig. 3 e:
+    """Fig. 3 e: AUC of our runs by held-out fold and domain.
 
-    AUC of our runs by held-out fold and domain: on source test patients, or on the unseen target.
-
+    It is on the source test patients of a domain, or on the unseen target.
     Columns held_out, domain, split, mean, sd, seeds.
     """
     table = aucs(_as_trained(predictions[predictions.method == method]))
@@ -75,10 +74,9 @@ def fig3f(predictions):
 
 
 def fig3g(predictions):
-    """Fig. 3 g:
+    """Fig. 3 g: AUC of our runs on the target as trained and after each adaptation.
 
-    AUC of our runs on the target as trained and after each adaptation. Columns held_out, condition, seed,
-    auc.
+    Columns held_out, condition, seed, auc.
     """
     table = aucs(predictions[(predictions.method == OURS) & (predictions.split == "target")])
     return table[["held_out", "condition", "seed", "auc"]]

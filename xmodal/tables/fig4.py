@@ -206,10 +206,9 @@ def fig4j(predictions):
 
 
 def fig4k(predictions, n=1000, seed=42):
-    """Fig. 4 k:
+    """Fig. 4 k: Dice of predicted and true mask by lesion type.
 
-    Dice of predicted and true mask by lesion type. Columns method, lesion_type, value, low, high, images,
-    patients.
+    Columns method, lesion_type, value, low, high, images, patients.
     """
     rows = unseen_mammograms(predictions)
     return _means(rows[rows.has_mask & rows.dice.notna()], "lesion_type", "dice", n, seed)

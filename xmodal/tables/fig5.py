@@ -129,9 +129,7 @@ def simulated_readers(truth, severity, patients, seed=42):
 
 
 def fig5p(rows, w, seed=42):
-    """Fig. 5 p:
-
-    Cohen's kappa with the true class of `simulated_readers` without and with AI, and of ours alone.
+    """Fig. 5 p: Cohen's kappa with the true class of `simulated_readers` without and with AI, and of ours.
 
     One row per condition and reader; kappa is the reader's own, mean (low, high) that of the condition's
     readers. gain: mean less that of the condition before, with its interval and two-sided bootstrap p (no
