@@ -43,7 +43,8 @@ def write_lesions():
     runs = []
     for method in ("ours", "erm", "ours_25"):
         for seed in (42, 1234):
-            runs += [decided_mammograms(method, seed, held_out=domain) for domain in ("cbis_ddsm", "inbreast")]
+            for domain in ("cbis_ddsm", "inbreast"):
+                runs.append(decided_mammograms(method, seed, held_out=domain))
     rows = pd.concat(runs)
     rows = rows[(rows.density != "A") | (rows.y == 1)]                      # a stratum of one class
     boxes = []

@@ -1,4 +1,6 @@
 """Fig. 1 and Fig. 5 say what their tables say, and any number of cases is drawn."""
+import re
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -80,14 +82,16 @@ def test_panel_r_is_drawn_where_nobody_is_malignant():
 def test_any_number_of_cases_is_drawn(home, many):
     """Twelve at most, each with its true class; in two columns."""
     rng = np.random.default_rng(0)
-    image, heat, tile = (rng.integers(0, 256, shape, dtype=np.uint8) for shape in ((32, 32), (4, 4), (8, 8, 3)))
+    image = rng.integers(0, 256, (32, 32), dtype=np.uint8)
+    heat = rng.integers(0, 256, (4, 4), dtype=np.uint8)
+    tile = rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)
     called_normal = card(heat, np.eye(4)[0])
     rows = [fig5_case(f"case{i:02d}", i % 4, image, called_normal, [tile] * (1 + i % 5)) for i in range(many)]
     common.write(pd.DataFrame(rows), "fig5", "lesson")
     fig = fig5.draw_cases()
     text = text_of(fig)
     shown = min(many, 12)
-    assert [f"case{i:02d}" in text for i in range(many)] == [i < 12 for i in range(many)]
+    assert set(re.findall(r"case\d\d", text)) == {f"case{i:02d}" for i in range(shown)}
     assert text.count("(wrong)") == sum(i % 4 != 0 for i in range(shown))
     assert len([ax for ax in fig.axes if ax.get_subplotspec()]) == 2 * -(-shown // 2)
 

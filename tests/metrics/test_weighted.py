@@ -1,11 +1,133 @@
-"""weighted: a measure of weighted rows is the plain one of rows repeated as often as their weights say."""
+"""weighted: plain measures are those of libraries and by hand; their twins those of repeated rows."""
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn import metrics
 
 from xmodal import stats
+from xmodal.config import Problem
 from xmodal.metrics import weighted
 
+NAN = float("nan")
+
+
+@pytest.fixture
+def scores():
+    """Labels and coarse scores (many ties)."""
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, 2, 100)
+    return y, np.round(rng.random(100) * 0.6 + 0.3 * y, 1)
+
+
+# ---- plain -----------------------------------------------------------------------------------------------
+
+def test_auc_counts_ties_as_one_half(scores):
+    y, p = scores
+    assert stats.auc(y, p) == pytest.approx(metrics.roc_auc_score(y, p), abs=1e-12)
+    assert stats.auc([0, 1], [0.5, 0.5]) == 0.5
+    assert stats.auc([0, 1, 1], [0.1, 0.1, 0.9]) == 0.75
+
+
+def test_auc_of_several_runs_is_their_mean(scores):
+    y, p = scores
+    assert stats.auc(y, np.column_stack([p, 1 - p])) == pytest.approx(0.5)
+
+
+def test_infinite_scores_tie_too():
+    inf = float("inf")
+    assert stats.auc([0, 1, 0, 1], [-inf, -inf, inf, inf]) == .5 and stats.auc([0, 1], [-inf, inf]) == 1
+
+
+def test_two_areas_under_the_precision_recall_curve(scores):
+    y, p = scores
+    precision, recall, _ = metrics.precision_recall_curve(y, p)
+    assert stats.average_precision(y, p) == pytest.approx(metrics.average_precision_score(y, p))
+    assert stats.pr_trapezoid(y, p) == pytest.approx(metrics.auc(recall, precision))
+
+
+def test_two_areas_under_the_precision_recall_curve_by_hand():
+    """A positive above a negative above a positive: steps 1/2 * 1 + 1/2 * 2/3.
+
+    The trapezoid goes over (1/2, 1), (1/2, 1/2), (1, 2/3).
+    """
+    y, p = [1, 0, 1], [.9, .5, .1]
+    assert stats.average_precision(y, p) == pytest.approx(5 / 6)
+    assert stats.pr_trapezoid(y, p) == pytest.approx(1 / 2 + 7 / 24)
+
+
+def test_where_all_scores_tie_the_trapezoid_flatters():
+    """One step at the prevalence; the trapezoid goes to it from (0, 1)."""
+    y, p = [1, 0, 0, 0], [.5] * 4
+    assert stats.average_precision(y, p) == .25 and stats.pr_trapezoid(y, p) == .625
+
+
+@pytest.mark.parametrize("threshold", [.3, .5])
+def test_calls_at_a_threshold_are_those_of_scikit_learn(scores, threshold):
+    y, p = scores
+    called = p >= threshold
+    assert stats.accuracy(y, p, threshold) == pytest.approx(metrics.accuracy_score(y, called))
+    assert stats.f1(y, p, threshold) == pytest.approx(metrics.f1_score(y, called))
+    assert stats.sensitivity(y, p, threshold) == pytest.approx(metrics.recall_score(y, called))
+    assert stats.specificity(y, p, threshold) == pytest.approx(metrics.recall_score(1 - y, ~called))
+
+
+def test_youden_picks_the_separating_threshold():
+    assert stats.youden([0, 0, 1, 1], [.1, .4, .6, .9]) == (.6, 1, 1)
+    assert stats.youden([0, 1, 0, 1], [.1, .4, .6, .9]) == (.9, .5, 1), "of equals the highest"
+
+
+def test_undefined_is_nan():
+    assert np.isnan(stats.auc([1, 1], [0.2, 0.3])) and np.isnan(stats.auc([], []))
+    assert np.isnan(stats.average_precision([0, 0], [0.2, 0.3]))
+    assert np.isnan(stats.pr_trapezoid([0, 0], [.1, .2])) and np.isnan(stats.pr_trapezoid([], []))
+    assert np.isnan(stats.youden([0, 0], [0.1, 0.2]).threshold)
+
+
+def test_calls_where_a_class_is_missing():
+    assert np.isnan(stats.accuracy([], [])) and np.isnan(stats.f1([0, 0], [.1, .2]))
+    assert stats.f1([0, 0], [.1, .9]) == 0
+    assert np.isnan(stats.sensitivity([0, 0], [.1, .9])) and stats.specificity([0, 0], [.1, .9]) == .5
+    assert np.isnan(stats.specificity([1, 1], [.1, .9]))
+    assert stats.sensitivity([1, 1], [.1, .5]) == .5, "the threshold is positive"
+
+
+@pytest.mark.parametrize("measure", [
+    stats.auc, stats.average_precision, stats.pr_trapezoid, stats.accuracy, stats.f1, stats.sensitivity,
+    stats.specificity, stats.youden])
+@pytest.mark.parametrize("y, p", [
+    ([0, 1], [0.1]), ([0, 2], [0.1, 0.2]), ([0, 1], [0.1, NAN]), ([0, NAN], [0.1, 0.2]),
+    ([[0, 1]], [[0.1, 0.2]])])
+def test_bad_scores_are_a_problem(measure, y, p):
+    with pytest.raises(Problem):
+        measure(y, p)
+
+
+def test_weighted_kappa():
+    counts = np.array([[7, 7, 2, 3], [2, 8, 3, 7], [1, 5, 4, 9], [2, 8, 9, 14]])
+    a, b = (np.repeat(index.ravel(), counts.ravel()) for index in np.indices((4, 4)))
+    assert stats.kappa(a, b) == pytest.approx(.12933, abs=1e-5)
+    assert stats.kappa(a, b, "linear") == pytest.approx(.237381, abs=1e-6)
+    assert stats.kappa(a, b, "quadratic") == pytest.approx(.332046, abs=1e-6)
+
+
+def test_kappa_keeps_the_distance_of_a_grade_nobody_gave():
+    """Quadratic kappa = 1 - observed / expected squared distance, with the true grades 0, 1, 3."""
+    a, b = [0, 1, 3, 3, 0], [0, 3, 3, 1, 1]
+    observed = np.mean(np.subtract(a, b) ** 2)
+    expected = np.mean(np.subtract.outer(a, b) ** 2)
+    assert stats.kappa(a, b, "quadratic") == pytest.approx(1 - observed / expected)
+    assert np.isnan(stats.kappa([1, 1], [1, 1])) and np.isnan(stats.kappa([], []))
+
+
+@pytest.mark.parametrize("a, b, weights", [
+    ([0, 1], [0], None), ([0, NAN], [0, 1], None), ([0, 1], [1, 0], "cubic"),
+    ([0., .5], [.5, 0.], "quadratic")])
+def test_kappa_refuses_what_is_missing(a, b, weights):
+    with pytest.raises(Problem):
+        stats.kappa(a, b, weights)
+
+
+# ---- weighted --------------------------------------------------------------------------------------------
 
 @pytest.fixture(scope="module")
 def rows():

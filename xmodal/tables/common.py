@@ -21,7 +21,8 @@ ESTIMATE = ["value", "low", "high", "images", "patients"]
 
 
 def write(table, name, profile):
-    """Writes `table` atomically to the `config.panel_path` of the panel `name`, say "fig3f"; returns the path.
+    """Writes `table` atomically to the `config.panel_path` of the panel `name`, say "fig3f"; returns the
+    path.
 
     profile: the Profile (or its name) whose runs the numbers are from; the first column, `data`, says phantom
     or public.
@@ -52,16 +53,17 @@ def tidy(rows, columns):
 
 
 def decided(predictions):
-    """Rows of a single modality whose label says malignant or not, with columns `y` (0/1) and `p` = p2 + p3.
-    """
+    """Rows of one modality whose label says malignant or not, with columns `y` (0/1) and `p` = p2 + p3."""
     rows = predictions[predictions.modality != "both"]
     rows = rows.assign(y=malignant(rows.allowed), p=rows.p2 + rows.p3)
     return rows[rows.y.notna()]
 
 
 def contenders(predictions):
-    """Decided target rows of every method as trained, and of ours after causal adaptation as the method
-    `ours_tta`."""
+    """Decided target rows of every method as trained.
+
+    And those of ours after causal adaptation, as the method `ours_tta`.
+    """
     rows = decided(predictions[predictions.split == "target"])
     adapted = rows[(rows.method == OURS) & (rows.condition == "causal")].assign(method=ADAPTED)
     return pd.concat([rows[rows.condition == "source"], adapted], ignore_index=True)
@@ -80,8 +82,7 @@ def aucs(predictions):
 
 
 def paired_tests(table, value, by, reference=OURS):
-    """For each method the paired t-test and Wilcoxon test of `value` against the reference method,
-    Holm-adjusted.
+    """Paired t-test and Wilcoxon test of `value`, each method against the reference method, Holm-adjusted.
 
     Paired are the rows that share `by`, say fold and seed. The rows of one fold share their target patients,
     so these p-values are rather too small than too large. Columns method, pairs (their number), p_t,

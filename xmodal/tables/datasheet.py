@@ -13,17 +13,19 @@ from ..runtime.files import atomic
 
 
 def reasons(folder):
-    """What exclusions.csv of the cohort in `folder` says: columns reason, files, example; the most frequent
-    first.
+    """What exclusions.csv of the cohort in `folder` says: columns reason, files, example.
 
-    Paths and numbers are left out of the reasons, so that equal ones count together.
+    The most frequent reason comes first. Paths and numbers are left out of the reasons, so that equal ones
+    count together.
     """
     return _counted(Path(folder) / "exclusions.csv", "reason")
 
 
 def notes(folder):
-    """What notes.csv says of files that were used although something was missing: columns note, files,
-    example."""
+    """What notes.csv says of files that were used although something was missing.
+
+    Columns note, files, example; the most frequent note comes first.
+    """
     return _counted(Path(folder) / "notes.csv", "note")
 
 

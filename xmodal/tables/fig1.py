@@ -139,8 +139,10 @@ def roc(y, p):
 
 
 def precision_recall(y, p):
-    """Precision of the smallest set of highest scores that reaches each recall of GRID; nan without
-    positives."""
+    """Precision of the smallest set of highest scores that reaches each recall of GRID.
+
+    Without positives: nan.
+    """
     tp, fp = (cumulated[0] for cumulated in steps(y, p, np.ones((1, len(y)))))
     if not tp[-1]:
         return GRID * np.nan
@@ -160,8 +162,7 @@ def averaged(wide, split, curve):
 # ---- panels: measured is what `fig1_measures` returns ----------------------------------------------------
 
 def cohort_counts(wide, split):
-    """What every row of a table says of its cohort: its name, and how many runs, images and patients it has.
-    """
+    """What every row of a table says of its cohort: name, and numbers of runs, images and patients."""
     index = wide.index[wide.index.get_level_values("split") == split]
     seeds = index.get_level_values("seed")
     return {

@@ -105,8 +105,10 @@ def fig2_map(patients, how, seed=42):
 
 
 def fig2e(patients, per_class=25):
-    """Fig. 2 e: cosine of every mammogram to every tissue embedding, ordered by class, at most `per_class`
-    patients of each."""
+    """Fig. 2 e: cosine of every mammogram to every tissue embedding, ordered by class.
+
+    At most `per_class` patients of each class.
+    """
     order = []
     for label in range(len(CLASSES)):
         order += np.flatnonzero(patients.truth == label)[:per_class].tolist()
@@ -119,11 +121,11 @@ def fig2e(patients, per_class=25):
 
 
 def fig2f(runs):
-    """Fig. 2 f: the measures of `alignment` of every run, and `modality_gap_reduction`, 1 - gap / gap before
-    alignment.
+    """Fig. 2 f: the measures of `alignment` of every run, and by how much alignment reduced the gap.
 
-    runs: {(method, held_out, seed): Run}. Columns method, held_out, seed, measure, value; p_t is the paired
-    t-test of the method against ours over folds and seeds.
+    That is `modality_gap_reduction`, 1 - gap / gap before. runs: {(method, held_out, seed): Run}. Columns
+    method, held_out, seed, measure, value; p_t is the paired t-test of the method against ours over folds and
+    seeds.
     """
     measures = {}
     for key, run in runs.items():

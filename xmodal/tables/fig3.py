@@ -1,5 +1,7 @@
-"""The tables of Fig. 3 a-l: each domain held out in turn (a-i), whom the model fails there (j-l); and the
-tests against ours."""
+"""The tables of Fig. 3: each domain held out in turn (a-i), and whom the model fails there (j-l).
+
+And the tests of all methods against ours, which the notebook of the evaluation shows.
+"""
 import itertools
 
 import pandas as pd
@@ -14,8 +16,10 @@ SHOWN = ("cbis_ddsm", "camelyon", "inbreast", "bach")       # the paper's order 
 
 
 def _by_seed(rows):
-    """Decided rows of several seeds -> (N,) labels, (N, seeds) scores and (N,) patients of the images that
-    all seeds have."""
+    """Decided rows of several seeds -> (N,) labels, (N, seeds) scores, (N,) patients.
+
+    Of the images that all seeds have.
+    """
     wide = rows.pivot(index=["sample", "patient", "y"], columns="seed", values="p").dropna()
     y = wide.index.get_level_values("y").to_numpy()
     return y, wide, wide.index.get_level_values("patient").to_numpy()
@@ -60,10 +64,10 @@ def fig3e(predictions, method=OURS):
 
 
 def fig3f(predictions):
-    """Fig. 3 f: the domain gap of every run: its mean AUC on the source domains' test patients - its AUC on
-    the target.
+    """Fig. 3 f: the domain gap of every run.
 
-    Tests against ours over folds and seeds are repeated on each row of a method.
+    That is its mean AUC on the source domains' test patients - its AUC on the target. Tests against ours over
+    folds and seeds are repeated on each row of a method.
     """
     table = aucs(_as_trained(predictions))
     wide = table.pivot_table(index=RUN, columns="split", values="auc", aggfunc="mean")
@@ -83,8 +87,10 @@ def fig3g(predictions):
 
 
 def fig3h(runs, condition="causal"):
-    """Fig. 3 h: entropy (nats) and AUC of our runs by adaptation step; `stopped` marks the step that the
-    label-free rule chose."""
+    """Fig. 3 h: entropy (nats) and AUC of our runs by adaptation step.
+
+    `stopped` marks the step that the label-free rule chose.
+    """
     columns = ["held_out", "seed", "condition", "step", "entropy", "auc", "stopped"]
     tables = []
     for (method, held_out, seed), run in runs.items():
@@ -138,11 +144,10 @@ def _read_well(rows, n, seed):
 
 
 def fig3j(rows, n=1000, seed=42, methods=("erm", "ours")):
-    """Fig. 3 j: malignant or not within each breast density (A-D, as the report gives it) of the unseen
-    mammography domains.
+    """Fig. 3 j: malignant or not within each breast density (A-D, as the report gives it).
 
-    Columns method, held_out, density, measure, value, low, high, images, patients; see `_read_well`. Images
-    without density are not counted.
+    Of the unseen mammography domains; images without density are not counted. Columns method, held_out,
+    density, measure, value, low, high, images, patients; see `_read_well`.
     """
     rows = rows[(rows.modality == MAMMOGRAPHY) & rows.method.isin(methods) & (rows.density != "")]
     by = ["method", "held_out", "density"]
@@ -151,8 +156,7 @@ def fig3j(rows, n=1000, seed=42, methods=("erm", "ours")):
 
 
 def fig3k(rows, n=1000, seed=42, methods=("erm", "ours")):
-    """Fig. 3 k: malignant images with a lesion of one type against *all* images of the domain without a
-    malignant finding.
+    """Fig. 3 k: malignant images with a lesion of one type against *all* images that are not malignant.
 
     The negatives are the same for every type, so types differ by how their cancers are ranked, and a type
     without benign lesions has an AUC too. Columns method, held_out, lesion_type, measure, value, low, high,
@@ -187,8 +191,10 @@ def fig3l(rows):
 
 
 def fig3_tables(predictions, runs, n=1000, seed=42):
-    """{"fig3a": table, ...}: all panels of Fig. 3. runs: those of ours, for their trajectories; n: bootstrap
-    resamples."""
+    """{"fig3a": table, ...}: all panels of Fig. 3.
+
+    runs: those of ours, for their trajectories; n: bootstrap resamples.
+    """
     tables = {}
     for letter, held_out in zip("abcd", SHOWN):
         tables[f"fig3{letter}"] = fig3_held_out(predictions, held_out, n, seed)
@@ -208,13 +214,12 @@ def lodo(predictions):
 
 
 def against_ours(predictions):
-    """DeLong and McNemar of ours against every method on the unseen patients of each domain, p-values
-    corrected within it.
+    """DeLong and McNemar of ours against every method on the unseen patients of each domain.
 
-    A patient's probability of malignancy is the mean over images and over the seeds that both methods have,
-    lest the one with more be an ensemble; McNemar compares the calls at 0.5. Columns held_out, method,
-    patients, auc_ours, auc, z, p_delong, chi2, p_mcnemar, and for both p-values p_delong_holm,
-    p_delong_bonferroni, ...
+    The p-values are corrected within the domain. A patient's probability of malignancy is the mean over
+    images and over the seeds that both methods have, lest the one with more be an ensemble; McNemar compares
+    the calls at 0.5. Columns held_out, method, patients, auc_ours, auc, z, p_delong, chi2, p_mcnemar, and for
+    both p-values p_delong_holm, p_delong_bonferroni, ...
     """
     rows = contenders(predictions)
     people = rows.groupby(["held_out", "method", "seed", "patient"]).agg(y=("y", "max"), p=("p", "mean"))

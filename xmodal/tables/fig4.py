@@ -34,8 +34,7 @@ CORNERS = ["x0", "y0", "x1", "y1"]
 
 
 def unseen_mammograms(predictions, methods=LOCALISERS):
-    """Mammograms of the held-out domain, as trained, of these methods in the folds and seeds that all of them
-    have run.
+    """Mammograms of the held-out domain, as trained, in the folds and seeds that all the methods have run.
 
     `hit`: the box meets a true one with an IoU of MIN_IOU.
     """
@@ -156,11 +155,11 @@ def _means(rows, by, column, n, seed):
 
 
 def fig4i(predictions, bins=10, n=1000, seed=42):
-    """Fig. 4 i: how the IoU of the predicted with the nearest true box is distributed over outlined
-    mammograms and seeds.
+    """Fig. 4 i: distribution of the IoU of the predicted with the nearest true box.
 
-    Columns method, low, high (of the bin; 0, 0 is "no overlap, or no box"), share of the images, and repeated
-    on every row of a method mean, mean_low, mean_high (95 % by patient), images.
+    Over outlined mammograms and seeds. Columns method, low, high (of the bin; 0, 0 is "no overlap, or no
+    box"), share of the images, and repeated on every row of a method mean, mean_low, mean_high (95 % by
+    patient), images.
     """
     outlined = unseen_mammograms(predictions)
     outlined = outlined[outlined.has_mask].assign(all="")
@@ -177,8 +176,7 @@ def fig4i(predictions, bins=10, n=1000, seed=42):
 
 
 def fig4j(predictions):
-    """Fig. 4 j: interpolated precision and recall of the strongest boxes, and the average precision at
-    MIN_IOU.
+    """Fig. 4 j: interpolated precision and recall of the strongest boxes, and their average precision.
 
     Counted are mammograms with an outlined lesion, and those whose label is "normal", on which any box is
     false; of other images nobody knows. Recall is over images with a lesion. Precision is averaged over runs
@@ -215,12 +213,11 @@ def fig4k(predictions, n=1000, seed=42):
 
 
 def fig4l(predictions, n=1000, seed=42):
-    """Fig. 4 l: sensitivity, the share of outlined mammograms whose strongest box meets the lesion, by its
-    diameter.
+    """Fig. 4 l: sensitivity by the diameter of the lesion.
 
-    It meets it with an IoU of MIN_IOU. Columns method, diameter_mm (a bin of DIAMETERS), value, low, high,
-    images, patients. "unknown" where a dataset gives pixels and no spacing, as CBIS-DDSM does; its phantom
-    knows the millimetres that it drew.
+    It is the share of outlined mammograms whose strongest box meets the lesion with an IoU of MIN_IOU.
+    Columns method, diameter_mm (a bin of DIAMETERS), value, low, high, images, patients. "unknown" where a
+    dataset gives pixels and no spacing, as CBIS-DDSM does; its phantom knows the millimetres that it drew.
     """
     rows = unseen_mammograms(predictions)
     rows = rows[rows.has_mask]

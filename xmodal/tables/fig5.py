@@ -1,5 +1,4 @@
-"""The tables of Fig. 5: reasoning cards of chosen patients (a-l), and the class of a patient in numbers
-(m-r).
+"""The tables of Fig. 5: reasoning cards of chosen patients (a-l), the class of a patient in numbers (m-r).
 
 A *reading* is a patient of a run's source test (neither trained on nor asked for the epoch) with both
 modalities and a known class, called by the largest of the four probabilities. A run has but some 25 of them,
@@ -32,8 +31,7 @@ TRUST = 0.3             # how far a reader with AI moves to the AI's class
 
 
 def readings(predictions, method=OURS, split="source test"):
-    """The joint predictions of a method as trained, of patients whose class is known: one row per run and
-    patient.
+    """The joint predictions of a method as trained, of patients of known class: one row per run and patient.
 
     With columns called (class), severity (expected class) and malignant (p2 + p3).
     """
@@ -59,8 +57,7 @@ def reading_counts(rows):
 # ---- m-o: accuracy, confusion, reliability of ours -------------------------------------------------------
 
 def fig5m(rows, w):
-    """Fig. 5 m: accuracy of ours by imaging finding (mammography; "none" where there is no lesion) and true
-    class."""
+    """Fig. 5 m: accuracy of ours by mammographic finding ("none" where there is no lesion) and true class."""
     finding = rows.lesion_type.replace("", "none").to_numpy()
     truth = rows.truth.to_numpy()
     cells = []
@@ -158,11 +155,11 @@ def fig5p(rows, w, seed=42):
 
 
 def shared_readings(predictions, methods=GRADERS):
-    """Readings that every method with any run has: (N, M) called classes, one column per method, and "true
-    class".
+    """Readings that every method with any run has: the called classes, and "true class".
 
-    Index held_out, seed, patient. The patients are those with a joint prediction in the run. A method of one
-    modality calls the largest of its mean probabilities over the patient's images.
+    One row per reading, one column per method. Index held_out, seed, patient. The patients are those with a
+    joint prediction in the run. A method of one modality calls the largest of its mean probabilities over the
+    patient's images.
     """
     rows = predictions[(predictions.split == "source test") & (predictions.condition == "source")]
     rows = rows[rows.method.isin(methods)]
@@ -263,8 +260,7 @@ def fig5_case(case, truth, mammogram, card, patches, box=(), truth_boxes=()):
 
 
 def card_row(model, table, images, patient, truth=-1, joint=None):
-    """A row of fig5.csv: the whole reasoning card of a patient with both modalities, with the first
-    mammogram.
+    """A row of fig5.csv: the reasoning card of a patient with both modalities, with the first mammogram.
 
     truth: class, -1 unknown; joint: a joint prediction over all images of the patient (p0-p3, grade_pred),
     else that of the first mammogram with the tissue.
@@ -281,8 +277,7 @@ def card_row(model, table, images, patient, truth=-1, joint=None):
 
 
 def grading_cases(run, model, table, images, quantiles=(0.25, 0.5, 0.75)):
-    """Rows of fig5.csv, ordered by class: for each true class three patients of the source test, chosen by a
-    rule.
+    """Rows of fig5.csv, ordered by class: for each true class three patients of the source test.
 
     They are at the lower quartile, the median and the upper quartile of the joint probability of that class;
     fewer where there are fewer patients.

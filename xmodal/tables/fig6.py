@@ -39,8 +39,7 @@ def _parts(model):
 
 
 def _shapes(model, parts, side):
-    """{name of a part: shape of its output, without the batch}, measured by a forward pass on blank images.
-    """
+    """{name of a part: shape of its output without the batch}, from a forward pass on blank images."""
     shapes = {}
 
     def remember(name):

@@ -3,6 +3,8 @@ from .common import tidy
 
 
 def table1_table(objective):
-    """Table 1 from a `losses.Objective`, one row per term: component, objective, equation, supervision,
-    weight."""
+    """Table 1 from a `losses.Objective`, one row per term.
+
+    Columns component, objective, equation, supervision, weight.
+    """
     return tidy(objective.table(), ["component", "objective", "equation", "supervision", "weight"])
