@@ -1,4 +1,4 @@
-"""detection: overlap, average precision and free-response curves by hand, and what must not change an answer."""
+"""detection: overlap, average precision and free-response curves by hand; what must not change an answer."""
 import numpy as np
 import pytest
 
@@ -6,7 +6,8 @@ from xmodal import stats
 from xmodal.config import Problem
 
 NAN = float("nan")
-LEFT, RIGHT = [0, 0, 10, 10], [20, 0, 30, 10]
+LEFT = [0, 0, 10, 10]
+RIGHT = [20, 0, 30, 10]
 
 
 def test_overlap():
@@ -29,41 +30,48 @@ def test_dice_and_iou_of_a_box_go_together():
 
 
 def test_average_precision_by_hand():
-    found = [[[*LEFT, .9], [*RIGHT, .8]], [[*LEFT, .7]]]                    # right, wrong, right, and one lesion missed
+    marks = [[[*LEFT, .9], [*RIGHT, .8]], [[*LEFT, .7]]]        # right, wrong, right, and one lesion missed
     truth = [[LEFT], [LEFT, [50, 50, 60, 60]]]
-    assert stats.box_average_precision(found, truth) == pytest.approx(1 / 3 * 1 + 1 / 3 * 2 / 3)
-    assert stats.box_average_precision(found, [[LEFT, RIGHT], [LEFT]]) == 1
-    # the envelope: precision 1/2 at the first lesion is raised to the 2/3 reached at the second
-    assert stats.box_average_precision([[[*RIGHT, .9], [*LEFT, .8]], [[*LEFT, .7]]], [[LEFT], [LEFT]]) == pytest.approx(2 / 3)
+    assert stats.box_average_precision(marks, truth) == pytest.approx(1 / 3 * 1 + 1 / 3 * 2 / 3)
+    assert stats.box_average_precision(marks, [[LEFT, RIGHT], [LEFT]]) == 1
+
+
+def test_average_precision_is_that_of_the_envelope():
+    """Precision 1/2 at the first lesion is raised to the 2/3 reached at the second."""
+    marks = [[[*RIGHT, .9], [*LEFT, .8]], [[*LEFT, .7]]]
+    assert stats.box_average_precision(marks, [[LEFT], [LEFT]]) == pytest.approx(2 / 3)
 
 
 def test_a_lesion_counts_once():
     twice = [[[*LEFT, .9], [0, 0, 10, 9, .8]]]
     assert stats.box_average_precision(twice, [[LEFT, RIGHT]]) == pytest.approx(.5)
-    assert stats.box_average_precision(twice, [[LEFT, [0, 0, 10, 8]]]) == 1  # the second takes the lesion that is left
+    other = [0, 0, 10, 8]
+    assert stats.box_average_precision(twice, [[LEFT, other]]) == 1, "the second takes what is left"
     marks = stats.free_response(twice, [[LEFT, RIGHT]])
     assert list(marks.tp_probs) == [.9, 0] and len(marks.fp_probs) == 0     # for FROC, it is no error
 
 
 @pytest.mark.parametrize("at, expected", [(.5, 1), (.8, 1), (.81, 0)])
 def test_overlap_that_counts(at, expected):
-    found = [[[0, 0, 10, 8, .9]]]
-    assert stats.box_average_precision(found, [[LEFT]], at) == expected
-    assert len(stats.free_response(found, [[LEFT]], at).fp_probs) == 1 - expected
+    marks = [[[0, 0, 10, 8, .9]]]
+    assert stats.box_average_precision(marks, [[LEFT]], at) == expected
+    assert len(stats.free_response(marks, [[LEFT]], at).fp_probs) == 1 - expected
 
 
 def test_marks_without_lesions_and_lesions_without_marks():
-    assert np.isnan(stats.box_average_precision([[[*LEFT, .9]]], [[]])) and np.isnan(stats.box_average_precision([], []))
+    assert np.isnan(stats.box_average_precision([[[*LEFT, .9]]], [[]]))
+    assert np.isnan(stats.box_average_precision([], []))
     assert stats.box_average_precision([[]], [[LEFT]]) == 0
     marks = stats.free_response([[], [[*LEFT, .5]]], [[LEFT], []])
-    assert (list(marks.fp_probs), list(marks.tp_probs), marks.lesions, marks.images) == ([.5], [0], 1, 2)
+    assert list(marks.fp_probs) == [.5] and list(marks.tp_probs) == [0]
+    assert (marks.lesions, marks.images) == (1, 2)
     assert stats.froc_score(*marks) == 0 and np.isnan(stats.froc_score(*stats.free_response([], [])))
 
 
 def test_all_ties_are_one_point():
     """With one score for everything precision is the same at every recall reached."""
-    found = [[[*LEFT, .5], [*RIGHT, .5]], [[*LEFT, .5]]]
-    assert stats.box_average_precision(found, [[LEFT], [LEFT]]) == pytest.approx(2 / 3)
+    marks = [[[*LEFT, .5], [*RIGHT, .5]], [[*LEFT, .5]]]
+    assert stats.box_average_precision(marks, [[LEFT], [LEFT]]) == pytest.approx(2 / 3)
     assert [list(x) for x in stats.froc([.5], [.5, .5], 2, 2)] == [[0, .5], [0, 1]]
 
 
@@ -80,19 +88,24 @@ def test_order_of_images_and_marks_does_not_matter():
     rng = np.random.default_rng(0)
     corner = rng.uniform(0, 30, (6, 4, 2)).round()
     truth = np.concatenate([corner, corner + 12], axis=2)[:, :2]
-    found = np.concatenate([corner + 1, corner + 13, rng.integers(1, 4, (6, 4, 1)) / 4], axis=2)    # many ties
-    order, within = rng.permutation(6), rng.permutation(4)
-    again = found[order][:, within], truth[order][:, ::-1]
-    value = stats.box_average_precision(found, truth)
-    assert 0 < value < 1 and stats.box_average_precision(*again) == pytest.approx(value)
-    assert stats.froc_score(*stats.free_response(*again)) == pytest.approx(stats.froc_score(*stats.free_response(found, truth)))
+    score = rng.integers(1, 4, (6, 4, 1)) / 4                           # many ties
+    marks = np.concatenate([corner + 1, corner + 13, score], axis=2)
+    order = rng.permutation(6)
+    within = rng.permutation(4)
+    shuffled = (marks[order][:, within], truth[order][:, ::-1])
+    value = stats.box_average_precision(marks, truth)
+    assert 0 < value < 1 and stats.box_average_precision(*shuffled) == pytest.approx(value)
+    froc_score = stats.froc_score(*stats.free_response(marks, truth))
+    assert stats.froc_score(*stats.free_response(*shuffled)) == pytest.approx(froc_score)
 
 
-@pytest.mark.parametrize("call", [
-    lambda: stats.iou([0, 0, 1], [0, 0, 1]), lambda: stats.dice([1, 0], [1]), lambda: stats.dice([NAN], [1]), lambda: stats.dice([.4], [1]),
-    lambda: stats.box_average_precision([[]], [[], []]), lambda: stats.box_average_precision([[[*LEFT, NAN]]], [[LEFT]]),
-    lambda: stats.free_response([[[*LEFT, .5]]], [[[NAN] * 4]]), lambda: stats.free_response([[[*LEFT, 0]]], [[LEFT]]),
-    lambda: stats.froc([NAN], [], 1, 1), lambda: stats.froc([], [.5, .5], 1, 1)])
-def test_bad_input_is_a_problem(call):
+@pytest.mark.parametrize("measure, arguments", [
+    (stats.iou, ([0, 0, 1], [0, 0, 1])), (stats.dice, ([1, 0], [1])), (stats.dice, ([NAN], [1])),
+    (stats.dice, ([.4], [1])), (stats.box_average_precision, ([[]], [[], []])),
+    (stats.box_average_precision, ([[[*LEFT, NAN]]], [[LEFT]])),
+    (stats.free_response, ([[[*LEFT, .5]]], [[[NAN] * 4]])),
+    (stats.free_response, ([[[*LEFT, 0]]], [[LEFT]])),
+    (stats.froc, ([NAN], [], 1, 1)), (stats.froc, ([], [.5, .5], 1, 1))])
+def test_bad_input_is_a_problem(measure, arguments):
     with pytest.raises(Problem):
-        call()
+        measure(*arguments)

@@ -1,4 +1,4 @@
-"""readers: published studies of ratings and of marks, definitions written out, and what must not change an answer."""
+"""readers: published studies, definitions written out, and what must not change an answer."""
 import numpy as np
 import pandas as pd
 import pytest
@@ -11,10 +11,15 @@ from xmodal.config import Problem
 NAN = float("nan")
 
 
+def van_dyke():
+    return pd.read_csv(REFERENCE / "VanDyke.csv").rename(columns={"treatment": "modality"})
+
+
 @needs_reference
 def test_obuchowski_rockette_on_van_dyke():
-    r = stats.obuchowski_rockette(pd.read_csv(REFERENCE / "VanDyke.csv").rename(columns={"treatment": "modality"}))
-    assert (r.var, r.cov1, r.cov2, r.cov3) == pytest.approx((.00080229, .00034661, .00034407, .00023903), abs=5e-9)
+    r = stats.obuchowski_rockette(van_dyke())
+    covariances = (.00080229, .00034661, .00034407, .00023903)
+    assert (r.var, r.cov1, r.cov2, r.cov3) == pytest.approx(covariances, abs=5e-9)
     assert (r.f, r.df, r.p) == pytest.approx((4.4563, 15.26, .05167), rel=1e-3)
     assert r.difference == pytest.approx(-.04380032, abs=1e-8)
     assert (r.low, r.high) == pytest.approx((-.08796, .00036), abs=1e-5)
@@ -22,70 +27,94 @@ def test_obuchowski_rockette_on_van_dyke():
 
 @needs_reference
 def test_fixed_readers_and_fixed_cases_on_van_dyke():
-    frame = pd.read_csv(REFERENCE / "VanDyke.csv").rename(columns={"treatment": "modality"})
-    readers_fixed = stats.obuchowski_rockette(frame, random="cases")        # two modalities: chi squared is F
-    assert readers_fixed.f == pytest.approx(5.47595, abs=1e-5) and readers_fixed.p == pytest.approx(.0193, abs=5e-5)
-    cases_fixed = stats.obuchowski_rockette(frame, random="readers")
-    assert (cases_fixed.f, cases_fixed.df) == pytest.approx((8.70, 4), abs=5e-3) and cases_fixed.p == pytest.approx(.0420, abs=5e-5)
-    for r in (readers_fixed, cases_fixed):                                  # the interval leaves 0 out as p says
+    readers_fixed = stats.obuchowski_rockette(van_dyke(), random="cases")
+    assert readers_fixed.f == pytest.approx(5.47595, abs=1e-5)
+    assert readers_fixed.p == pytest.approx(.0193, abs=5e-5)
+    cases_fixed = stats.obuchowski_rockette(van_dyke(), random="readers")
+    assert (cases_fixed.f, cases_fixed.df) == pytest.approx((8.70, 4), abs=5e-3)
+    assert cases_fixed.p == pytest.approx(.0420, abs=5e-5)
+    for r in (readers_fixed, cases_fixed):                      # the interval leaves 0 out, as p says
         assert r.high < 0 and r.difference == pytest.approx(-.04380032, abs=1e-8)
 
 
 def dataset01():
-    """RJafroc's dataset01, 2 modalities x 5 readers: lesions (2, 5, 89, 2), healthy (2, 5, 96), weights (89, 2)."""
-    read = lambda name: pd.read_csv(REFERENCE / f"ds01_{name}.txt", sep=" ")
-    healthy, lesions = np.full((2, 5, 96), -np.inf), np.full((2, 5, 89, 2), -np.inf)
-    for m, r, case, _, rating in read("NL").itertuples(index=False):
+    """RJafroc's dataset01, 2 modalities x 5 readers.
+
+    Lesions (2, 5, 89, 2), healthy (2, 5, 96), weights (89, 2).
+    """
+    outside = pd.read_csv(REFERENCE / "ds01_NL.txt", sep=" ")
+    on_lesions = pd.read_csv(REFERENCE / "ds01_LL.txt", sep=" ")
+    weights = pd.read_csv(REFERENCE / "ds01_w.txt", sep=" ")
+    healthy = np.full((2, 5, 96), -np.inf)
+    for m, r, case, _, rating in outside.itertuples(index=False):
         if case <= 96:
             healthy[m - 1, r - 1, case - 1] = max(healthy[m - 1, r - 1, case - 1], rating)
-    for m, r, case, lesion, rating in read("LL").itertuples(index=False):
+    lesions = np.full((2, 5, 89, 2), -np.inf)
+    for m, r, case, lesion, rating in on_lesions.itertuples(index=False):
         lesions[m - 1, r - 1, case - 1, lesion - 1] = rating
-    return lesions, healthy, read("w").replace(-np.inf, 0).to_numpy()
+    return lesions, healthy, weights.replace(-np.inf, 0).to_numpy()
 
 
 @needs_reference
 def test_free_response_study_of_tomosynthesis():
     tables = stats.wafroc_wins(*dataset01())
-    assert tables.mean((2, 3)) == pytest.approx(np.array([[.760270365, .840619148, .817152388, .815308989, .827832397],
-                                                          [.642585440, .704997659, .751843399, .772442650, .683696161]]), abs=1e-9)
+    merits = np.array([[.760270365, .840619148, .817152388, .815308989, .827832397],
+                       [.642585440, .704997659, .751843399, .772442650, .683696161]])
+    assert tables.mean((2, 3)) == pytest.approx(merits, abs=1e-9)
     r = stats.compare_readers(tables)
     assert (r.f, r.df, r.p) == pytest.approx((10.298825, 24.702758, .0036685784), rel=1e-6)
 
 
 def test_one_lesion_a_case_makes_wafroc_an_auc():
     rng = np.random.default_rng(0)
-    diseased, healthy = rng.integers(1, 6, 30), rng.integers(0, 5, 20)
+    diseased = rng.integers(1, 6, 30)
+    healthy = rng.integers(0, 5, 20)
     table = stats.wafroc_wins(diseased[:, None], healthy, np.ones((30, 1)))
-    assert table.mean() == pytest.approx(stats.auc(np.repeat([1, 0], [30, 20]), np.concatenate([diseased, healthy])))
+    auc = stats.auc(np.repeat([1, 0], [30, 20]), np.concatenate([diseased, healthy]))
+    assert table.mean() == pytest.approx(auc)
 
 
 def test_wafroc_by_hand():
-    """Two lesions weighing 1/4 and 3/4, the second unmarked; of two healthy cases one is unmarked, one marked at the first's rating."""
-    none = -np.inf
-    table = stats.wafroc_wins([[3, none]], [3, none], [[.25, .75]])
-    assert table.tolist() == [[.125, .25 + .375]]                           # unmarked against unmarked is a tie
-    for bad in (([[3, NAN]], [3], [[.25, .75]]), ([[3, 1]], [NAN], [[.25, .75]]), ([[3, 1]], [3], [[.25, .25]]),
-                ([[3, 1]], [3], [[1.5, -.5]]), ([[3, 1]], [3], [[1.]])):
-        with pytest.raises(Problem):
-            stats.wafroc_wins(*bad)
+    """Two lesions weighing 1/4 and 3/4, the second unmarked.
+
+    Of two healthy cases one is marked at the rating of the first lesion, one unmarked.
+    """
+    unmarked = -np.inf
+    table = stats.wafroc_wins([[3, unmarked]], [3, unmarked], [[.25, .75]])
+    assert table.tolist() == [[.125, .25 + .375]], "unmarked against unmarked is a tie"
+
+
+@pytest.mark.parametrize("lesions, healthy, weights", [
+    ([[3, NAN]], [3], [[.25, .75]]), ([[3, 1]], [NAN], [[.25, .75]]), ([[3, 1]], [3], [[.25, .25]]),
+    ([[3, 1]], [3], [[1.5, -.5]]), ([[3, 1]], [3], [[1.]])])
+def test_wafroc_refuses_bad_ratings_and_weights(lesions, healthy, weights):
+    with pytest.raises(Problem):
+        stats.wafroc_wins(lesions, healthy, weights)
 
 
 def reader_study(noise=1., seed=0, cases=30):
     rng = np.random.default_rng(seed)
-    grid = pd.MultiIndex.from_product([range(3), list("AB"), range(cases)], names=["reader", "modality", "case"]).to_frame(index=False)
+    names = ["reader", "modality", "case"]
+    grid = pd.MultiIndex.from_product([range(3), list("AB"), range(cases)], names=names)
+    grid = grid.to_frame(index=False)
     grid["truth"] = grid.case % 2
     return grid.assign(rating=grid.truth + noise * rng.normal(size=len(grid)).round(1))
 
 
+def aucs(frame):
+    """The AUC of each modality (rows) and reader (columns)."""
+    by_reader = frame.groupby(["modality", "reader"])[["truth", "rating"]]
+    return by_reader.apply(lambda group: stats.auc(group.truth, group.rating)).unstack()
+
+
 def test_obuchowski_rockette_in_small():
+    """Var by its definition: (n - 1)^2 / n times the variance of the leave-one-case-out AUCs."""
     frame = reader_study()
-    auc = frame.groupby(["modality", "reader"])[["truth", "rating"]].apply(lambda g: stats.auc(g.truth, g.rating)).unstack()
+    auc = aucs(frame)
     r = stats.obuchowski_rockette(frame)
     assert r.difference == pytest.approx(auc.loc["A"].mean() - auc.loc["B"].mean())
-    # covariances from the definition: (n - 1)^2 / n times the covariance of the leave-one-case-out AUCs
-    left = np.array([[[stats.auc(g.truth, g.rating) for c in range(30) for g in [frame[(frame.modality == m) & (frame.reader == k)
-                     & (frame.case != c)]]] for k in range(3)] for m in "AB"]).reshape(6, 30)
-    assert r.var == pytest.approx(np.diag(np.cov(left)).mean() * 29 ** 2 / 30)
+    left_out = [aucs(frame[frame.case != case]).to_numpy().ravel() for case in range(30)]
+    assert r.var == pytest.approx(np.var(left_out, axis=0, ddof=1).mean() * 29 ** 2 / 30)
     assert r.p == pytest.approx(stats.obuchowski_rockette(frame.sample(frac=1, random_state=1)).p)
 
 
@@ -94,9 +123,11 @@ def test_obuchowski_rockette_never_subtracts_error():
     signs = set()
     for seed in range(6):
         frame = reader_study(seed=seed)
-        cells = frame.groupby(["modality", "reader"])[["truth", "rating"]].apply(lambda g: stats.auc(g.truth, g.rating)).unstack()
-        gap, r = (cells.loc["A"] - cells.loc["B"]).to_numpy(), stats.obuchowski_rockette(frame)
-        ms_t, ms_tr = 3 * gap.mean() ** 2 / 2, gap.var(ddof=1) / 2
+        auc = aucs(frame)
+        gap = (auc.loc["A"] - auc.loc["B"]).to_numpy()
+        r = stats.obuchowski_rockette(frame)
+        ms_t = 3 * gap.mean() ** 2 / 2
+        ms_tr = gap.var(ddof=1) / 2
         error = ms_tr + 3 * max(r.cov2 - r.cov3, 0)
         assert r.f == pytest.approx(ms_t / error) and r.df == pytest.approx(2 * (error / ms_tr) ** 2)
         assert r.high - r.difference == pytest.approx(t.ppf(.975, r.df) * np.sqrt(2 * error / 3))
@@ -106,12 +137,10 @@ def test_obuchowski_rockette_never_subtracts_error():
 
 def test_obuchowski_rockette_refuses_holes():
     frame = reader_study()
-    for bad in (frame.iloc[1:], frame.drop(columns="case"), frame.assign(truth=0), pd.concat([frame, frame.iloc[:1]])):
+    twice = pd.concat([frame, frame.iloc[:1]])
+    for bad in (frame.iloc[1:], frame.drop(columns="case"), frame.assign(truth=0), twice):
         with pytest.raises(Problem):
             stats.obuchowski_rockette(bad)
-    same = frame.assign(rating=frame.truth)                                 # everyone perfect: no error to test against
-    assert np.isnan(stats.obuchowski_rockette(same).p)
-    assert np.isnan(stats.obuchowski_rockette(same, random="cases").p) and np.isnan(stats.obuchowski_rockette(same, random="readers").p)
     with pytest.raises(Problem):
         stats.obuchowski_rockette(frame, random="everything")
     for bad in (np.ones((2, 3, 4)), np.ones((2, 1, 4, 4)), np.full((2, 3, 4, 4), NAN)):
@@ -120,9 +149,17 @@ def test_obuchowski_rockette_refuses_holes():
 
 
 @pytest.mark.parametrize("random", ["readers and cases", "cases", "readers"])
+def test_where_everyone_is_perfect_there_is_no_error_to_test_against(random):
+    frame = reader_study()
+    perfect = frame.assign(rating=frame.truth)
+    assert np.isnan(stats.obuchowski_rockette(perfect, random=random).p)
+
+
+@pytest.mark.parametrize("random", ["readers and cases", "cases", "readers"])
 def test_order_of_the_ratings_does_not_matter_and_modalities_change_sign(random):
     frame = reader_study()
-    r, shuffled = (stats.obuchowski_rockette(f, random) for f in (frame, frame.sample(frac=1, random_state=3)))
-    swapped = stats.obuchowski_rockette(frame.assign(modality=frame.modality.map({"A": "B", "B": "A"})), random)
-    assert shuffled == pytest.approx(r)
+    r = stats.obuchowski_rockette(frame, random)
+    assert stats.obuchowski_rockette(frame.sample(frac=1, random_state=3), random) == pytest.approx(r)
+    other_way_round = frame.assign(modality=frame.modality.map({"A": "B", "B": "A"}))
+    swapped = stats.obuchowski_rockette(other_way_round, random)
     assert (swapped.p, swapped.difference, swapped.low) == pytest.approx((r.p, -r.difference, -r.high))

@@ -12,33 +12,44 @@ TRAINING, LODO, ORACLE = HOW
 
 
 def sweep():
-    """DomainBed's records of ERM on VLCS: 2 trials x 2 configurations, every domain and pair of domains held out, 5 steps."""
+    """DomainBed's records of ERM on VLCS: 2 trials x 2 configurations, 5 steps.
+
+    Every domain and pair of domains is held out.
+    """
     rows = []
     for path in sorted((REFERENCE / "domainbed_sweep" / "test_sweep_data").glob("*/results.jsonl")):
         for record in map(json.loads, path.read_text().splitlines()):
-            a = record["args"]
-            rows += [(a["trial_seed"], a["hparams_seed"], tuple(a["test_envs"]), record["step"], e,
-                      record[f"env{e}_in_acc"], record[f"env{e}_out_acc"]) for e in range(4)]
+            args = record["args"]
+            run = (args["trial_seed"], args["hparams_seed"], tuple(args["test_envs"]), record["step"])
+            for env in range(4):
+                rows.append((*run, env, record[f"env{env}_in_acc"], record[f"env{env}_out_acc"]))
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
 @needs_reference
-@pytest.mark.parametrize("how, domains, mean", [(TRAINING, [98.0, 64.2, 74.1, 77.1], 78.3), (LODO, [96.9, 64.4, 70.5, 76.7], 77.1),
-                                                (ORACLE, [96.9, 65.9, 71.6, 76.9], 77.8)])
+@pytest.mark.parametrize("how, domains, mean", [
+    (TRAINING, [98.0, 64.2, 74.1, 77.1], 78.3), (LODO, [96.9, 64.4, 70.5, 76.7], 77.1),
+    (ORACLE, [96.9, 65.9, 71.6, 76.9], 77.8)])
 def test_the_published_sweep(how, domains, mean):
     score = 100 * select(sweep().sample(frac=1, random_state=0), how).groupby("target")["score"].mean()
     assert list(score.round(1)) == domains and round(score.mean(), 1) == mean
 
 
 def small():
-    """Domains a, b, c; runs 0 and 1; steps 0 and 1. On target a, each rule has another favourite (run, step)."""
+    """Domains a, b, c; runs 0 and 1; steps 0 and 1.
+
+    On target a, each rule has another favourite (run, step).
+    """
     rows = []
     for run, step in ((0, 0), (0, 1), (1, 0), (1, 1)):
         seen = {(0, 0): .9}.get((run, step), .5)                            # training-domain: (0, 0)
         target = {(0, 0): .99, (1, 1): .8}.get((run, step), .6)             # oracle: the last step of run 1
         pair = {(1, 0): .7}.get((run, step), .4)                            # leave-one-domain-out: (1, 0)
-        rows += [(0, run, ("a",), step, d, run + step / 10, target if d == "a" else seen) for d in "abc"]
-        rows += [(0, run, held, step, d, pair if d != "a" else 0, 0) for held in (("a", "b"), ("a", "c")) for d in held]
+        for domain, validation in (("a", target), ("b", seen), ("c", seen)):
+            rows.append((0, run, ("a",), step, domain, run + step / 10, validation))
+        for also_held_out in "bc":
+            for domain, score in (("a", 0), (also_held_out, pair)):
+                rows.append((0, run, ("a", also_held_out), step, domain, score, 0))
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
@@ -75,10 +86,17 @@ def test_steps_are_aligned():
         select(shifted, LODO)
 
 
-def test_bad_records_are_a_problem():
-    records = small()
-    for bad, how in [(records, "target"), (records.drop(columns="run"), TRAINING), (records.assign(score=float("nan")), TRAINING),
-                     (pd.concat([records, records[:1]]), TRAINING), (records[records.domain == "a"], TRAINING)]:
-        with pytest.raises(Problem):
-            select(bad, how)
-    assert select(records[:0], TRAINING).empty
+RECORDS = small()
+
+
+@pytest.mark.parametrize("records, how", [
+    (RECORDS, "target"), (RECORDS.drop(columns="run"), TRAINING),
+    (RECORDS.assign(score=float("nan")), TRAINING),
+    (pd.concat([RECORDS, RECORDS[:1]]), TRAINING), (RECORDS[RECORDS.domain == "a"], TRAINING)])
+def test_bad_records_are_a_problem(records, how):
+    with pytest.raises(Problem):
+        select(records, how)
+
+
+def test_of_no_records_nothing_is_selected():
+    assert select(RECORDS[:0], TRAINING).empty
