@@ -1,37 +1,17 @@
-"""MIRROR: a slide and an expression profile encoded so that what they share is aligned and what is their own is retained.
+"""MIRROR: slide and expression encoded so that what they share is aligned and what is their own retained.
 
 Wang et al. 2025, section III. B patients, N patches, D_p patch features, G genes, K gene tokens, D width.
 """
-import functools
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
-import numpy as np
-import pandas as pd
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from ..losses import info_nce
-from ..metrics.survival import ridge_cox, uno
-from ..record import seed_everything
-from ..stats import bootstrap, concordance
-from .genes import CURATED
-from .mil import ABMIL, PORPOISE, GatedAttention
+from .mil import GatedAttention
 from .nystrom import TransMIL
-from .study import computed_once, fit
-from .tasks import (
-    cox_risk,
-    encode,
-    end_to_end,
-    folds,
-    parted,
-    prepare,
-    probe,
-    recovered,
-    scaled,
-    score,
-    shots,
-)
+from .study import fit
 
 TERMS = ("align", "retention", "style", "cluster")
 
@@ -55,22 +35,30 @@ class Settings:
 
 
 SETTINGS = {
-    "lesson": Settings(width=32, heads=2, landmarks=8, patches=25, gene_tokens=8, depth=1, latent=8, centres=32, mask=0.75, tau=0.1,
-                       epochs=25, batch=64, lr=3e-3),
-    "paper": Settings(width=512, heads=8, landmarks=256, patches=2048, gene_tokens=64, depth=2, latent=128, centres=3000, mask=0.75,
-                      tau=0.07, epochs=100, batch=16, lr=2e-5),
+    "lesson": Settings(width=32, heads=2, landmarks=8, patches=25, gene_tokens=8, depth=1, latent=8,
+                       centres=32, mask=0.75, tau=0.1, epochs=25, batch=64, lr=3e-3),
+    "paper": Settings(width=512, heads=8, landmarks=256, patches=2048, gene_tokens=64, depth=2, latent=128,
+                      centres=3000, mask=0.75, tau=0.07, epochs=100, batch=16, lr=2e-5),
 }
 
 
+def _encoder_layer(width, heads):
+    return nn.TransformerEncoderLayer(width, heads, 2 * width, dropout=0.0, activation="gelu",
+                                      batch_first=True, norm_first=True)
+
+
 class RNAEncoder(nn.Module):
-    """Expression (B, G) -> T (B, D) and tokens (B, K, D): a linear embedding read as K tokens, a learnable gene token, a Transformer."""
+    """Expression (B, G) -> T (B, D) and tokens (B, K, D).
+
+    A linear embedding is read as K tokens; together with a learnable gene token they pass a Transformer.
+    """
 
     def __init__(self, genes, width, heads, tokens, depth):
         super().__init__()
         self.tokens = tokens
         self.embed = nn.Linear(genes, tokens * width)
         self.gene = nn.Parameter(torch.randn(1, 1, width) * 0.02)
-        layer = nn.TransformerEncoderLayer(width, heads, 2 * width, dropout=0.0, activation="gelu", batch_first=True, norm_first=True)
+        layer = _encoder_layer(width, heads)
         self.blocks = nn.TransformerEncoder(layer, depth, nn.LayerNorm(width), enable_nested_tensor=False)
 
     def forward(self, expression):
@@ -80,14 +68,17 @@ class RNAEncoder(nn.Module):
 
 
 class Retention(nn.Module):
-    """Eq. 10 and 12: tokens hidden behind a mask token are rebuilt from the pooled token and the visible ones."""
+    """Eq. 10 and 12: hidden tokens are rebuilt from the pooled token and the visible ones.
+
+    tokens: how many places the tokens have; 0 for patches, which have no fixed place.
+    """
 
     def __init__(self, width, heads, out, tokens, ratio):
         super().__init__()
         self.ratio = ratio
         self.mask = nn.Parameter(torch.randn(1, 1, width) * 0.02)
-        self.place = nn.Parameter(torch.randn(1, tokens, width) * 0.02) if tokens else None     # patches have no fixed place
-        self.block = nn.TransformerEncoderLayer(width, heads, 2 * width, dropout=0.0, activation="gelu", batch_first=True, norm_first=True)
+        self.place = nn.Parameter(torch.randn(1, tokens, width) * 0.02) if tokens else None
+        self.block = _encoder_layer(width, heads)
         self.out = nn.Linear(width, out)
 
     def forward(self, pooled, tokens, target):
@@ -95,55 +86,81 @@ class Retention(nn.Module):
         rank = torch.rand(tokens.shape[:2], device=tokens.device).argsort(1).argsort(1)
         hidden = rank < round(self.ratio * tokens.shape[1])
         x = torch.where(hidden[..., None], self.mask, tokens)
-        x = x if self.place is None else x + self.place
+        if self.place is not None:
+            x = x + self.place
         x = self.out(self.block(torch.cat([pooled[:, None], x], 1))[:, 1:])
         return (x - target)[hidden].square().mean()
 
 
+def _alignment_head(width):
+    return nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.Linear(width, width))
+
+
 class Mirror(nn.Module):
-    """Both encoders and the three modules. loss(bags, expression) gives the terms of Eq. 19 by name."""
+    """Both encoders and the three modules. loss(bags, expression) gives the terms of Eq. 19 by name.
+
+    terms: those of TERMS that are trained. printed: retention rebuilds the encoders' own outputs (Eq. 14 as
+    printed, which constant outputs would satisfy) and not the patch features and genes that came in.
+    """
 
     def __init__(self, features, genes, settings, terms=TERMS, printed=False):
         super().__init__()
-        k, self.tau, self.terms, self.printed = settings, settings.tau, tuple(terms), printed
-        self.slide = TransMIL(features, k.width, k.heads, k.landmarks)
-        self.rna = RNAEncoder(genes, k.width, k.heads, k.gene_tokens, k.depth)
-        head = lambda: nn.Sequential(nn.Linear(k.width, k.width), nn.GELU(), nn.Linear(k.width, k.width))
-        self.align = nn.ModuleList([head(), head()])
-        self.share = -(-genes // k.gene_tokens)                      # genes that a token has to rebuild
-        rebuilt = (k.width, k.width) if printed else (features, self.share)
-        self.retain = nn.ModuleList(Retention(k.width, k.heads, out, places, k.mask) for out, places in zip(rebuilt, (0, k.gene_tokens)))
-        self.style = nn.ModuleList(nn.Linear(k.width, 2 * k.latent) for _ in range(2))
-        self.centres = nn.Parameter(torch.randn(k.centres, k.latent))
+        width, heads = settings.width, settings.heads
+        self.tau = settings.tau
+        self.terms = tuple(terms)
+        self.printed = printed
+        self.slide = TransMIL(features, width, heads, settings.landmarks)
+        self.rna = RNAEncoder(genes, width, heads, settings.gene_tokens, settings.depth)
+        self.align = nn.ModuleList([_alignment_head(width), _alignment_head(width)])
+        self.share = -(-genes // settings.gene_tokens)               # genes that one token has to rebuild
+        rebuilt = (width, width) if printed else (features, self.share)
+        self.retain = nn.ModuleList([
+            Retention(width, heads, rebuilt[0], 0, settings.mask),
+            Retention(width, heads, rebuilt[1], settings.gene_tokens, settings.mask),
+        ])
+        self.style = nn.ModuleList(nn.Linear(width, 2 * settings.latent) for _ in range(2))
+        self.centres = nn.Parameter(torch.randn(settings.centres, settings.latent))
 
     def forward(self, bags, expression):
         """(B, N, D_p) and (B, G) -> [CLS] and T, each (B, D): what the tasks read."""
         return self.slide(bags)[0], self.rna(expression)[0]
 
     def loss(self, bags, expression):
+        """{term: scalar} of a batch."""
         slide, patches = self.slide(bags)
         rna, tokens = self.rna(expression)
         terms = {}
-        if "align" in self.terms:                                    # Eq. 8, the second denominator over slides (correction)
+        if "align" in self.terms:               # Eq. 8, the second denominator over slides (correction)
             ids = torch.arange(len(bags), device=bags.device)
-            terms["align"] = info_nce(self.align[0](slide), self.align[1](rna), ids, ids, self.tau, symmetric=True)
-        if "retention" in self.terms:                                # Eq. 14
+            z_slide, z_rna = self.align[0](slide), self.align[1](rna)
+            terms["align"] = info_nce(z_slide, z_rna, ids, ids, self.tau, symmetric=True)
+        if "retention" in self.terms:           # Eq. 14
             goals = (patches, tokens) if self.printed else (bags, self.by_token(expression))
-            terms["retention"] = (self.retain[0](slide, patches, goals[0]) + self.retain[1](rna, tokens, goals[1])) / 2
-        styles = [draw_style(layer(x)) for layer, x in zip(self.style, (slide, rna))]
-        if "style" in self.terms:                                    # Eq. 15
-            terms["style"] = styles[0][1] + styles[1][1]
-        if "cluster" in self.terms:                                  # Eq. 16
-            terms["cluster"] = symmetric_kl(*(assign(z, self.centres) for z, _ in styles))
+            of_slide = self.retain[0](slide, patches, goals[0])
+            of_rna = self.retain[1](rna, tokens, goals[1])
+            terms["retention"] = (of_slide + of_rna) / 2
+        slide_style, slide_kl = draw_style(self.style[0](slide))
+        rna_style, rna_kl = draw_style(self.style[1](rna))
+        if "style" in self.terms:               # Eq. 15
+            terms["style"] = slide_kl + rna_kl
+        if "cluster" in self.terms:             # Eq. 16
+            of_slide = assign(slide_style, self.centres)
+            of_rna = assign(rna_style, self.centres)
+            terms["cluster"] = symmetric_kl(of_slide, of_rna)
         return terms
 
     def by_token(self, expression):
-        """(B, G) -> (B, K, G / K): the genes in the order of the matrix, dealt to the tokens, the last one filled up with zeros."""
-        return F.pad(expression, (0, self.share * self.rna.tokens - expression.shape[1])).unflatten(1, (self.rna.tokens, self.share))
+        """(B, G) -> (B, K, G / K): the genes dealt to the tokens in order, the last token filled up with 0.
+        """
+        lack = self.share * self.rna.tokens - expression.shape[1]
+        return F.pad(expression, (0, lack)).unflatten(1, (self.rna.tokens, self.share))
 
 
 def draw_style(x):
-    """(B, 2d) mean and log variance -> a draw (B, d) and its KL divergence to N(0, I), averaged over dimensions and patients (Eq. 15)."""
+    """(B, 2d) mean and log variance -> a draw (B, d) and its KL divergence to N(0, I).
+
+    The divergence is averaged over dimensions and patients (Eq. 15).
+    """
     mean, log_var = x.chunk(2, 1)
     kl = (mean.square() + log_var.exp() - 1 - log_var) / 2
     return mean + torch.randn_like(mean) * (log_var / 2).exp(), kl.mean()
@@ -160,14 +177,17 @@ def symmetric_kl(a, b):
 
 
 class Tangle(nn.Module):
-    """TANGLE (Jaume et al., CVPR 2024): ABMIL and a gene network, aligned by symmetric InfoNCE and nothing else. As in the paper's
-    comparison both its embeddings are read by the tasks."""
+    """TANGLE (Jaume et al., CVPR 2024): ABMIL and a gene network, aligned by symmetric InfoNCE alone.
+
+    As in the paper's comparison the tasks read both its embeddings.
+    """
 
     def __init__(self, features, genes, settings):
         super().__init__()
+        width = settings.width
         self.tau = settings.tau
-        self.slide = GatedAttention(features, settings.width)
-        self.rna = nn.Sequential(nn.Linear(genes, settings.width), nn.GELU(), nn.Linear(settings.width, settings.width))
+        self.slide = GatedAttention(features, width)
+        self.rna = nn.Sequential(nn.Linear(genes, width), nn.GELU(), nn.Linear(width, width))
 
     def forward(self, bags, expression):
         return self.slide(bags), self.rna(expression)
@@ -179,113 +199,8 @@ class Tangle(nn.Module):
 
 def pretrain(model, inputs, train, settings, seed):
     """Trains `model` on the training patients without any label; returns its history."""
-    loss = lambda rows: model.loss(inputs.bags[train[rows]], inputs.expression[train[rows]])
-    return fit(model, loss, len(train), settings.epochs, settings.batch, settings.lr, seed)
+    def objective(rows):
+        rows = train[rows]
+        return model.loss(inputs.bags[rows], inputs.expression[rows])
 
-
-# ---- the RNA arm alone -------------------------------------------------------------------------------------------
-
-class RNARisk(RNAEncoder):
-    """Expression (B, G) -> risk (B, 1): a linear layer on the gene token."""
-
-    def __init__(self, genes, width, heads, tokens, depth):
-        super().__init__(genes, width, heads, tokens, depth)
-        self.risk = nn.Linear(width, 1)
-
-    def forward(self, expression):
-        return self.risk(super().forward(expression)[0])
-
-
-def rna_arm(expression, time, event, settings, seed=42, device="cpu"):
-    """Survival from expression alone, five folds of patients: a row a patient with `fold`, and the risk by the RNA encoder under the Cox
-    loss (`encoder`) and by a ridge Cox model (`cox`), both standardised by their training patients.
-
-    expression (N, G) DataFrame or array, time (N,), event (N,).
-    """
-    x, time, event = np.asarray(expression, np.float32), np.asarray(time, float), np.asarray(event, int)
-    found = pd.DataFrame({"time": time, "event": event, "fold": -1, "encoder": np.nan, "cox": np.nan})
-    for k, (train, test) in enumerate(parted(event, seed)):
-        z = scaled(x, train)
-        net = lambda: RNARisk(z.shape[1], settings.width, settings.heads, settings.gene_tokens, settings.depth)
-        risks = {"encoder": cox_risk(net, z, time, event, train, settings, seed, device),
-                 "cox": z @ ridge_cox(z[train], time[train], event[train], alpha=z.shape[1])}       # the penalty grows with the genes
-        for name, risk in risks.items():
-            found.loc[test, name] = (risk[test] - risk[train].mean()) / risk[train].std()
-        found.loc[test, "fold"] = k
-    return found
-
-
-def c_index(arm, which, n=1000, tau=None):
-    """`stats.Interval` of the concordance of `rna_arm`'s column `which`: of pairs within a fold, patients resampled. Harrell's, or with
-    `tau`, in the unit of time, Uno's up to then, its censoring estimated on all patients."""
-    known = arm.time.to_numpy(float), arm.event.to_numpy(int)
-    c = concordance if tau is None else lambda time, event, risk: uno(time, event, risk, tau, known)
-    pairs = lambda y, p: np.nanmean([c(y[f, 0], y[f, 1], p[f]) for f in (y[:, 2] == k for k in np.unique(arm.fold))])
-    return bootstrap(pairs, arm[["time", "event", "fold"]].to_numpy(float), arm[which].to_numpy(), n=n)
-
-
-# ---- the study ---------------------------------------------------------------------------------------------------
-
-ABLATIONS = {   # what is trained -> its terms; the first four are the rows of Table III
-    "alignment": ("align",), "alignment, retention": ("align", "retention"), "alignment, clustering": ("align", "style", "cluster"),
-    "MIRROR": TERMS,
-    "retention": ("retention",), "no alignment": TERMS[1:], "no style": ("align", "retention", "cluster"),
-    "no cluster": ("align", "retention", "style"), "retention as printed": TERMS,
-}
-BASELINES = ("ABMIL", "PORPOISE", "linear", "TANGLE")
-FEW = 10               # patients a class, or a time bin, of the few-shot setting
-
-
-def embeddings(name, inputs, train, settings, seed):
-    """(embeddings z (B, d) by name, model or None) of a method that is trained without labels. "linear" is the data themselves."""
-    if name == "linear":
-        return {"slide": inputs.bags.mean(1).cpu().numpy(), "rna": inputs.expression.cpu().numpy()}, None
-    shape = inputs.bags.shape[2], inputs.expression.shape[1], settings
-    model = (Tangle(*shape) if name == "TANGLE" else Mirror(*shape, ABLATIONS[name], name == "retention as printed")).to(inputs.bags.device)
-    pretrain(model, inputs, train, settings, seed)
-    return dict(zip(("slide", "rna"), encode(model, inputs))), model
-
-
-def tasks(name, z, inputs, cohort, train, test, settings, seed):
-    """A row a task, setting ("all" or "10-shot") and measure, on the test patients: columns task, setting, measure, value."""
-    rows = []
-    for task in ("subtype", "survival"):
-        for setting, known in (("all", train), ("10-shot", shots(cohort, train, task, FEW, seed))):
-            net = {"ABMIL": ABMIL, "PORPOISE": PORPOISE}.get(name)
-            scores = (end_to_end(net, inputs, cohort, known, task, settings, seed) if net else
-                      probe(np.concatenate(list(z.values()), 1), cohort, known, task))
-            rows += [(task, setting, k, v) for k, v in score(cohort, test, task, scores).items()]
-    return pd.DataFrame(rows, columns=["task", "setting", "measure", "value"])
-
-
-def one(name, inputs, cohort, train, test, settings, seed):
-    """(tables, state) of one method on one fold, as `study.computed_once` takes them."""
-    seed_everything(seed)
-    z, model = ({}, None) if name in ("ABMIL", "PORPOISE") else embeddings(name, inputs, train, settings, seed)
-    tables = {"tasks": tasks(name, z, inputs, cohort, train, test, settings, seed)}
-    if z and cohort.factors:
-        found = [(side, *pair) for side in z for pair in recovered(z[side], cohort.factors, train, test).items()]
-        tables["factors"] = pd.DataFrame(found, columns=["side", "factor", "r2"])
-    if name in ("MIRROR", "TANGLE"):
-        tables["rna"] = pd.DataFrame(z["rna"][test]).assign(patient=cohort.patient[test], subtype=cohort.subtype[test])
-    if name == "MIRROR":
-        with torch.no_grad():
-            seen = torch.cat([model.slide.attention_map(bags) for bags in inputs.bags[test].split(64)]).cpu().numpy()
-        tables["attention"] = pd.DataFrame(seen).assign(patient=cohort.patient[test])
-        tables["genes"] = pd.DataFrame({"gene": inputs.genes})
-    return tables, model.state_dict() if model else {}
-
-
-def study(cohort, names, settings, seed, folder, which=range(5), device="cpu", curated=CURATED):
-    """The tables {name: DataFrame} of `names` (ABLATIONS or BASELINES) on the folds `which`, with columns method and fold; each is kept in
-    folder/<method>/fold_<k> and not trained twice. curated: genes that are read whatever elimination says."""
-    found, digest = {}, cohort.digest()
-    for k, (train, test) in enumerate(folds(cohort, seed)):
-        inputs = functools.cache(lambda: prepare(cohort, train, settings, seed, device, curated))    # if something is still to be trained
-        for name in names if k in which else ():
-            config = {"method": name, "fold": k, "seed": seed, "cohort": digest, "curated": curated, "settings": asdict(settings)}
-            tables = computed_once(folder / name.replace(", ", "_").replace(" ", "_") / f"fold_{k}", config,
-                          lambda: one(name, inputs(), cohort, train, test, settings, seed))
-            for table, rows in tables.items():
-                found.setdefault(table, []).append(rows.assign(method=name, fold=k))
-    return {table: pd.concat(rows, ignore_index=True) for table, rows in found.items()}
+    return fit(model, objective, len(train), settings.epochs, settings.batch, settings.lr, seed)

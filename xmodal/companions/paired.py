@@ -1,7 +1,7 @@
-"""Paired patients made from known factors: slide (bag and grid of patch features), expression, copy number, clinical record.
+"""Paired patients made from known factors: slide, expression, copy number, clinical record.
 
-Every patient has normal factors, and each is seen by some modalities only (`SEEN`), so that what a representation should have
-kept has a right answer:
+Every patient has normally distributed factors, and each factor is seen by some modalities only (`SEEN`). So
+there is a right answer to the question what a representation should have kept:
 
     shared           drives slide, expression, copy number and receptors, and the disease
     slide, rna, copy, age   seen by one modality each, and drive the disease
@@ -16,15 +16,20 @@ from ..config import Problem
 from .genes import CURATED
 from .pictures import Cohort
 
-SEEN = {"shared": 3, "slide": 2, "rna": 2, "copy": 2, "age": 1, "arrangement": 1, "stain": 2, "batch": 2}   # factor -> dimensions
+SEEN = {   # factor -> dimensions
+    "shared": 3, "slide": 2, "rna": 2, "copy": 2, "age": 1, "arrangement": 1, "stain": 2, "batch": 2}
 SITES = ("north", "south", "west")
-MODALITIES = ("copy number", "clinical", "bag", "graph")    # graph: the same slide, read as a graph of its patches
+MODALITIES = ("copy number", "clinical", "bag", "graph")    # bag and graph: the same slide, read in two ways
 
 
 def draw(n, seed=42, side=7, width=24, genes=96, segments=40):
-    """A `Cohort` of n patients with side * side patches of `width` features. The same arguments give the same bits."""
+    """A `Cohort` of n patients with side * side patches of `width` features.
+
+    The same arguments give the same bits.
+    """
     if genes < len(CURATED):
-        raise Problem(f"The generator names its first {len(CURATED)} genes after the curated list; ask for at least as many genes.")
+        raise Problem(f"The generator names its first {len(CURATED)} genes after the curated list; "
+                      "ask for at least as many genes.")
     rng = np.random.default_rng([seed, 6])
     factors = {name: rng.normal(size=(n, k)) for name, k in SEEN.items()}
     site = rng.integers(len(SITES), size=n)
@@ -44,48 +49,87 @@ def _direction(rng, k, d):
 
 
 def _slides(rng, factors, side, width):
-    """Bags float32 (N, P, D), corners (N, P, 2), tumour (N, P): a round tumour of two equally frequent cell kinds in normal tissue."""
-    n, grid = len(factors["shared"]), np.stack(np.meshgrid(*[np.linspace(-1, 1, side)] * 2, indexing="ij"), -1).reshape(-1, 2)
-    centre, radius = rng.uniform(-0.4, 0.4, (n, 1, 2)), rng.uniform(0.6, 0.9, (n, 1))
+    """Bags float32 (N, P, D), corners (N, P, 2), tumour (N, P).
+
+    A slide is a round tumour of two equally frequent cell kinds in normal tissue.
+    """
+    n = len(factors["shared"])
+    axis = np.linspace(-1, 1, side)
+    grid = np.stack(np.meshgrid(axis, axis, indexing="ij"), -1).reshape(-1, 2)
+    centre = rng.uniform(-0.4, 0.4, (n, 1, 2))
+    radius = rng.uniform(0.6, 0.9, (n, 1))
     tumour = np.linalg.norm(grid - centre, axis=2) < radius
-    angle, noise = rng.uniform(0, 2 * np.pi, n), rng.normal(size=tumour.shape)
-    along = (grid * np.stack([np.cos(angle), np.sin(angle)], 1)[:, None]).sum(2)         # kinds part along a direction ...
-    lie = 1 / (1 + np.exp(-2 * factors["arrangement"])) * along / along.std() * 2 + noise   # ... or mix, as the factor says
-    median = np.array([np.median(row[mask]) for row, mask in zip(lie, tumour)])
-    kind = np.where(lie > median[:, None], 1.0, -1.0)
-    bags = rng.normal(size=(*tumour.shape, width)) + 2 * (factors["stain"] @ _direction(rng, 2, width))[:, None]
-    inside = factors["shared"] @ _direction(rng, 3, width) + factors["slide"] @ _direction(rng, 2, width)
-    bags += tumour[..., None] * (2 * inside[:, None] + 2 * _direction(rng, 1, width) + 2 * kind[..., None] * _direction(rng, 1, width))
+    kind = _cell_kinds(rng, factors["arrangement"], grid, tumour)
+    noise = rng.normal(size=(*tumour.shape, width))
+    stain = factors["stain"] @ _direction(rng, 2, width)
+    bags = noise + 2 * stain[:, None]
+    own = factors["shared"] @ _direction(rng, 3, width) + factors["slide"] @ _direction(rng, 2, width)
+    of_tumours = 2 * _direction(rng, 1, width)
+    of_kinds = 2 * kind[..., None] * _direction(rng, 1, width)
+    bags += tumour[..., None] * (2 * own[:, None] + of_tumours + of_kinds)
     xy = np.stack(np.divmod(np.arange(side * side), side)[::-1], 1)
     return bags.astype(np.float32), np.tile(xy, (n, 1, 1)), tumour
 
 
+def _cell_kinds(rng, arrangement, grid, tumour):
+    """(N, P) cell kind of each patch, 1 or -1; within the tumour (N, P) both are equally frequent.
+
+    The two kinds part along a random direction, or mix, as the factor `arrangement` (N, 1) says. grid: (P,
+    2).
+    """
+    angle = rng.uniform(0, 2 * np.pi, len(tumour))
+    noise = rng.normal(size=tumour.shape)
+    direction = np.stack([np.cos(angle), np.sin(angle)], 1)
+    along = (grid * direction[:, None]).sum(2)
+    position = 1 / (1 + np.exp(-2 * arrangement)) * along / along.std() * 2 + noise
+    median = np.array([np.median(row[mask]) for row, mask in zip(position, tumour)])
+    return np.where(position > median[:, None], 1.0, -1.0)
+
+
 def _expression(rng, factors, genes):
-    """Each gene has a level of its own and answers to one group of factors, or to none; the batch moves a third of the genes."""
-    loads = np.zeros((sum(SEEN[k] for k in ("shared", "rna", "batch")), genes))
-    group = rng.permutation(np.arange(genes) % 6)                   # 0, 1 shared; 2 rna; 3, 4 batch; 5 nothing
-    for k, members, size in ((0, group < 2, 0.8), (3, group == 2, 0.8), (5, (group == 3) | (group == 4), 1.5)):
-        rows = slice(k, k + (3 if k == 0 else 2))
+    """A DataFrame (N, G) of log2(TPM + 1).
+
+    Each gene has a level of its own and answers to one group of factors, or to none. The batch moves a third
+    of them.
+    """
+    sources = ("shared", "rna", "batch")                    # rows 0-2, 3-4 and 5-6 of `loads`
+    loads = np.zeros((sum(SEEN[k] for k in sources), genes))
+    group = rng.permutation(np.arange(genes) % 6)           # 0, 1 shared; 2 rna; 3, 4 batch; 5 nothing
+    in_batch = (group == 3) | (group == 4)
+    for rows, members, size in ((slice(0, 3), group < 2, 0.8), (slice(3, 5), group == 2, 0.8),
+                                (slice(5, 7), in_batch, 1.5)):
         loads[rows, members] = rng.normal(size=(loads[rows].shape[0], members.sum())) * size
-    answer = np.concatenate([factors[k] for k in ("shared", "rna", "batch")], 1) @ loads
+    answer = np.concatenate([factors[k] for k in sources], 1) @ loads
     values = rng.uniform(4, 9, genes) + answer + rng.normal(size=answer.shape)
-    names = [*CURATED, *(f"GENE{i:05d}" for i in range(genes - len(CURATED)))]
-    return pd.DataFrame(np.maximum(values, 0), columns=names)
+    invented = [f"GENE{i:05d}" for i in range(genes - len(CURATED))]
+    return pd.DataFrame(np.maximum(values, 0), columns=[*CURATED, *invented])
 
 
 def _copies(rng, factors, segments):
+    """A DataFrame (N, S) of log2 copy ratios; about half of the segments answer to the factors."""
     seen = np.concatenate([factors["shared"], factors["copy"]], 1)
-    values = 0.25 * seen @ rng.normal(size=(5, segments)) * (rng.random(segments) < 0.5) + 0.3 * rng.normal(size=(len(seen), segments))
+    answer = 0.25 * seen @ rng.normal(size=(5, segments)) * (rng.random(segments) < 0.5)
+    values = answer + 0.3 * rng.normal(size=(len(seen), segments))
     return pd.DataFrame(values, columns=[f"segment_{i:02d}" for i in range(segments)])
 
 
 def _clinical(rng, factors):
     """Age, three receptors, stage and nodes, a tenth of the fields not recorded."""
-    s, n = factors["shared"], len(factors["shared"])
-    positive = lambda x: np.where(x + 0.7 * rng.normal(size=n) > 0, "positive", "negative")
-    stage = np.digitize(0.5 * s[:, 2] + rng.normal(size=n), [-0.8, 0.5, 1.3]) + 1
-    table = pd.DataFrame({"age": np.round(58 + 12 * factors["age"][:, 0]), "er": positive(s[:, 0]), "pr": positive(s[:, 0]),
-                          "her2": positive(s[:, 1] - 0.8), "stage": stage.astype(float), "nodes": rng.poisson(np.exp(0.4 * s[:, 2])) + 0.0})
+    shared = factors["shared"]
+    n = len(shared)
+
+    def receptor(x):
+        return np.where(x + 0.7 * rng.normal(size=n) > 0, "positive", "negative")
+
+    stage = np.digitize(0.5 * shared[:, 2] + rng.normal(size=n), [-0.8, 0.5, 1.3]) + 1
+    table = pd.DataFrame({
+        "age": np.round(58 + 12 * factors["age"][:, 0]),
+        "er": receptor(shared[:, 0]),
+        "pr": receptor(shared[:, 0]),
+        "her2": receptor(shared[:, 1] - 0.8),
+        "stage": stage.astype(float),
+        "nodes": rng.poisson(np.exp(0.4 * shared[:, 2])) + 0.0,
+    })
     return table.mask(rng.random(table.shape) < 0.1)
 
 
@@ -106,13 +150,17 @@ def _pam50(rng, factors):
     towards = np.stack([_signal(factors, shared=[1.5, 0, 0], copy=[0.7, 0], arrangement=[0.5]),
                         _signal(factors, shared=[0, 1.2, 0], slide=[1, 0], copy=[0, 0.8], age=[0.3]),
                         _signal(factors, arrangement=[1], slide=[0, 0.7], age=[0.8])], 1)
-    prototypes = np.array([[0, 0, -1.5], [-1.6, 0, 1], [0, 1.6, 0], [1.2, -1, 0], [1.2, 0.8, 1]])    # in the order of PAM50
-    distance = ((towards[:, None] - prototypes) ** 2).sum(2) + 0.3 * rng.normal(size=(len(towards), len(prototypes)))
-    return distance.argmin(1)
+    prototypes = np.array([[0, 0, -1.5], [-1.6, 0, 1], [0, 1.6, 0], [1.2, -1, 0], [1.2, 0.8, 1]])   # as PAM50
+    distance = ((towards[:, None] - prototypes) ** 2).sum(2)
+    noise = 0.3 * rng.normal(size=(len(towards), len(prototypes)))
+    return (distance + noise).argmin(1)
 
 
 def _survival(rng, factors):
-    """Exponential times under a log hazard of shared and private factors, censored between 1 and 12 years; months to one decimal."""
+    """(time, event): exponential times under a log hazard of shared and private factors.
+
+    Times are months to one decimal. Patients are censored between 1 and 12 years.
+    """
     log_hazard = _signal(factors, shared=[0.9, 0, 0.5], slide=[0, 0.6], rna=[0, 0.6], age=[0.3])
     time = rng.exponential(70 * np.exp(-log_hazard))
     limit = rng.uniform(12, 144, len(time))

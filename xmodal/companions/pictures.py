@@ -1,4 +1,7 @@
-"""What the companions read: pictures with labels, patches of a slide, patients with slides and tables. Plain data and no model, so that `data_scripts` stands below."""
+"""What the companions read, as plain data: labelled pictures, patches of a slide, patients with tables.
+
+No model is here, so that `data_scripts` can return these classes.
+"""
 import hashlib
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -13,18 +16,20 @@ from ..imaging.regions import open_slide
 from ..imaging.slides import extract, tile_grid
 from . import study
 
+# ---- pictures with labels ----------------------------------------------------------------------------------
 
 @dataclass
 class Modality:
-    """Pictures of one modality. table: columns sample, patient, label, split (train, validation, test); pictures(table) -> list of uint8.
+    """Pictures of one modality.
 
-    Features are computed when they are asked for, and once: whoever does not ask for the low end has not seen it. Pictures are opened
-    32 at a time, since a published mammogram alone takes 90 MB.
+    table: columns sample, patient, label, split (train, validation, test); pictures(table) -> list of uint8.
+    Features are computed once, and not before they are asked for: whoever does not ask for the low end has
+    not seen it. Pictures are opened 32 at a time, since a published mammogram alone takes 90 MB.
     """
     name: str
     table: pd.DataFrame
     pictures: object
-    checksum: str = ""           # of the file that holds them, if one does
+    checksum: str = ""           # of the file that holds the pictures, if there is one
     _features: dict = field(default_factory=dict)
 
     def features(self, model, split):
@@ -32,20 +37,22 @@ class Modality:
         if (model.name, split) not in self._features:
             rows = self.table[self.table.split == split]
             if not len(rows):
-                raise Problem(f"There are no {split} pictures of {self.name}; look at the split column of its table.")
+                raise Problem(f"There are no {split} pictures of {self.name}; "
+                              "look at the split column of its table.")
             parts = [model.images(self.pictures(rows[i:i + 32])) for i in range(0, len(rows), 32)]
             self._features[model.name, split] = torch.cat(parts), rows
         return self._features[model.name, split]
 
     def digest(self):
-        """A sha256 of name, table and checksum, wherever the files lie, so that a result knows its pictures."""
+        """A sha256 of name, table and checksum, not of paths, so that a result can name its pictures.
+        """
         table = self.table.drop(columns="path", errors="ignore").to_csv(index=False)
         return hashlib.sha256((self.name + table + self.checksum).encode()).hexdigest()
 
 
 @dataclass
 class Pair:
-    """A high-end and a low-end modality with the same classes, and each modality's and class's descriptions."""
+    """A high-end and a low-end modality with the same classes."""
     classes: tuple
     high: Modality
     low: Modality
@@ -56,33 +63,42 @@ class Pair:
 
 
 def split_patients(table, seed=42, shares=(0.4, 0.15)):
-    """`table` with a column split: of the patients of each label these shares train and validate, the rest test."""
+    """`table` with a column split. Of the patients of each label `shares` train and validate, the rest test.
+    """
     split = pd.Series("test", index=table.index)
     for k, (_, rows) in enumerate(table.groupby("label")):
         order = np.random.default_rng([seed, k]).permutation(rows.patient.unique())
-        first, second = (int(round(len(order) * share)) for share in (shares[0], sum(shares)))
+        first = int(round(len(order) * shares[0]))
+        second = int(round(len(order) * sum(shares)))
         split[table.patient.isin(order[:first])] = "train"
         split[table.patient.isin(order[first:second])] = "validation"
     return table.assign(split=split)
 
 
 def open_pictures(rows):
-    """The uint8 pictures at the paths of a table's rows, 16-bit ones scaled to their range. Raises `Problem` for one that cannot be read."""
-    found = []
+    """The uint8 pictures (H, W, 3) at the paths of a table's rows.
+
+    16-bit pictures are scaled to their range. Raises `Problem` for a picture that cannot be read.
+    """
+    pictures = []
     for path in rows.path:
         try:
             with Image.open(path) as file:
-                pixels = np.asarray(file if file.mode in ("L", "RGB") or file.mode.startswith("I;16") else file.convert("RGB"))
+                as_it_is = file.mode in ("L", "RGB") or file.mode.startswith("I;16")
+                pixels = np.asarray(file if as_it_is else file.convert("RGB"))
         except (OSError, ValueError, SyntaxError) as error:
-            raise Problem(f"The picture {path} cannot be read ({error}); fetch it again, or leave its row out.") from None
+            raise Problem(f"The picture {path} cannot be read ({error}); "
+                          "fetch it again, or leave its row out.") from None
         if pixels.dtype != np.uint8:
             low, high = np.percentile(pixels, (0.5, 99.5))
             pixels = np.round(255 * np.clip((pixels - low) / max(high - low, 1), 0, 1)).astype(np.uint8)
-        found.append(pixels if pixels.ndim == 3 else np.repeat(pixels[..., None], 3, 2))
-    return found
+        pictures.append(pixels if pixels.ndim == 3 else np.repeat(pixels[..., None], 3, 2))
+    return pictures
 
 
-TILE_UM = 112.0            # 224 pixels at 20x, 0.5 um a pixel
+# ---- patches of a slide ------------------------------------------------------------------------------------
+
+TILE_UM = 112.0            # 224 pixels at 20x, 0.5 um per pixel
 
 
 class Patches(NamedTuple):
@@ -93,7 +109,8 @@ class Patches(NamedTuple):
 
 
 def scaled(model, pixels):
-    """uint8 (B, H, W, 3) -> float (B, 3, H, W) with the mean and deviation that `model` was trained with."""
+    """uint8 (B, H, W, 3) -> float (B, 3, H, W), standardised as for the training of the timm model.
+    """
     device = next(model.parameters()).device
     mean, std = (torch.tensor(model.default_cfg[k], device=device)[:, None, None] for k in ("mean", "std"))
     return (torch.as_tensor(pixels, device=device).permute(0, 3, 1, 2) / 255 - mean) / std
@@ -101,41 +118,48 @@ def scaled(model, pixels):
 
 @torch.no_grad()
 def of_slide(path, model, mpp=None, tile_um=TILE_UM, size=224, tissue=0.5, batch=64):
-    """`Patches` of a slide: all tiles with at least the share `tissue`, read and encoded `batch` at a time, so that memory does not
-    grow with the slide. mpp: um per pixel where the file does not say.
+    """`Patches` of a slide: all tiles with at least the share `tissue` of tissue, encoded by `model`.
 
-    Raises `Problem` for a file that cannot be read, and for a slide without a tile of tissue.
+    Tiles are read and encoded `batch` at a time, so that memory does not grow with the slide. mpp: um per
+    pixel where the file does not say. Raises `Problem` for a file that cannot be read, and for a slide
+    without a tile of tissue.
     """
     slide, mpp = open_slide(path, mpp)
     with slide:
         xy, share, _ = tile_grid(slide, mpp, tile_um)
         xy = xy[share >= tissue]
         if not len(xy):
-            raise Problem(f"{path} has no tile with {tissue:.0%} tissue; look at its overview, lower the share, or leave the patient out.")
+            raise Problem(f"{path} has no tile with {tissue:.0%} tissue; look at its overview, "
+                          "lower the share, or leave the patient out.")
         side = tile_um / mpp
-        parts = [model(scaled(model, extract(slide, xy[i:i + batch], side, size))).cpu() for i in range(0, len(xy), batch)]
+        parts = []
+        for start in range(0, len(xy), batch):
+            tiles = extract(slide, xy[start:start + batch], side, size)
+            parts.append(model(scaled(model, tiles)).cpu())
     return Patches(torch.cat(parts).numpy(), xy, side)
 
+
+# ---- patients with slides and tables -----------------------------------------------------------------------
 
 PAM50 = ("Normal", "Basal", "Her2", "LumA", "LumB")
 
 
 @dataclass(frozen=True)
 class Cohort:
-    """N patients; row i of everything is patient i. `select` keeps some of them.
+    """N patients; row i of every field is patient i. `select` takes some of them.
 
-    Of real slides P differs: bags, xy and tumour are then object arrays (N,) of arrays. A patient without a slide has no patches, one
-    without copy number or clinical record a row of NaN.
+    Real slides differ in P: bags, xy and tumour are then object arrays (N,) of arrays. A patient without a
+    slide has no patches; one without copy number or clinical record has a row of NaN.
     """
     patient: np.ndarray        # (N,) names
     site: np.ndarray           # (N,) where they were treated
     bags: np.ndarray           # float32 (N, P, D) features of the patches of a grid, row by row
-    xy: np.ndarray             # (N, P, 2) their upper left corners, in sides of a patch
-    tumour: np.ndarray         # bool (N, P) patches of the tumour: for looking at attention, never trained on; NaN where nobody knows
-    expression: pd.DataFrame   # (N, G) log2(TPM + 1), a column a gene
-    copies: pd.DataFrame       # (N, S) log2 copy ratios, a column a segment
+    xy: np.ndarray             # (N, P, 2) upper left corners of the patches, in sides of a patch
+    tumour: np.ndarray         # bool (N, P) patches of the tumour, NaN if unknown: only to judge attention by
+    expression: pd.DataFrame   # (N, G) log2(TPM + 1), one column per gene
+    copies: pd.DataFrame       # (N, S) log2 copy ratios, one column per segment
     clinical: pd.DataFrame     # (N, 6) raw columns; NaN where not recorded
-    factors: dict              # name of SEEN -> (N, dimensions)
+    factors: dict              # name of a known factor -> (N, dimensions); empty for real patients
     subtype: np.ndarray        # (N,) 0 or 1
     pam50: np.ndarray          # (N,) 0..4, an index of PAM50
     time: np.ndarray           # (N,) months
@@ -145,16 +169,23 @@ class Cohort:
         return len(self.patient)
 
     def digest(self):
-        """Hexadecimal sha256 of names, slides, tables and outcomes: says whether two cohorts are one."""
+        """Hexadecimal sha256 of names, slides, tables and outcomes: equal for equal cohorts."""
         names = "/".join([*self.patient, *self.expression.columns, *self.copies.columns])
-        found = hashlib.sha256((names + self.clinical.to_csv()).encode())
+        sha256 = hashlib.sha256((names + self.clinical.to_csv()).encode())
         tables = self.expression.to_numpy(float), self.copies.to_numpy(float)
         for part in (*tables, self.time, self.event, self.subtype, self.pam50, *self.bags, *self.xy):
-            found.update(np.ascontiguousarray(part).tobytes())
-        return found.hexdigest()
+            sha256.update(np.ascontiguousarray(part).tobytes())
+        return sha256.hexdigest()
 
     def select(self, rows):
         """The patients `rows` (an index array or a boolean mask) as a Cohort."""
-        pick = lambda v: v.iloc[rows] if isinstance(v, pd.DataFrame) else v[rows]
-        rows = np.flatnonzero(rows) if np.asarray(rows).dtype == bool else np.asarray(rows)
-        return Cohort(**{k: {n: f[rows] for n, f in v.items()} if k == "factors" else pick(v) for k, v in vars(self).items()})
+        rows = np.asarray(rows)
+        if rows.dtype == bool:
+            rows = np.flatnonzero(rows)
+        selected = {}
+        for name, value in vars(self).items():
+            if name == "factors":
+                selected[name] = {factor: values[rows] for factor, values in value.items()}
+            else:
+                selected[name] = value.iloc[rows] if isinstance(value, pd.DataFrame) else value[rows]
+        return Cohort(**selected)

@@ -1,7 +1,8 @@
-"""Prompt learning: soft context tokens before the class names, trained through a frozen text encoder on features of a few pictures.
+"""Prompt learning: soft context tokens before class names, trained through a frozen text encoder.
 
-The prompts, losses and switches of K-MaT and its baselines CoOp, CoCoOp (Zhou et al. 2022), KgCoOp (Yao et al. 2023) and BiomedCoOp
-(Koleilat et al. 2025). C classes, M context tokens of width W, D dimensions; modality 0 is high-end, 1 low-end.
+The prompts, losses and switches of K-MaT and its baselines CoOp, CoCoOp (Zhou et al. 2022), KgCoOp (Yao et
+al. 2023) and BiomedCoOp (Koleilat et al. 2025). C classes, M context tokens of width W, D dimensions;
+modality 0 is the high end, 1 the low end.
 """
 from dataclasses import dataclass
 from functools import partial
@@ -18,12 +19,14 @@ from . import study
 from .transport import fgw
 
 DESCRIPTIONS = Path(__file__).parent / "descriptions"
+SHOWN = {   # what a modality shows, for its hand-written prompt; a skin lesion where nothing stands here
+    "mammography": "breast", "ultrasound": "breast", "ct": "chest", "xray": "chest"}
 
 
 @dataclass(frozen=True)
 class Settings:
     """How prompts are trained."""
-    shots: int             # training pictures a class
+    shots: int             # training pictures of each class
     epochs: int
     batch: int
     lr: float              # of SGD, after one epoch of warm-up, falling with a cosine
@@ -45,21 +48,22 @@ class Method:
     conditional: bool = False    # CoCoOp: the context moves with the picture
     keep: float = 0.0            # KgCoOp: squared distance to the hand-written prompt
     mean: float = 0.0            # BiomedCoOp: squared distance to the mean description of the high end
-    distil: float = 0.0          # BiomedCoOp: KL from the descriptions' own prediction, outlying descriptions left out
+    distil: float = 0.0          # BiomedCoOp: KL from what typical descriptions predict
 
 
 def read_descriptions(modality, label):
-    """The lines of descriptions/<modality>_<class>.txt. Raises `Problem` if the file is missing or says nothing."""
+    """The lines of descriptions/<modality>_<class>.txt. Raises `Problem` if the file is missing or empty."""
     path = DESCRIPTIONS / f"{modality}_{label.lower().replace(' ', '_').replace('-', '_')}.txt"
     if not path.exists():
-        raise Problem(f"There are no descriptions of {label} in {modality}; write {path.name}, a sentence a line, into {DESCRIPTIONS.name}/.")
+        raise Problem(f"There are no descriptions of {label} in {modality}; write {path.name}, "
+                      f"a sentence a line, into {DESCRIPTIONS.name}/.")
     lines = [line.strip() for line in path.read_text().splitlines() if line.strip()]
     if not lines:
         raise Problem(f"The descriptions in {path} are empty; write a sentence a line.")
     return lines
 
 
-# ---- prompts -----------------------------------------------------------------------------------------------------
+# ---- prompts -----------------------------------------------------------------------------------------------
 
 class Prompts(nn.Module):
     """The context tokens of a method, (1 or 2 modalities, 1 or C classes, M, W), before the class names."""
@@ -67,13 +71,16 @@ class Prompts(nn.Module):
     def __init__(self, method, model, classes, tokens, seed):
         super().__init__()
         width = model.transformer.config.hidden_size
-        shape = (2 if method.msc else 1, len(classes) if method.csc else 1, tokens, width)
+        contexts = 2 if method.msc else 1
+        shape = (contexts, len(classes) if method.csc else 1, tokens, width)
         self.context = nn.Parameter(0.02 * torch.randn(shape, generator=torch.Generator().manual_seed(seed)))
-        squeeze = nn.Sequential(nn.Linear(model.dim, model.dim // 16), nn.ReLU(), nn.Linear(model.dim // 16, width))
+        narrow = model.dim // 16
+        squeeze = nn.Sequential(nn.Linear(model.dim, narrow), nn.ReLU(), nn.Linear(narrow, width))
         self.meta = squeeze if method.conditional else None
         self.to(model.device)
         object.__setattr__(self, "model", model)              # frozen, and no part of what is learned
-        self.classes, self.method = list(classes), method
+        self.classes = list(classes)
+        self.method = method
 
     def forward(self):
         """Class embeddings (2, C, D); without MSC both modalities have the same."""
@@ -95,32 +102,44 @@ class Prompts(nn.Module):
 
 
 class Texts:
-    """What is fixed of the classes: hand-written prompts `plain` (2, C, D), descriptions (2, C, N_p, D) and their mean `anchors` (2, C, D)."""
+    """What is fixed of the classes of a pair, read by the image-text model `model`.
+
+    plain: hand-written prompts (2, C, D); descriptions: for each modality and class (N_p, D); anchors: their
+    means (2, C, D).
+    """
 
     def __init__(self, model, pair):
-        self.model, names = model, (pair.high.name, pair.low.name)
-        self.plain = torch.stack([model.texts([f"{m} of a {c} {pair_word(m)}" for c in pair.classes]) for m in names])
-        read = [[model.texts(read_descriptions(m, c)) for c in pair.classes] for m in names]
-        self.descriptions = read
-        self.anchors = torch.stack([torch.stack([d.mean(0) for d in row]) for row in read])
+        self.model = model
+        self.classes = pair.classes
+        plain, descriptions, anchors = [], [], []
+        for modality in (pair.high.name, pair.low.name):
+            shown = SHOWN.get(modality, "skin lesion")
+            plain.append(model.texts([f"{modality} of a {label} {shown}" for label in pair.classes]))
+            read = [model.texts(read_descriptions(modality, label)) for label in pair.classes]
+            descriptions.append(read)
+            anchors.append(torch.stack([embedded.mean(0) for embedded in read]))
+        self.plain = torch.stack(plain)
+        self.descriptions = descriptions
+        self.anchors = torch.stack(anchors)
 
 
-def pair_word(modality):
-    """What a modality shows, for the hand-written prompt "<modality> of a <class> <what>"."""
-    return {"mammography": "breast", "ultrasound": "breast", "ct": "chest", "xray": "chest"}.get(modality, "skin lesion")
-
-
-# ---- the objective -----------------------------------------------------------------------------------------------
+# ---- the objective -----------------------------------------------------------------------------------------
 
 def anchor_loss(w, anchors):
-    """L_anc: squared distance of every class embedding w (2, C, D) to its mean description, summed over both modalities, over 2 C."""
+    """L_anc: mean over the class embeddings w (2, C, D) of the squared distance to their mean description.
+    """
     return (w - anchors).square().sum(2).mean()
 
 
 def typical(descriptions, images, keep=0.9):
-    """BiomedCoOp's selective prompting: of descriptions (N_p, D) those whose mean similarity to the images is least far from its median."""
+    """BiomedCoOp's selective prompting: the share `keep` of the descriptions (N_p, D) that outlie least.
+
+    A description outlies by how far its mean similarity to the images lies from the median of all
+    descriptions.
+    """
     score = (descriptions @ images.T).mean(1)
-    return descriptions[(score - score.median()).abs().argsort()[:max(1, int(keep * len(score)))]]
+    order = (score - score.median()).abs().argsort()
+    return descriptions[order[:max(1, int(keep * len(score)))]]
 
 
 def objective(prompts, texts, features, labels, settings, rows):
@@ -134,7 +153,8 @@ def objective(prompts, texts, features, labels, settings, rows):
     if method.anchor:
         terms["anchor"] = method.anchor * anchor_loss(w, texts.anchors)
     if method.fgw:
-        terms["fgw"] = method.fgw * fgw(w[0], w[1], settings.alpha, settings.epsilon, settings.iterations, settings.starts)
+        transported = fgw(w[0], w[1], settings.alpha, settings.epsilon, settings.iterations, settings.starts)
+        terms["fgw"] = method.fgw * transported
     if method.keep:
         terms["keep"] = method.keep * (w[0] - texts.plain[0]).square().sum(1).mean()
     if method.mean:
@@ -149,17 +169,20 @@ def objective(prompts, texts, features, labels, settings, rows):
 
 def schedule(epochs, epoch):
     """Factor on the learning rate: a first epoch of warm-up at a hundredth, then a cosine to zero."""
-    return 0.01 if epoch == 0 else 0.5 * (1 + np.cos(np.pi * (epoch - 1) / max(epochs - 1, 1)))
+    if epoch == 0:
+        return 0.01
+    return 0.5 * (1 + np.cos(np.pi * (epoch - 1) / max(epochs - 1, 1)))
 
 
-def learn(method, model, texts, features, labels, classes, settings, seed, resume=None):
-    """Prompts of a method trained on few-shot features (N, D) and labels (N,) of the high end; resume as for `study.fit`.
+def learn(method, texts, features, labels, settings, seed, resume=None):
+    """(Prompts, history) of a method trained on few-shot features (N, D) and labels (N,) of the high end.
 
-    Returns (Prompts, history).
+    resume: as for `study.fit`.
     """
     seed_everything(seed, threads=torch.get_num_threads())
-    prompts = Prompts(method, model, classes, settings.tokens, seed)
+    prompts = Prompts(method, texts.model, texts.classes, settings.tokens, seed)
     terms = partial(objective, prompts, texts, features, labels.to(features.device), settings)
     sgd = partial(torch.optim.SGD, momentum=0.9, weight_decay=5e-4)
-    return prompts, study.fit(prompts, terms, len(features), settings.epochs, settings.batch, settings.lr, seed, optimiser=sgd,
-                              schedule=partial(schedule, settings.epochs), resume=resume)
+    history = study.fit(prompts, terms, len(features), settings.epochs, settings.batch, settings.lr, seed,
+                        optimiser=sgd, schedule=partial(schedule, settings.epochs), resume=resume)
+    return prompts, history

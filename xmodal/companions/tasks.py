@@ -1,6 +1,7 @@
-"""What is asked of paired patients: subtype and survival, from few or all training patients, on frozen embeddings or end to end.
+"""What is asked of paired patients: subtype and survival, from few or all training patients.
 
-B patients, N patches, D_p patch features, G genes, D width.
+Both are read from frozen embeddings or by a network trained end to end. B patients, N patches, D_p patch
+features, G genes, D width.
 """
 from typing import NamedTuple
 
@@ -21,13 +22,18 @@ from .study import fit
 FOLDS = 5
 
 
-# ---- what goes in ------------------------------------------------------------------------------------------------
+# ---- what goes in ------------------------------------------------------------------------------------------
 
 def parted(label, seed):
-    """[(train, test) row numbers] of five folds with equal shares of the classes `label` (N,). Raises `Problem` if one is too small."""
+    """[(train, test) row numbers] of five folds with equal shares of the classes `label` (N,).
+
+    Raises `Problem` if a class is too small.
+    """
     names, members = np.unique(label, return_counts=True)
     if members.min() < FOLDS:
-        raise Problem(f"{members.min()} patients of class {names[members.argmin()]} do not part into {FOLDS} folds; leave the class out.")
+        smallest = names[members.argmin()]
+        raise Problem(f"{members.min()} patients of class {smallest} do not part into {FOLDS} folds; "
+                      "leave the class out.")
     return list(StratifiedKFold(FOLDS, shuffle=True, random_state=seed).split(label, label))
 
 
@@ -37,20 +43,21 @@ def folds(cohort, seed):
 
 
 def draw_patches(bag, n, seed=0, slide="the slide"):
-    """n patch features of a bag (N, D_p), without replacement where there are enough, in the order of the slide (for PPEG).
+    """n patch features of a bag (N, D_p) in the order of the slide; drawn without replacement where N >= n.
 
     Raises `Problem` for a slide without patches.
     """
     if not len(bag):
-        raise Problem(f"{slide} has no patch with tissue; look at its overview, lower the share of tissue, or leave the patient out.")
+        raise Problem(f"{slide} has no patch with tissue; look at its overview, lower the share of tissue, "
+                      "or leave the patient out.")
     rng = np.random.default_rng([seed, 2])
     return bag[np.sort(rng.choice(len(bag), n, replace=len(bag) < n))]
 
 
 def spread(x, axes=0):
-    """Standard deviation over `axes`, and 1 where nothing varies, so that a value new to the training patients stays what it is."""
-    found = x.std(axes)
-    return np.where(found > 1e-6, found, found.dtype.type(1))
+    """Standard deviation over `axes`; 1 where nothing varies, so that a new value stays as it is."""
+    deviation = x.std(axes)
+    return np.where(deviation > 1e-6, deviation, deviation.dtype.type(1))
 
 
 def scaled(x, train, axes=0):
@@ -66,14 +73,17 @@ class Inputs(NamedTuple):
 
 
 def prepare(cohort, train, settings, seed, device="cpu", curated=CURATED):
-    """`Inputs` of a cohort with expression (a DataFrame), bags and subtype; train: row numbers of its training patients."""
+    """`Inputs` of a cohort with expression, bags and subtype. train: row numbers of its training patients."""
     genes = select(cohort.expression.iloc[train], cohort.subtype[train], curated, seed)
-    bags = np.stack([draw_patches(bag, settings.patches, seed, f"The slide of {name}") for bag, name in zip(cohort.bags, cohort.patient)])
-    x = take(cohort.expression, genes).to_numpy(np.float32)
-    return Inputs(torch.tensor(scaled(bags, train, (0, 1)), device=device), torch.tensor(scaled(x, train), device=device), genes)
+    bags = []
+    for name, bag in zip(cohort.patient, cohort.bags):
+        bags.append(draw_patches(bag, settings.patches, seed, f"The slide of {name}"))
+    expression = take(cohort.expression, genes).to_numpy(np.float32)
+    return Inputs(torch.tensor(scaled(np.stack(bags), train, (0, 1)), device=device),
+                  torch.tensor(scaled(expression, train), device=device), genes)
 
 
-# ---- what is asked -----------------------------------------------------------------------------------------------
+# ---- what is asked -----------------------------------------------------------------------------------------
 
 def batches(inputs, size=64):
     """(bags, expression) of `size` patients at a time."""
@@ -83,50 +93,78 @@ def batches(inputs, size=64):
 @torch.no_grad()
 def encode(model, inputs):
     """The two embeddings (B, D) of every patient as arrays."""
-    return [torch.cat(z).cpu().numpy() for z in zip(*(model(*batch) for batch in batches(inputs)))]
+    pairs = [model(*batch) for batch in batches(inputs)]
+    return [torch.cat(parts).cpu().numpy() for parts in zip(*pairs)]
 
 
 def shots(cohort, train, task, n, seed):
-    """n training patients of every class, or of every time bin; all of those where there are fewer."""
-    group = cohort.subtype if task == "subtype" else np.digitize(cohort.time, cuts(cohort.time[train], cohort.event[train]))
+    """n training patients of every class, or of every time bin; all of them where a group has fewer."""
+    if task == "subtype":
+        group = cohort.subtype
+    else:
+        group = np.digitize(cohort.time, cuts(cohort.time[train], cohort.event[train]))
     rng = np.random.default_rng([seed, 3])
-    return np.sort(np.concatenate([rng.permutation(train[group[train] == g])[:n] for g in np.unique(group[train])]))
+    drawn = [rng.permutation(train[group[train] == g])[:n] for g in np.unique(group[train])]
+    return np.sort(np.concatenate(drawn))
 
 
 def probe(z, cohort, train, task):
-    """Scores (B,) of a linear model on frozen embeddings z (B, d): the probability of subtype 1, or the risk of discrete-time survival."""
+    """Scores (B,) of a linear model on frozen embeddings z (B, d).
+
+    The score is the probability of subtype 1, or the risk of discrete-time survival.
+    """
     z = scaled(z, train)
     if task == "subtype":
-        return LogisticRegression(C=0.05, max_iter=1000).fit(z[train], cohort.subtype[train]).predict_proba(z)[:, 1]
+        model = LogisticRegression(C=0.05, max_iter=1000).fit(z[train], cohort.subtype[train])
+        return model.predict_proba(z)[:, 1]
     return DiscreteHazard().fit(z[train], cohort.time[train], cohort.event[train]).risk(z)
 
 
 def end_to_end(net, inputs, cohort, train, task, settings, seed):
     """Scores (B,) of a network (`mil.ABMIL`, `mil.PORPOISE`) trained with the labels of the task."""
-    model = net(inputs.bags.shape[2], inputs.expression.shape[1], settings.width, 1 if task == "subtype" else 4).to(inputs.bags.device)
+    device = inputs.bags.device
+    outputs = 1 if task == "subtype" else 4
+    model = net(inputs.bags.shape[2], inputs.expression.shape[1], settings.width, outputs).to(device)
     edges = cuts(cohort.time[train], cohort.event[train]) if task == "survival" else ()
-    target = lambda v: torch.as_tensor(v, device=inputs.bags.device)
-    label, which, event = target(cohort.subtype).float(), target(np.digitize(cohort.time, edges)), target(cohort.event)
+    subtype = torch.as_tensor(cohort.subtype, device=device).float()
+    time_bin = torch.as_tensor(np.digitize(cohort.time, edges), device=device)
+    event = torch.as_tensor(cohort.event, device=device)
 
     def objective(rows):
         rows = train[rows]
         logits = model(inputs.bags[rows], inputs.expression[rows])
-        return {"task": F.binary_cross_entropy_with_logits(logits[:, 0], label[rows]) if task == "subtype" else
-                discrete_nll(logits, which[rows], event[rows])}
+        if task == "subtype":
+            return {"task": F.binary_cross_entropy_with_logits(logits[:, 0], subtype[rows])}
+        return {"task": discrete_nll(logits, time_bin[rows], event[rows])}
 
     fit(model, objective, len(train), settings.epochs, settings.batch, settings.lr, seed, weight_decay=1e-3)
     with torch.no_grad():
-        p = torch.cat([model(*batch) for batch in batches(inputs)]).sigmoid().cpu().numpy()
+        logits = torch.cat([model(*batch) for batch in batches(inputs)])
+    p = logits.sigmoid().cpu().numpy()
     return p[:, 0] if task == "subtype" else discrete_risk(p)
 
 
-def cox_risk(net, z, time, event, train, settings, seed, device="cpu"):
-    """Risks (B,) of the network that net() makes, (B, d) -> (B, 1), trained under the Cox loss on the rows `train` of z (B, d)."""
+class Outcome(NamedTuple):
+    """Follow-up of B patients."""
+    time: np.ndarray     # (B,)
+    event: np.ndarray    # (B,) 1 death seen, 0 censored
+
+
+def cox_risk(net, z, outcome, train, settings, seed, device="cpu"):
+    """Risks (B,) of a network trained under the Cox loss on the rows `train` of z (B, d).
+
+    net() makes the network, (B, d) -> (B, 1).
+    """
     seed_everything(seed)
-    z, time, event = (torch.tensor(v, dtype=torch.float32, device=device) for v in (z, time, event))
+    z, time, event = (torch.tensor(v, dtype=torch.float32, device=device) for v in (z, *outcome))
     model = net().to(device)
-    fit(model, lambda i: {"cox": cox_loss(model(z[train[i]]).squeeze(1), time[train[i]], event[train[i]])}, len(train), settings.epochs,
-        max(settings.batch, 64), settings.lr, seed, weight_decay=1e-2)        # the loss compares the patients of a batch
+
+    def objective(rows):
+        rows = train[rows]
+        return {"cox": cox_loss(model(z[rows]).squeeze(1), time[rows], event[rows])}
+
+    batch = max(settings.batch, 64)        # the loss compares the patients of a batch
+    fit(model, objective, len(train), settings.epochs, batch, settings.lr, seed, weight_decay=1e-2)
     with torch.no_grad():
         return model(z).squeeze(1).cpu().numpy()
 
@@ -135,15 +173,22 @@ def score(cohort, test, task, scores):
     """{"accuracy", "f1"} (macro) of the subtype, or {"c_index"}, on the test patients."""
     if task == "survival":
         return {"c_index": concordance(cohort.time[test], cohort.event[test], scores[test])}
-    truth, found = cohort.subtype[test], (scores[test] > 0.5).astype(int)
-    return {"accuracy": float((truth == found).mean()), "f1": f1_score(truth, found, average="macro")}
+    truth = cohort.subtype[test]
+    predicted = (scores[test] > 0.5).astype(int)
+    return {"accuracy": float((truth == predicted).mean()), "f1": f1_score(truth, predicted, average="macro")}
 
 
 def recovered(z, factors, train, test):
-    """{factor: R2} of ridge regressions of known factors (B, k) on frozen embeddings z (B, D): fitted on train, 1 - residual / total
-    variance on test. 0 is no better than the mean."""
-    z, found = scaled(z, train), {}
-    for name, f in factors.items():
-        guess = RidgeCV(np.logspace(-1, 4, 12)).fit(z[train], f[train]).predict(z[test]).reshape(f[test].shape)
-        found[name] = float(1 - ((f[test] - guess) ** 2).sum() / ((f[test] - f[train].mean(0)) ** 2).sum())
-    return found
+    """{factor: R2} of ridge regressions of known factors (B, k) on frozen embeddings z (B, D).
+
+    Fitted on `train`; R2 is 1 - residual / total variance on `test`. 0 is no better than the mean.
+    """
+    z = scaled(z, train)
+    r2 = {}
+    for name, truth in factors.items():
+        model = RidgeCV(np.logspace(-1, 4, 12)).fit(z[train], truth[train])
+        predicted = model.predict(z[test]).reshape(truth[test].shape)
+        residual = ((truth[test] - predicted) ** 2).sum()
+        total = ((truth[test] - truth[train].mean(0)) ** 2).sum()
+        r2[name] = float(1 - residual / total)
+    return r2

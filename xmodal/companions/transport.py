@@ -1,7 +1,7 @@
-"""Optimal transport: Sinkhorn, several anchors a sample (Multi-SK), and fused Gromov-Wasserstein with several starts.
+"""Optimal transport: Sinkhorn, several anchors per sample (Multi-SK), fused Gromov-Wasserstein.
 
-Sources: Cuturi 2013 (Sinkhorn); Swetha et al. 2023 and RFPMSS, Algorithm 1 (Multi-SK); Vayer et al. 2019 (fused Gromov-Wasserstein),
-solved by POT.
+Sources: Cuturi 2013 (Sinkhorn); Swetha et al. 2023 and RFPMSS, Algorithm 1 (Multi-SK); Vayer et al. 2019
+(fused Gromov-Wasserstein), solved by POT.
 """
 import logging
 import math
@@ -16,11 +16,15 @@ from ..config import Problem
 log = logging.getLogger(__name__)
 
 
-# ---- assignments of samples to anchors ---------------------------------------------------------------------------
+# ---- assignments of samples to anchors ---------------------------------------------------------------------
 
 def sinkhorn(x, sharpness=10.0, iterations=5000, tolerance=1e-9):
-    """Similarities x (..., N, K) -> P = exp(sharpness * x) scaled so that every row sums to 1 and every column to N / K, as float64."""
-    log_p, column = sharpness * x.double(), math.log(x.shape[-2] / x.shape[-1])
+    """Similarities x (..., N, K) -> P = exp(sharpness * x), scaled, as float64.
+
+    Every row of P sums to 1 and every column to N / K.
+    """
+    log_p = sharpness * x.double()
+    column = math.log(x.shape[-2] / x.shape[-1])
     for _ in range(iterations):
         log_p = log_p - log_p.logsumexp(-1, keepdim=True)
         excess = log_p.logsumexp(-2, keepdim=True) - column
@@ -31,40 +35,52 @@ def sinkhorn(x, sharpness=10.0, iterations=5000, tolerance=1e-9):
 
 
 def multi_sk(x, chosen, damping=0.25, sharpness=10.0, iterations=2000, tolerance=1e-9):
-    """Multi-SK: similarities x (..., N, K) -> P in [0, 1], float64; every row sums to `chosen` (K'), every column to N K' / K.
+    """Multi-SK: similarities x (..., N, K) -> P in [0, 1], float64.
 
-    Algorithm 1 of RFPMSS scales a tensor of K channels, of which the first K' hold exp(sharpness x) and the others
-    exp(damping sharpness x), three ways: rows of a channel to 1, its columns to N / K, and every sample and anchor over the channels to 1;
-    P is the sum of the first K'. (As printed the exponent has the sign of a cost; x is a similarity.) Channels that start alike stay
-    alike, T and O, so the third scaling says K' T + (K - K') O = 1, and where all three hold, P = K' T has the log odds
-    (1 - damping) sharpness x + u_i + v_j. Scaling in turns is slow to get there; u and v are found by Newton's method on the convex
-    function whose gradient is the error of the marginals, with steps damped as for logistic losses (Bach 2010).
+    Every row of P sums to `chosen` (K'), every column to N K' / K. Algorithm 1 of RFPMSS scales a tensor of K
+    channels, of which the first K' hold exp(sharpness x) and the others exp(damping sharpness x), in three
+    ways: rows of a channel to 1, its columns to N / K, and every sample and anchor over the channels to 1. P
+    is the sum of the first K' channels. (As printed the exponent has the sign of a cost; x is a similarity.)
+    Channels that start alike stay alike: call them T (the first K') and O (the others). The third scaling
+    then says K' T + (K - K') O = 1, and where all three hold, P = K' T has the log odds (1 - damping)
+    sharpness x + u_i + v_j. Scaling in turns converges slowly; instead u and v are computed by Newton's
+    method on the convex function whose gradient is the error of the marginals, with steps damped as for
+    logistic losses (Bach 2010).
 
-    With K' = 1 a row that sums to 1 holds no entry above 1, so nothing is to be shared out among channels: P is plain Sinkhorn's. (The
-    channels would give the same marginals with softer entries.) Raises `Problem` unless 1 <= K' < K.
+    With K' = 1 a row that sums to 1 holds no entry above 1, so nothing has to be shared out among channels,
+    and P is plain Sinkhorn's. (The channels would give the same marginals with softer entries.) Raises
+    `Problem` unless 1 <= K' < K.
     """
     n, k = x.shape[-2:]
     if not 1 <= chosen < k:
-        raise Problem(f"Of {k} anchors each sample can be given 1 to {k - 1}, not {chosen}; change the number of chosen anchors.")
+        raise Problem(f"Of {k} anchors each sample can be given 1 to {k - 1}, not {chosen}; "
+                      "change the number of chosen anchors.")
     if chosen == 1:
         return sinkhorn(x, sharpness, tolerance=tolerance)
     odds = (1 - damping) * sharpness * x.double()
     odds = odds - odds.mean((-2, -1), keepdim=True) + math.log(chosen / (k - chosen))
     for _ in range(iterations):
         p = odds.sigmoid()
-        rows, columns = p.sum(-1, keepdim=True) - chosen, (p.sum(-2) - n * chosen / k).unsqueeze(-1)
+        rows = p.sum(-1, keepdim=True) - chosen
+        columns = (p.sum(-2) - n * chosen / k).unsqueeze(-1)
         worst = max(rows.abs().max(), columns.abs().max())
         if worst < tolerance:
             return p
         odds = odds + _newton(p * (1 - p), rows, columns)
-    log.warning("Multi-SK stopped %.1e from its marginals after %d steps; lower the sharpness.", worst, iterations)
+    log.warning("Multi-SK stopped %.1e from its marginals after %d steps; lower the sharpness.",
+                worst, iterations)
     return p
 
 
 def _newton(weights, rows, columns):
-    """The step (..., N, K) = du_i + dv_j of Newton's method from second derivatives (..., N, K) and what rows (..., N, 1) and columns
-    (..., K, 1) sum to in excess. The rows are eliminated; a constant that u could lend v is not moved."""
-    k, total = weights.shape[-1], weights.sum(-1, keepdim=True).clamp_min(1e-30)
+    """The step (..., N, K) = du_i + dv_j of Newton's method.
+
+    weights: second derivatives (..., N, K); rows (..., N, 1) and columns (..., K, 1): the excess of the sums.
+    The rows are eliminated. A constant added to v and subtracted from u changes nothing; v does not move
+    along it.
+    """
+    k = weights.shape[-1]
+    total = weights.sum(-1, keepdim=True).clamp_min(1e-30)
     matrix = torch.diag_embed(weights.sum(-2)) - weights.mT @ (weights / total)
     scale = matrix.diagonal(dim1=-2, dim2=-1).mean(-1)[..., None, None]
     matrix = matrix + scale / k + 1e-14 * torch.eye(k).to(matrix)
@@ -74,10 +90,11 @@ def _newton(weights, rows, columns):
     return step * torch.log1p(size) / size
 
 
-# ---- fused Gromov-Wasserstein ------------------------------------------------------------------------------------
+# ---- fused Gromov-Wasserstein ------------------------------------------------------------------------------
 
 class Space(NamedTuple):
-    """Two sets of points as fused Gromov-Wasserstein sees them: distances within each, cost between them."""
+    """Two sets of points as fused Gromov-Wasserstein sees them: distances within, cost between them.
+    """
     high: torch.Tensor    # (N, N)
     low: torch.Tensor     # (M, M)
     cost: torch.Tensor    # (N, M)
@@ -86,39 +103,52 @@ class Space(NamedTuple):
 def fgw_loss(space, plan, alpha):
     """(1 - alpha) <M, G> + alpha sum |D_ik - D_jl|^2 G_ij G_kl of a plan G (N, M), as printed for K-MaT."""
     p, q = plan.sum(1), plan.sum(0)
-    structure = p @ space.high.square() @ p + q @ space.low.square() @ q - 2 * (space.high @ plan @ space.low * plan).sum()
+    within = p @ space.high.square() @ p + q @ space.low.square() @ q
+    structure = within - 2 * (space.high @ plan @ space.low * plan).sum()
     return (1 - alpha) * (space.cost * plan).sum() + alpha * structure
 
 
 def fgw_plan(space, alpha=0.1, epsilon=0.1, iterations=100, starts=3, seed=0):
-    """The coupling (N, M) of uniform weights that minimises `fgw_loss` - epsilon * entropy; epsilon 0: without entropy.
+    """The coupling (N, M) of uniform weights that minimises `fgw_loss` - epsilon * entropy; epsilon 0:
+    without entropy.
 
-    The problem is not convex: it is solved from the product of the weights, from the diagonal (where N = M), and from random plans, and
-    the best of `starts` solutions is returned. Detached, on the device of the space. Raises `Problem` where exp(-cost / epsilon) is zero.
+    The problem is not convex. It is solved from the product of the weights, from the diagonal (where N = M),
+    and from random plans, and the best of `starts` solutions is returned, detached, on the device of the
+    space. Raises `Problem` where exp(-cost / epsilon) is zero.
     """
-    import ot
-    m, high, low = (t.detach().cpu().double().numpy() for t in (space.cost, space.high, space.low))
-    solve = {"loss_fun": "square_loss", "alpha": alpha, "symmetric": True}
-    found = []
-    for start in _starts(*m.shape, starts, seed):
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")                     # POT remarks on Sinkhorn loops that end at their limit
-            plan = (ot.gromov.entropic_fused_gromov_wasserstein(m, high, low, epsilon=epsilon, max_iter=iterations, G0=start,
-                                                                numItermax=iterations, stopThr=1e-7, **solve) if epsilon
-                    else ot.gromov.fused_gromov_wasserstein(m, high, low, G0=start, **solve))
+    cost, high, low = (t.detach().cpu().double().numpy() for t in (space.cost, space.high, space.low))
+    on_cpu = Space(*map(torch.as_tensor, (high, low, cost)))
+    best, least = None, np.inf
+    for start in _starts(*cost.shape, starts, seed):
+        plan = _solve(cost, high, low, start, alpha, epsilon, iterations)
         if not abs(plan.sum() - 1) < 1e-3:
-            raise Problem(f"Costs up to {m.max():.3g} are too large for a temperature of {epsilon}: no plan is above zero; take unit vectors, or "
-                          "a higher temperature.")
+            raise Problem(f"Costs up to {cost.max():.3g} are too large for a temperature of {epsilon}: "
+                          "no plan is above zero; take unit vectors, or a higher temperature.")
         entropy = -(plan * np.log(np.maximum(plan, 1e-300))).sum()
-        loss = float(fgw_loss(Space(*map(torch.as_tensor, (high, low, m))), torch.as_tensor(plan), alpha))
-        found.append((loss - epsilon * entropy, plan))
-    return torch.as_tensor(min(found, key=lambda pair: pair[0])[1]).to(space.cost)
+        value = float(fgw_loss(on_cpu, torch.as_tensor(plan), alpha)) - epsilon * entropy
+        if best is None or value < least:
+            best, least = plan, value
+    return torch.as_tensor(best).to(space.cost)
+
+
+def _solve(cost, high, low, start, alpha, epsilon, iterations):
+    """POT's solution (N, M) from one start."""
+    import ot
+    how = {"loss_fun": "square_loss", "alpha": alpha, "symmetric": True, "G0": start}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")          # POT warns of Sinkhorn loops that end at their limit
+        if not epsilon:
+            return ot.gromov.fused_gromov_wasserstein(cost, high, low, **how)
+        return ot.gromov.entropic_fused_gromov_wasserstein(
+            cost, high, low, epsilon=epsilon, max_iter=iterations, numItermax=iterations, stopThr=1e-7, **how)
 
 
 def _starts(n, m, count, seed):
     """Plans (n, m) with uniform marginals to start from."""
     from ot import emd
-    p, q, rng = np.full(n, 1 / n), np.full(m, 1 / m), np.random.default_rng([seed, n, m])
+    p = np.full(n, 1 / n)
+    q = np.full(m, 1 / m)
+    rng = np.random.default_rng([seed, n, m])
     yield np.outer(p, q)
     if n == m and count > 1:
         yield np.eye(n) / n
@@ -126,12 +156,18 @@ def _starts(n, m, count, seed):
         yield emd(p, q, rng.random((n, m)))
 
 
-def fgw(high, low, alpha=0.1, epsilon=0.1, iterations=100, starts=3):
-    """K-MaT's alignment loss of class embeddings high and low (C, D), a scalar whose gradient reaches `low` alone.
+def _distance(a, b):
+    """Euclidean distances (N, M) of points (N, D) and (M, D)."""
+    return torch.cdist(a, b, compute_mode="donot_use_mm_for_euclid_dist")
 
-    The plan is held fixed in the gradient, which by the envelope theorem is then that of the minimised entropic objective.
+
+def fgw(high, low, alpha=0.1, epsilon=0.1, iterations=100, starts=3):
+    """K-MaT's alignment loss of class embeddings high and low (C, D), a scalar.
+
+    Its gradient reaches `low` alone. The plan is held fixed in the gradient; by the envelope theorem this is
+    the gradient of the minimised entropic objective.
     """
     high = high.detach()
-    distance = lambda a, b: torch.cdist(a, b, compute_mode="donot_use_mm_for_euclid_dist")
-    space = Space(distance(high, high), distance(low, low), (high[:, None] - low[None]).square().sum(2))
+    between = (high[:, None] - low[None]).square().sum(2)
+    space = Space(_distance(high, high), _distance(low, low), between)
     return fgw_loss(space, fgw_plan(space, alpha, epsilon, iterations, starts), alpha)

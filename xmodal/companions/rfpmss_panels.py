@@ -1,0 +1,135 @@
+"""The tables of RFPMSS's figure: runs in, one tidy table per panel out. Drawn by `figures.rfpmss`.
+"""
+import json
+
+import numpy as np
+import pandas as pd
+import torch
+import torch.nn.functional as F
+
+from ..explain import inside, pointing_hit
+from ..predict import strongest_box
+from ..stats import iou
+from ..tables.cases import to_uri
+from .rfpmss_data import MODALITIES, VIEWS
+from .rfpmss_training import similarity
+from .transport import multi_sk
+
+MEASURES = ("R@1", "R@5", "R@10", "MedR", "MeanR")
+
+
+def summary(runs):
+    """One row per run of {name: tables}: retrieval both ways (percent), their means, and the scores."""
+    rows = []
+    for name, tables in runs.items():
+        retrieval = tables["retrieval"].set_index(["query", "item"])
+        t2i = retrieval.loc[("report", "study")]
+        i2t = retrieval.loc[("study", "report")]
+        row = {"name": name}
+        row |= {k: (float(t2i[k]) + float(i2t[k])) / 2 for k in MEASURES}
+        row |= {f"{k}_t2i": float(t2i[k]) for k in MEASURES}
+        row |= {f"{k}_i2t": float(i2t[k]) for k in MEASURES}
+        rows.append({**row, **tables["scores"].iloc[0].to_dict(), "n": int(t2i["n"])})
+    return pd.DataFrame(rows)
+
+
+def attention_table(studies, pictures, out, rows, view="magnified", threshold=0.6):
+    """Attention of the aggregation token against lesion boxes, one row per study with a lesion. Source: Fig.
+    4.
+
+    Share of the attention inside, share of the area, pointing hit, IoU of the box of what exceeds `threshold`
+    of the maximum; heat and picture as text.
+    """
+    table = studies.table
+    side = int(out["attention"][view].shape[1] ** 0.5)
+    lesions = []
+    for k, row in enumerate(rows):
+        boxes = json.loads(table[f"boxes_{view}"][row])
+        if not boxes:
+            continue
+        picture = pictures[view][row]
+        mask = np.zeros(picture.shape, bool)
+        for x0, y0, x1, y1 in boxes:
+            mask[y0:y1, x0:x1] = True
+        heat = out["attention"][view][k].reshape(side, side).numpy()
+        heat = heat / heat.max()
+        large = F.interpolate(torch.tensor(heat)[None, None], picture.shape, mode="bilinear")[0, 0].numpy()
+        box = strongest_box(large, threshold)[0]
+        overlap = 0.0
+        if box:
+            overlap = max(iou(box, b) for b in boxes)
+        corners = [int(c) for c in box or ()]
+        lesions.append({
+            "patient": table.patient[row], "lesion_type": table.lesion_type[row],
+            "inside": inside(heat, mask), "area": float(mask.mean()),
+            "hit": pointing_hit(heat, mask), "iou": overlap,
+            "boxes": json.dumps(boxes), "box": json.dumps(corners),
+            "image": to_uri(np.asarray(picture)), "heat": to_uri(heat),
+        })
+    columns = ["patient", "lesion_type", "inside", "area", "hit", "iou", "boxes", "box", "image", "heat"]
+    return pd.DataFrame(lesions, columns=columns)
+
+
+def spread(table, column, n=6):
+    """n rows at evenly spaced ranks of a column, best first: a rule, not a choice by hand."""
+    order = table.sort_values(column, ascending=False)
+    ranks = np.linspace(0, len(order) - 1, min(n, len(order))).round().astype(int)
+    return order.iloc[ranks].reset_index(drop=True)
+
+
+def fig5(studies, out, rows, seed=42):
+    """Fig. 5 a-c: t-SNE of the study features, of the views' mean and of the reports.
+
+    Columns patient, label, part, x, y.
+    """
+    from openTSNE import TSNE
+    views = torch.stack([F.normalize(out["joint"][v], dim=1) for v in VIEWS]).mean(0)
+    parts = []
+    for part, z in (("study", out["v"]), ("views", views), ("report", out["joint"]["report"])):
+        z = F.normalize(z, dim=1).numpy()
+        tsne = TSNE(perplexity=min(20, (len(z) - 1) / 3), initialization="pca", random_state=seed, n_jobs=1)
+        xy = np.asarray(tsne.fit(z))
+        table = studies.table.iloc[rows]
+        parts.append(table[["patient", "label"]].assign(part=part, x=xy[:, 0], y=xy[:, 1]))
+    return pd.concat(parts, ignore_index=True)
+
+
+def anchor_shares(model, out):
+    """{modality: (N, K)} assignment by Multi-SK of the joint features to the report's anchors.
+    """
+    anchors = model.anchors["report_joint"].detach().cpu()
+    chosen, damping = model.settings.chosen, model.settings.damping
+    return {m: multi_sk(similarity(out["joint"][m], anchors), chosen, damping).numpy() for m in MODALITIES}
+
+
+def fig5d(shares, labels):
+    """Fig. 5 d: mean assignment of malignant studies to each anchor. Columns modality, anchor, share."""
+    rows = []
+    for modality, p in shares.items():
+        for k in range(p.shape[1]):
+            rows.append((modality, k, float(p[labels == "malignant", k].mean())))
+    return pd.DataFrame(rows, columns=["modality", "anchor", "share"])
+
+
+def fig7(shares, studies, rows, pictures, view="magnified"):
+    """Fig. 7: the anchors that two studies take.
+
+    Once for the two studies that share most anchors, once for the two that share least. Columns pair, side
+    (0, 1), patient, label, assigned (JSON, 1 for the K' largest shares, else 0), image.
+    """
+    p = shares[view]
+    chosen = int(round(p.sum(1)[0]))
+    taken = np.zeros(p.shape, int)
+    np.put_along_axis(taken, np.argsort(-p, 1)[:, :chosen], 1, 1)
+    common = taken @ taken.T + np.tri(len(taken)) * 1e6              # each pair once, nobody with himself
+    alike = np.unravel_index(np.argmax(np.where(common < 1e6, common, -1)), common.shape)
+    apart = np.unravel_index(np.argmin(common), common.shape)
+    table = studies.table
+    cases = []
+    for name, pair in (("alike", alike), ("apart", apart)):
+        for side, i in enumerate(pair):
+            row = rows[i]
+            assigned = json.dumps(taken[i].tolist())
+            image = to_uri(np.asarray(pictures[view][row]))
+            cases.append((name, side, table.patient[row], table.label[row], assigned, image))
+    return pd.DataFrame(cases, columns=["pair", "side", "patient", "label", "assigned", "image"])
