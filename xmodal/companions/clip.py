@@ -22,7 +22,7 @@ from torch import nn
 from .. import config
 from ..config import Problem
 from ..losses import info_nce
-from ..record import checkpoint
+from ..runtime.checkpoints import checkpoint_path
 from . import study
 from .frozen import ImageEncoder, freeze, mean_pool, minilm
 
@@ -173,8 +173,7 @@ def _text_tower(path, folder):
 
 
 def on_disk():
-    """The folder of BiomedCLIP's weights: data/weights/biomedclip, or in the hub's cache, or None.
-    """
+    """The folder of BiomedCLIP's weights: data/weights/biomedclip, or in the hub's cache, or None."""
     from transformers.utils import cached_file
     folder = config.DATA / "weights" / "biomedclip"
     if folder.exists():
@@ -208,9 +207,9 @@ def standin(pictures, texts, folder, epochs=10, width=128, seed=7, device="cpu")
     settings = {"what": name, "epochs": epochs, "width": width, "seed": seed, "seen": seen}
 
     def make():
-        return _project(model, layers, pictures, texts, settings, checkpoint(folder, settings))
+        return _project(model, layers, pictures, texts, settings, checkpoint_path(folder, settings))
 
-    study.kept(folder, settings, make)
+    study.computed_once(folder, settings, make)
     layers.load_state_dict(study.tensors(folder))
     freeze(layers, device)
     return model

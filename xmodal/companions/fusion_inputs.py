@@ -22,8 +22,7 @@ def neighbours(xy, side):
 
 
 def _scaled(table, train):
-    """(N, D) of a table of numbers, scaled by the rows `train` as in `tasks.scaled`; 0 where one is missing.
-    """
+    """(N, D) of a table of numbers, scaled by the rows `train` like `tasks.scaled`; 0 where missing."""
     known = table.iloc[train].astype(float)
     deviation = known.std(ddof=0)
     deviation = deviation.where(deviation > 1e-6, 1)
@@ -50,8 +49,7 @@ def clinical_columns(table, train):
 
 
 def having(cohort):
-    """{modality: (N,) bool} of the patients who have it; a modality that nobody has is left out.
-    """
+    """{modality: (N,) bool} of the patients who have it; a modality that nobody has is left out."""
     slide = np.array([len(bag) > 0 for bag in cohort.bags])
     copies = np.array(cohort.copies.notna().any(axis=1))
     clinical = np.array(cohort.clinical.notna().any(axis=1))

@@ -19,7 +19,7 @@ from ..stats import auc, bootstrap, concordance
 from .fusion import Arm, Columns, Concatenated, Fusion, cut, subsets
 from .fusion_inputs import Inputs, clinical_columns, having
 from .pictures import PAM50
-from .study import fit, kept
+from .study import computed_once, fit
 from .tasks import FOLDS, Outcome, cox_risk, parted
 
 ALONE, FUSED, MEAN, CONCATENATED = "alone", "weighted logits", "mean of probabilities", "early concatenation"
@@ -51,8 +51,7 @@ def train_arm(name, inputs, present, y, train, settings, seed):
 
 
 def train_concatenated(names, inputs, present, y, train, settings, seed):
-    """The early-concatenation baseline for the modalities `names`: a function from row numbers to logits.
-    """
+    """The early-concatenation baseline for the modalities `names`: a function from row numbers to logits."""
     seed_everything(seed)
     model = Concatenated({name: inputs.features[name] for name in names}, settings).to(inputs.device)
     truth = torch.as_tensor(y, device=inputs.device)
@@ -84,7 +83,7 @@ def missing(n, share, seed):
 
 
 def train_fold(cohort, present, rows, settings, seed, device="cpu"):
-    """(tables, state) of one fold, as `study.kept` takes them. rows: `Rows`.
+    """(tables, state) of one fold, as `study.computed_once` takes them. rows: `Rows`.
 
     Tables "probabilities", one row per test patient, subset and way of fusing, and "weights".
     """
@@ -168,7 +167,7 @@ def study(cohort, settings, seed, folder, present=None, device="cpu"):
         rows = Rows(np.sort(train), parts[(k + 1) % FOLDS], parts[k])
         config = {"fold": k, "seed": seed, "cohort": digest, "settings": asdict(settings), "present": masks}
         make = partial(train_fold, cohort, present, rows, settings, seed, device)
-        for name, table in kept(folder / f"fold_{k}", config, make).items():
+        for name, table in computed_once(folder / f"fold_{k}", config, make).items():
             results.setdefault(name, []).append(table.assign(fold=k))
     return {name: pd.concat(tables, ignore_index=True) for name, tables in results.items()}
 

@@ -1,5 +1,4 @@
-"""Which genes are read: recursive feature elimination on the training patients, united with a curated list.
-"""
+"""Which genes are read: recursive elimination on the training patients, united with a curated list."""
 import logging
 from pathlib import Path
 
@@ -55,8 +54,7 @@ def select(expression, label, curated=CURATED, seed=42, step=0.1, least=10):
 
 
 def check(expression):
-    """`expression`, unchanged. Raises `Problem` for a gene with two columns or a value that is not finite.
-    """
+    """`expression`, unchanged. Raises `Problem` for a gene with two columns or a value that is not finite."""
     if expression.columns.has_duplicates:
         twice = expression.columns[expression.columns.duplicated()][0]
         raise Problem(f"The gene {twice} has two columns in the expression matrix; keep one.")

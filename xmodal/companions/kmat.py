@@ -18,7 +18,7 @@ import torch
 
 from .. import config
 from ..config import Problem
-from ..record import checkpoint
+from ..runtime.checkpoints import checkpoint_path
 from ..runtime.files import sha256
 from . import study
 from .pictures import Modality, Pair, split_patients
@@ -100,13 +100,13 @@ def run(profile, pair, texts, name, method, seed, settings=None):
     configuration = configured(profile, pair, texts, method, settings, seed)
 
     def make():
-        prompts, history = trained(pair, texts, method, settings, seed, checkpoint(folder, configuration))
+        prompts, history = trained(pair, texts, method, settings, seed, checkpoint_path(folder, configuration))
         both = [predict(prompts, texts, pair, k) for k in (0, 1)]       # the first look at the low end
         tables = {"history": history, "predictions": pd.concat(both, ignore_index=True),
                   "embeddings": embeddings(prompts, texts)}
         return tables, prompts.state_dict() if prompts else {"none": torch.zeros(0)}
 
-    return study.kept(folder, configuration, make)
+    return study.computed_once(folder, configuration, make)
 
 
 def ablation(profile, pair, texts, ours, seeds, settings=None):
@@ -204,6 +204,6 @@ def choose(profile, pair, texts, seed, settings=None, grid=LAMBDAS):
         return {"tried": tried}, {"none": torch.zeros(0)}
 
     configuration = {**configured(profile, pair, texts, OURS, settings, seed), "grid": list(grid)}
-    tried = study.kept(place(profile, "choice", seed), configuration, make)["tried"]
+    tried = study.computed_once(place(profile, "choice", seed), configuration, make)["tried"]
     best = tried.lambda_anc[tried.high_validation_accuracy.idxmax()]
     return replace(OURS, anchor=float(best)), tried

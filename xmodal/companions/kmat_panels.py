@@ -1,5 +1,4 @@
-"""The tables of K-MaT's figure: its runs in, one tidy table per panel out. Drawn by `figures.kmat`.
-"""
+"""The tables of K-MaT's figure: its runs in, one tidy table per panel out. Drawn by `figures.kmat`."""
 import numpy as np
 import pandas as pd
 from sklearn.metrics import f1_score

@@ -1,5 +1,4 @@
-"""Measures of retrieval, of two ends together, and of written reports.
-"""
+"""Measures of retrieval, of two ends together, and of written reports."""
 from collections import Counter
 
 import numpy as np
@@ -92,8 +91,7 @@ def longest_common(a, b):
 
 
 def rouge_l(candidates, references):
-    """ROUGE-L: mean F1 of the longest common subsequence of each list of words and its reference (Lin 2004).
-    """
+    """ROUGE-L (Lin 2004): mean F1 of the longest common subsequence of each list and its reference."""
     scores = []
     for candidate, reference in zip(candidates, references, strict=True):
         length = len(candidate) + len(reference)

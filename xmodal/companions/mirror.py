@@ -150,8 +150,7 @@ class Mirror(nn.Module):
         return terms
 
     def by_token(self, expression):
-        """(B, G) -> (B, K, G / K): the genes dealt to the tokens in order, the last token filled up with 0.
-        """
+        """(B, G) -> (B, K, G / K): the genes dealt to the tokens in order, the last filled up with 0."""
         lack = self.share * self.rna.tokens - expression.shape[1]
         return F.pad(expression, (0, lack)).unflatten(1, (self.rna.tokens, self.share))
 

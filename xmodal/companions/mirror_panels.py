@@ -1,5 +1,4 @@
-"""The tables of MIRROR's figures: results in, one tidy table per panel out. Drawn by `figures.mirror`.
-"""
+"""The tables of MIRROR's figures: results in, one tidy table per panel out. Drawn by `figures.mirror`."""
 import numpy as np
 import pandas as pd
 
@@ -99,8 +98,7 @@ def fig5(rna, fold=0, seed=42):
 
 
 def recovery(factors):
-    """What each training kept: R2 of shared, private and nuisance factors by method and side, mean of folds.
-    """
+    """What each training kept: R2 of shared, private and nuisance factors, averaged over folds."""
     r2 = factors.groupby(["method", "side", "factor"], sort=False).r2.mean().unstack()
     rows = []
     for (method, side), row in r2.iterrows():

@@ -49,8 +49,8 @@ def rna_arm(expression, time, event, settings, seed=42, device="cpu"):
 def c_index(arm, which, n=1000, tau=None):
     """`stats.Interval` of the concordance of the risk `which`, a column of `rna_arm`'s table.
 
-    Pairs are of one fold; patients are resampled. Harrell's; or, with `tau` in the unit of time, Uno's up to then, its censoring
-    estimated on all patients.
+    Pairs are of one fold; patients are resampled. Harrell's; or, with `tau` in the unit of time, Uno's up to
+    then, its censoring estimated on all patients.
     """
     known = arm.time.to_numpy(float), arm.event.to_numpy(int)
     fold_numbers = np.unique(arm.fold)

@@ -16,7 +16,7 @@ from .genes import CURATED
 from .mil import ABMIL, PORPOISE
 from .mirror import TERMS, Mirror, Settings, Tangle, pretrain
 from .pictures import Cohort
-from .study import kept
+from .study import computed_once
 from .tasks import FOLDS, encode, end_to_end, folds, prepare, probe, recovered, score, shots
 
 ABLATIONS = {   # what is trained -> its terms; the first four are the rows of Table III
@@ -39,8 +39,7 @@ FEW = 10               # patients of each class, or of each time bin, in the few
 
 @dataclass
 class Fold:
-    """One fold of patients and how methods are trained on it; `inputs` are prepared when first asked for.
-    """
+    """One fold of patients and how methods are trained on it; `inputs` are prepared when first asked for."""
     cohort: Cohort
     train: np.ndarray      # row numbers
     test: np.ndarray
@@ -92,7 +91,7 @@ def tasks(name, z, fold):
 
 
 def train_method(name, fold):
-    """(tables, state) of one method on one fold, as `study.kept` takes them."""
+    """(tables, state) of one method on one fold, as `study.computed_once` takes them."""
     cohort, test, inputs = fold.cohort, fold.test, fold.inputs
     seed_everything(fold.seed)
     z, model = {}, None
@@ -131,7 +130,7 @@ def study(cohort, methods, settings, seed, folder, device="cpu", curated=CURATED
             config = {"method": name, "fold": k, "seed": seed, "cohort": digest, "curated": curated,
                       "settings": asdict(settings)}
             place = folder / name.replace(", ", "_").replace(" ", "_") / f"fold_{k}"
-            tables = kept(place, config, functools.partial(train_method, name, fold))
+            tables = computed_once(place, config, functools.partial(train_method, name, fold))
             for table, rows in tables.items():
                 results.setdefault(table, []).append(rows.assign(method=name, fold=k))
     return {table: pd.concat(rows, ignore_index=True) for table, rows in results.items()}

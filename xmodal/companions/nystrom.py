@@ -50,8 +50,7 @@ def nystrom(q, k, v, m, iterations=6):
 
 
 class NystromAttention(nn.Module):
-    """Multi-head Nystrom attention over tokens (B, N, D), plus the published convolution of the values.
-    """
+    """Multi-head Nystrom attention over tokens (B, N, D), plus the published convolution of the values."""
 
     def __init__(self, width, heads, m, iterations=6, kernel=33):
         super().__init__()

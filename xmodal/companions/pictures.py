@@ -44,8 +44,7 @@ class Modality:
         return self._features[model.name, split]
 
     def digest(self):
-        """A sha256 of name, table and checksum, not of paths, so that a result can name its pictures.
-        """
+        """A sha256 of name, table and checksum, not of paths, so that a result can name its pictures."""
         table = self.table.drop(columns="path", errors="ignore").to_csv(index=False)
         return hashlib.sha256((self.name + table + self.checksum).encode()).hexdigest()
 
@@ -63,8 +62,7 @@ class Pair:
 
 
 def split_patients(table, seed=42, shares=(0.4, 0.15)):
-    """`table` with a column split. Of the patients of each label `shares` train and validate, the rest test.
-    """
+    """`table` with a column split. Of the patients of each label `shares` train and validate; others test."""
     split = pd.Series("test", index=table.index)
     for k, (_, rows) in enumerate(table.groupby("label")):
         order = np.random.default_rng([seed, k]).permutation(rows.patient.unique())
@@ -109,8 +107,7 @@ class Patches(NamedTuple):
 
 
 def scaled(model, pixels):
-    """uint8 (B, H, W, 3) -> float (B, 3, H, W), standardised as for the training of the timm model.
-    """
+    """uint8 (B, H, W, 3) -> float (B, 3, H, W), standardised as for the training of the timm model."""
     device = next(model.parameters()).device
     mean, std = (torch.tensor(model.default_cfg[k], device=device)[:, None, None] for k in ("mean", "std"))
     return (torch.as_tensor(pixels, device=device).permute(0, 3, 1, 2) / 255 - mean) / std

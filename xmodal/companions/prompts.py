@@ -126,8 +126,7 @@ class Texts:
 # ---- the objective -----------------------------------------------------------------------------------------
 
 def anchor_loss(w, anchors):
-    """L_anc: mean over the class embeddings w (2, C, D) of the squared distance to their mean description.
-    """
+    """L_anc: mean over the class embeddings w (2, C, D) of the squared distance to their mean description."""
     return (w - anchors).square().sum(2).mean()
 
 

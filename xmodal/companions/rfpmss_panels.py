@@ -1,5 +1,4 @@
-"""The tables of RFPMSS's figure: runs in, one tidy table per panel out. Drawn by `figures.rfpmss`.
-"""
+"""The tables of RFPMSS's figure: runs in, one tidy table per panel out. Drawn by `figures.rfpmss`."""
 import json
 
 import numpy as np
@@ -95,8 +94,7 @@ def fig5(studies, out, rows, seed=42):
 
 
 def anchor_shares(model, out):
-    """{modality: (N, K)} assignment by Multi-SK of the joint features to the report's anchors.
-    """
+    """{modality: (N, K)} assignment by Multi-SK of the joint features to the report's anchors."""
     anchors = model.anchors["report_joint"].detach().cpu()
     chosen, damping = model.settings.chosen, model.settings.damping
     return {m: multi_sk(similarity(out["joint"][m], anchors), chosen, damping).numpy() for m in MODALITIES}

@@ -13,7 +13,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from .. import config
-from ..record import checkpoint
+from ..runtime.checkpoints import checkpoint_path
 from ..stats import auc, bootstrap
 from . import measures, rfpmss_training, study
 from .reporter import beam, greedy, tokenize
@@ -88,7 +88,7 @@ def run(profile, studies, training, seed, device="cpu"):
     folder = place(profile, name, seed)
 
     def make():
-        resume = checkpoint(folder, configuration)
+        resume = checkpoint_path(folder, configuration)
         model, history = rfpmss_training.train(studies, train, settings, variant, seed, device, resume)
         out = represent(model, studies, test, device)
         malignant = (studies.table.label == "malignant").to_numpy().astype(int)
@@ -100,7 +100,7 @@ def run(profile, studies, training, seed, device="cpu"):
         tables = {"history": history, "retrieval": retrieval_table(out), "scores": pd.DataFrame([scores])}
         return tables, model.state_dict()
 
-    return study.kept(folder, configuration, make)
+    return study.computed_once(folder, configuration, make)
 
 
 def place(profile, name, seed):

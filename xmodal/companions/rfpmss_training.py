@@ -1,4 +1,6 @@
-"""RFPMSS's losses and its training. N studies, B of a batch, D width, K anchors of which a sample takes K'.
+"""RFPMSS's losses and its training.
+
+N studies, B of a batch, D width, K anchors of which a sample takes K'.
 """
 from functools import partial
 

@@ -93,8 +93,7 @@ def _newton(weights, rows, columns):
 # ---- fused Gromov-Wasserstein ------------------------------------------------------------------------------
 
 class Space(NamedTuple):
-    """Two sets of points as fused Gromov-Wasserstein sees them: distances within, cost between them.
-    """
+    """Two sets of points as fused Gromov-Wasserstein sees them: distances within, cost between them."""
     high: torch.Tensor    # (N, N)
     low: torch.Tensor     # (M, M)
     cost: torch.Tensor    # (N, M)
