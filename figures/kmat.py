@@ -1,28 +1,35 @@
-"""K-MaT: Table 2, Table 3, Fig. 2 a and b of Zeng and Albarqouni 2026. Redraw from the CSVs: `python -m figures.kmat`."""
+"""K-MaT: Table 2, Table 3, Fig. 2 a and b of Zeng and Albarqouni 2026.
+
+Redraw from the CSVs: `python -m figures.kmat`.
+"""
 import matplotlib.pyplot as plt
 import numpy as np
 
 from . import CLASSES, MM, STYLE, WIDTH, caption, letter, nothing, read, save
 
-METHODS = {"zero-shot": "zero-shot", "coop": "CoOp", "kgcoop": "KgCoOp", "cocoop": "CoCoOp", "biomedcoop": "BiomedCoOp", "kmat": "K-MaT"}
-SWITCHES = {"1": "none", "2": "CSC", "3": "CSC MSC", "4": "CSC MSC fgw", "5": "CSC MSC anc", "6": "MSC anc fgw", "7": "CSC anc fgw",
-            "8": "CSC MSC anc fgw"}
-ENDS = {"high": ("high end", "#0072B2", "o"), "low": ("low end", "#D55E00", "s"), "h": ("harmonic mean", "#000000", "D")}
+METHODS = {"zero-shot": "zero-shot", "coop": "CoOp", "kgcoop": "KgCoOp", "cocoop": "CoCoOp",
+           "biomedcoop": "BiomedCoOp", "kmat": "K-MaT"}
+SWITCHES = {"1": "none", "2": "CSC", "3": "CSC MSC", "4": "CSC MSC fgw", "5": "CSC MSC anc",
+            "6": "MSC anc fgw", "7": "CSC anc fgw", "8": "CSC MSC anc fgw"}
+ENDS = {"high": ("high end", "#0072B2", "o"), "low": ("low end", "#D55E00", "s"),
+        "h": ("harmonic mean", "#000000", "D")}
 COLOURS = (CLASSES[0], CLASSES[1], CLASSES[3], CLASSES[2], "#CC79A7", "#999999")
 
 
 def scores(ax, table, names, title, measure="acc"):
-    """A row a method: accuracy of both ends and their harmonic mean, mean and sd over seeds."""
+    """One row per method: accuracy of both ends and their harmonic mean, mean and sd over seeds."""
     if not len(table):
         return nothing(ax)
     table = table[table.method.astype(str).isin(names)]
     y = np.arange(len(table))[::-1]
     for k, (end, (label, colour, marker)) in enumerate(ENDS.items()):
-        ax.errorbar(table[f"{end}_{measure}"], y + 0.18 * (1 - k), xerr=table[f"{end}_{measure}_sd"].fillna(0), fmt=marker, ms=3, lw=0.7,
+        deviation = table[f"{end}_{measure}_sd"].fillna(0)
+        ax.errorbar(table[f"{end}_{measure}"], y + 0.18 * (1 - k), xerr=deviation, fmt=marker, ms=3, lw=0.7,
                     color=colour, label=label)
-    for i, row in zip(y, table.itertuples()):
-        ax.annotate(f"{getattr(row, 'h_' + measure):.1f}", (1.01, i), xycoords=("axes fraction", "data"), va="center", fontsize=6)
-    ax.annotate("H", (1.01, len(table) - 0.4), xycoords=("axes fraction", "data"), fontsize=6, fontweight="bold")
+    right = {"xycoords": ("axes fraction", "data"), "fontsize": 6}
+    for i, h in zip(y, table[f"h_{measure}"]):
+        ax.annotate(f"{h:.1f}", (1.01, i), va="center", **right)
+    ax.annotate("H", (1.01, len(table) - 0.4), fontweight="bold", **right)
     ax.set(yticks=y, xlim=(0, 100), ylim=(-0.6, len(table) - 0.4), title=title)
     ax.set_xlabel({"acc": "accuracy (%)", "f1": "macro-F1 (%)"}[measure])
     ax.set_yticklabels([names[str(m)] for m in table.method])
@@ -31,32 +38,38 @@ def scores(ax, table, names, title, measure="acc"):
 
 
 def fig2a(ax, table):
-    """t-SNE of the class embeddings: colour a class, shape an end; hollow without L_fgw."""
+    """t-SNE of the class embeddings: colours are classes, shapes ends; hollow is without L_fgw."""
     if not len(table):
         return nothing(ax)
     for (run, end, c), g in table.groupby(["run", "end", "class"]):
         face = COLOURS[c] if run == "with" else "none"
         ax.scatter(g.x, g.y, marker=ENDS[end][2], s=22, facecolors=face, edgecolors=COLOURS[c], lw=0.9)
-    handles = [ax.plot([], [], ENDS[e][2], color="#555555", ms=4, label=ENDS[e][0])[0] for e in ("high", "low")]
-    handles += [ax.plot([], [], "o", mfc="none", mec="#555555", ms=4, label="without L_fgw")[0]]
-    handles += [ax.plot([], [], "s", color=COLOURS[c], ms=4, label=n)[0] for c, n in sorted(set(zip(table["class"], table.name)))]
+    handles = []
+    for end in ("high", "low"):
+        label, _, marker = ENDS[end]
+        handles += ax.plot([], [], marker, color="#555555", ms=4, label=label)
+    handles += ax.plot([], [], "o", mfc="none", mec="#555555", ms=4, label="without L_fgw")
+    for c, name in sorted(set(zip(table["class"], table.name))):
+        handles += ax.plot([], [], "s", color=COLOURS[c], ms=4, label=name)
     ax.legend(handles=handles, fontsize=5.5, loc="best")
     ax.set(xticks=[], yticks=[], title="Class embeddings without anchors, t-SNE")
     return ax
 
 
 def fig2b(ax, table):
-    """Accuracy of each class on the low end with and without L_fgw, a dot a seed."""
+    """Accuracy of each class on the low end with and without L_fgw, one dot per seed."""
     if not len(table):
         return nothing(ax)
     classes = list(dict.fromkeys(table.name))
     for k, (run, colour) in enumerate((("without", "#999999"), ("with", "#0072B2"))):
-        g = table[table.run == run]
-        x = np.array([classes.index(n) for n in g.name]) + 0.36 * k - 0.18
-        mean = g.groupby("name").accuracy.mean()[classes]
-        ax.bar(np.arange(len(classes)) + 0.36 * k - 0.18, mean, 0.34, color=colour, alpha=0.5, label=f"{run} L_fgw")
-        ax.plot(x, g.accuracy, ".", color=colour)
-    ax.set(xticks=range(len(classes)), ylim=(0, 100), ylabel="accuracy, low end (%)", title="Each class on the low end, without anchors")
+        rows = table[table.run == run]
+        x = np.array([classes.index(name) for name in rows.name]) + 0.36 * k - 0.18
+        mean = rows.groupby("name").accuracy.mean()[classes]
+        bars = np.arange(len(classes)) + 0.36 * k - 0.18
+        ax.bar(bars, mean, 0.34, color=colour, alpha=0.5, label=f"{run} L_fgw")
+        ax.plot(x, rows.accuracy, ".", color=colour)
+    ax.set(xticks=range(len(classes)), ylim=(0, 100), ylabel="accuracy, low end (%)",
+           title="Each class on the low end, without anchors")
     ax.set_xticklabels(classes)
     ax.legend()
     return ax
@@ -74,7 +87,8 @@ def draw():
         if len(tables["table2"]):
             fig.legend(*axes[0, 0].get_legend_handles_labels(), ncols=3, loc="outside upper center")
         first = tables["table2"].iloc[0] if len(tables["table2"]) else {"model": "", "seeds": 0}
-        caption(fig, f"image-text model: {first['model']}; mean and sd over {first['seeds']} seeds", tables.values())
+        note = f"image-text model: {first['model']}; mean and sd over {first['seeds']} seeds"
+        caption(fig, note, tables.values())
         return save(fig, "kmat")
 
 

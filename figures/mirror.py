@@ -1,4 +1,7 @@
-"""MIRROR's Fig. 3-5, and what each loss recovers of known factors. Redraw from the CSVs: `python -m figures.mirror`."""
+"""MIRROR's Fig. 3-5, and what each loss recovers of known factors.
+
+Redraw from the CSVs: `python -m figures.mirror`.
+"""
 import matplotlib.pyplot as plt
 import numpy as np
 
@@ -9,13 +12,14 @@ KINDS = {"shared": "#0072B2", "private": "#009E73", "nuisance": "#999999"}
 
 
 def fig3a(ax, table):
-    """Genes (rows) by patients (columns), z-scores; the line parts the subtypes."""
+    """z-scores of genes (rows) in patients (columns); the line parts the subtypes."""
     if not len(table):
         return nothing(ax, "no expression")
     grid = table.pivot(index="gene", columns="row", values="z").loc[table.gene.drop_duplicates()]
     image = ax.imshow(grid, aspect="auto", cmap="RdBu_r", vmin=-2.5, vmax=2.5, interpolation="nearest")
     ax.axvline((table.drop_duplicates("row").subtype == 0).sum() - 0.5, color="black", lw=0.8)
-    ax.set(xticks=[], yticks=range(0, len(grid), 4), xlabel="patients: subtype 0 | subtype 1", title="Chosen genes, z-score")
+    ax.set(xticks=[], yticks=range(0, len(grid), 4), xlabel="patients: subtype 0 | subtype 1",
+           title="Chosen genes, z-score")
     ax.set_yticklabels(grid.index[::4], fontsize=5)
     ax.figure.colorbar(image, ax=ax, fraction=0.03, pad=0.01).outline.set_visible(False)
     return ax
@@ -25,7 +29,7 @@ def fig3b(ax, table):
     """The most variable of the chosen genes; full colour: on the curated list."""
     if not len(table):
         return nothing(ax, "no expression")
-    ax.barh(table.gene, table.variance, color=["#0072B2" if c else "#B9D6EA" for c in table.curated])
+    ax.barh(table.gene, table.variance, color=np.where(table.curated, "#0072B2", "#B9D6EA"))
     ax.invert_yaxis()
     ax.tick_params(axis="y", labelsize=5.5)
     ax.set(xlabel="variance", title="Most variable genes\n(dark: on the curated list)")
@@ -33,10 +37,10 @@ def fig3b(ax, table):
 
 
 def fig4(ax, table):
-    """Attention of [CLS] over the patches of one slide, where they lie; outlined: patches of the tumour, where it is known."""
+    """Attention of [CLS] over the patches of one slide, in their places; known tumour is outlined."""
     if not len(table):
         return nothing(ax, "no attention")
-    x, y = ((table[k] - table[k].min()).round().astype(int) for k in "xy")
+    x, y = (table[["x", "y"]] - table[["x", "y"]].min()).round().astype(int).to_numpy().T
     grid = np.full((y.max() + 1, x.max() + 1), np.nan)
     grid[y, x] = table.attention
     ax.imshow(grid, cmap="inferno")
@@ -54,7 +58,8 @@ def fig4_all(ax, table):
     ax.hist(table.auc.dropna(), bins=20, range=(0, 1), color="#0072B2", alpha=0.6)
     ax.axvline(0.5, color="#444444", ls=":", lw=0.8)
     ax.axvline(table.auc.median(), color="#D55E00", lw=1)
-    ax.set(xlabel="AUC, attention for tumour", ylabel="unseen patients", title=f"Median {table.auc.median():.2f}")
+    ax.set(xlabel="AUC, attention for tumour", ylabel="unseen patients",
+           title=f"Median {table.auc.median():.2f}")
     return ax
 
 
@@ -77,7 +82,8 @@ def factors(ax, table, side):
     if not len(rows):
         return nothing(ax, "no trainings")
     for k, (kind, colour) in enumerate(KINDS.items()):
-        ax.barh(np.arange(len(rows)) + 0.26 * (k - 1), rows[kind].clip(lower=0), height=0.24, color=colour, label=kind)
+        y = np.arange(len(rows)) + 0.26 * (k - 1)
+        ax.barh(y, rows[kind].clip(lower=0), height=0.24, color=colour, label=kind)
     title = {"slide": "Slide embedding", "rna": "RNA embedding"}[side]
     ax.set(yticks=range(len(rows)), xlim=(0, 1), xlabel="R² of a linear probe", title=title)
     ax.set_yticklabels(rows.method, fontsize=5.5)
@@ -86,50 +92,62 @@ def factors(ax, table, side):
 
 
 def _figure(name, tables, height, panels, note="", **grid):
-    """A figure with one row of panels: (letter, drawing function)."""
+    """A figure with one row of panels: (letter, drawing function, its arguments after the Axes)."""
     with plt.style.context(STYLE):
         fig, axes = plt.subplots(1, len(panels), figsize=(WIDTH, height * MM), squeeze=False, **grid)
-        for ax, (text, draw_panel) in zip(axes[0], panels):
-            letter(draw_panel(ax), text, x=14)
-        handles = next((ax.get_legend_handles_labels() for ax in axes[0] if ax.get_legend_handles_labels()[0]), None)
-        if handles:
-            fig.legend(*handles, ncols=len(handles[0]), loc="outside upper center")
+        legend = ([], [])
+        for ax, (text, draw_panel, *arguments) in zip(axes[0], panels):
+            letter(draw_panel(ax, *arguments), text, x=14)
+            legend = legend if legend[0] else ax.get_legend_handles_labels()
+        if legend[0]:
+            fig.legend(*legend, ncols=len(legend[0]), loc="outside upper center")
         caption(fig, note, tables)
         return save(fig, name)
 
 
 def draw_fig3():
+    """The chosen genes."""
     a, b = read("mirror_fig3a"), read("mirror_fig3b")
-    panels = [("a", lambda ax: fig3a(ax, a)), ("b", lambda ax: fig3b(ax, b))]
+    panels = [("a", fig3a, a), ("b", fig3b, b)]
     return _figure("mirror_fig3", [a, b], 75, panels, gridspec_kw={"width_ratios": [2.4, 1]})
 
 
 def draw_fig4():
+    """Attention over two slides, and how well it meets the tumour of all."""
     a, b = read("mirror_fig4a"), read("mirror_fig4b")
-    cases = [g.reset_index() for _, g in a.groupby("patient", sort=False)] if len(a) else [a]
-    panels = [(k, lambda ax, g=g: fig4(ax, g)) for k, g in zip("ab", cases)] + [("c", lambda ax: fig4_all(ax, b))]
-    known = len(b) and b.auc.notna().any()
-    note = ("Outlined: patches of the tumour, which training never saw. Each case is the median one of its subtype." if known else
-            "Each case is the middle one of its subtype by name; nobody outlined the tumour.")
+    cases = [a]
+    if len(a):
+        cases = [case.reset_index() for _, case in a.groupby("patient", sort=False)]
+    panels = [(text, fig4, case) for text, case in zip("ab", cases)]
+    panels.append(("c", fig4_all, b))
+    note = "Each case is the middle one of its subtype by name; nobody outlined the tumour."
+    if len(b) and b.auc.notna().any():
+        note = ("Outlined: patches of the tumour, which training never saw. "
+                "Each case is the median one of its subtype.")
     return _figure("mirror_fig4", [a, b], 62, panels, note)
 
 
 def draw_fig5():
+    """The RNA embeddings of two methods."""
     table = read("mirror_fig5")
-    panels = [(k, lambda ax, m=m: fig5(ax, table, m)) for k, m in zip("ab", ("TANGLE", "MIRROR"))]
+    panels = [("a", fig5, table, "TANGLE"), ("b", fig5, table, "MIRROR")]
     return _figure("mirror_fig5", [table], 70, panels)
 
 
 def draw_factors():
+    """What each training kept of the known factors, in both embeddings."""
     table = read("mirror_factors")
-    panels = [(k, lambda ax, s=s: factors(ax, table, s)) for k, s in zip("ab", ("slide", "rna"))]
+    panels = [("a", factors, table, "slide"), ("b", factors, table, "rna")]
     note = "Ridge regression of known factors on the embeddings of unseen patients; below 0 is drawn as 0."
     return _figure("mirror_factors", [table], 80, panels, note)
 
 
 def draw():
     """Draws the four figures from figures/mirror/*.csv and returns the last."""
-    return [f() for f in (draw_fig3, draw_fig4, draw_fig5, draw_factors)][-1]
+    draw_fig3()
+    draw_fig4()
+    draw_fig5()
+    return draw_factors()
 
 
 if __name__ == "__main__":

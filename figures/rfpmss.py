@@ -1,6 +1,7 @@
-"""RFPMSS: retrieval, ablations (Tables 3-5), attention against lesions (Fig. 4), anchors (Fig. 5-7) of Shi et al. 2025.
+"""RFPMSS: retrieval, ablations (Tables 3-5), attention against lesions (Fig. 4), anchors (Fig. 5-7).
 
-Redraw from the CSVs: `python -m figures.rfpmss`."""
+Shi et al. 2025. Redraw from the CSVs: `python -m figures.rfpmss`.
+"""
 import json
 
 import matplotlib.pyplot as plt
@@ -17,20 +18,26 @@ PANELS = ("table1", "table3", "table4a", "table4b", "table5", "fig4", "fig5", "f
 
 
 def bars(ax, table, title, measure="R@10"):
-    """A bar a row, with its 95 % interval where the table has one; a dotted line at what random order gives."""
+    """One bar per row, with its 95 % interval if the table has one; dotted: what random order gives."""
     if not len(table):
         return nothing(ax)
     y = np.arange(len(table))[::-1]
-    low, high = (table.get(f"{measure}_{end}", table[measure]) for end in ("low", "high"))
-    ax.barh(y, table[measure], xerr=((table[measure] - low).clip(0), (high - table[measure]).clip(0)), color="#56B4E9", height=0.7,
+    values = table[measure]
+    low = table.get(f"{measure}_low", values)
+    high = table.get(f"{measure}_high", values)
+    ax.barh(y, values, xerr=((values - low).clip(0), (high - values).clip(0)), color="#56B4E9", height=0.7,
             error_kw={"lw": 0.6, "ecolor": "#555555"})
-    for i, value, end in zip(y, table[measure], high):
-        ax.text(end, i, f" {value:.1f}" if measure != "auc" else f" {value:.2f}", va="center", fontsize=5.5)
+    digits = 2 if measure == "auc" else 1
+    for i, value, end in zip(y, values, high):
+        ax.text(end, i, f" {value:.{digits}f}", va="center", fontsize=5.5)
     if "n" in table and measure.startswith("R@"):
         ax.axvline(100 * int(measure[2:]) / table.n.iloc[0], color="#D55E00", ls=":", lw=0.8)
     ax.set(yticks=y, title=title, xlabel={"auc": "AUC"}.get(measure, f"{measure} (%)"))
     ax.margins(x=0.18)
-    names = table.name if "name" in table else [f"K {k}, K' {c}" for k, c in zip(table.anchors, table.chosen)]
+    if "name" in table:
+        names = table.name
+    else:
+        names = [f"K {k}, K' {chosen}" for k, chosen in zip(table.anchors, table.chosen)]
     ax.set_yticklabels(names, fontsize=6)
     return ax
 
@@ -59,7 +66,7 @@ def fig5(ax, table, part, title):
 
 
 def fig5d(ax, table):
-    """How much malignant studies take of each anchor, a line a modality."""
+    """How much malignant studies take of each anchor, one line per modality."""
     if not len(table):
         return nothing(ax)
     for modality, colour in MODALITIES.items():
@@ -70,10 +77,14 @@ def fig5d(ax, table):
     return ax
 
 
-def fig7(ax, pair, title):
-    """Two studies, and below them the anchors they take: green taken, yellow not; framed in red where they differ."""
+def fig7(ax, table, name):
+    """The two studies that are most `name` (alike or apart), and below them the anchors that they take.
+
+    Green is taken, yellow is not; framed in red where the two differ.
+    """
     ax.set_axis_off()
-    ax.set_title(title)
+    ax.set_title(f"most {name}")
+    pair = table[table.pair == name] if len(table) else table
     if not len(pair):
         return nothing(ax)
     for k, row in enumerate(pair.itertuples()):
@@ -90,27 +101,30 @@ def fig7(ax, pair, title):
 
 def draw():
     """Draws the figure from figures/rfpmss/*.csv into figures/rfpmss/rfpmss.png and returns the Figure."""
-    t = {k: read(f"rfpmss_{k}") for k in PANELS}
+    tables = {k: read(f"rfpmss_{k}") for k in PANELS}
     with plt.style.context(STYLE):
         fig = plt.figure(figsize=(WIDTH, 215 * MM))
         rows = fig.subfigures(4, 1, height_ratios=[1, 0.72, 0.9, 1.05])
-        for k, (ax, name, title, measure) in enumerate(zip(rows[0].subplots(1, 3), ("table1", "table3", "table4a"), (
-                "Report and study", "Sites apart or joint (Table 3)", "Loss terms (Table 4a)"), ("R@10", "R@10", "R@10"))):
-            letter(bars(ax, t[name], title, measure), "abc"[k], x=20)
-        if len(t["fig4"]):
-            fig4(rows[1], t["fig4"])
-        axes = rows[2].subplots(1, 4)
-        for k, (part, title) in enumerate((("study", "studies"), ("views", "images"), ("report", "reports"))):
-            letter(fig5(axes[k], t["fig5"], part, title), "def"[k])
-        axes[0].legend(fontsize=5, loc="best")
-        letter(fig5d(axes[3], t["fig5d"]), "g", x=20)
-        axes = rows[3].subplots(1, 4)
-        letter(bars(axes[0], t["table4b"], "Anchors (Table 4b, Fig. 6)"), "h", x=20)
-        letter(bars(axes[1], t["table5"], "Modules (Table 5)", "auc"), "i", x=20)
-        for ax, name, mark in ((axes[2], "alike", "j"), (axes[3], "apart", "k")):
-            letter(fig7(ax, t["fig7"][t["fig7"].pair == name] if len(t["fig7"]) else t["fig7"], f"most {name}"), mark)
-        caption(rows[3], "each bar one training of one seed, whiskers 95 % over patients; dotted: random order\n"
-                         "Fig. 4 in the second row, cases at evenly spaced ranks of IoU", t.values())
+        a, b, c = rows[0].subplots(1, 3)
+        letter(bars(a, tables["table1"], "Report and study"), "a", x=20)
+        letter(bars(b, tables["table3"], "Sites apart or joint (Table 3)"), "b", x=20)
+        letter(bars(c, tables["table4a"], "Loss terms (Table 4a)"), "c", x=20)
+        if len(tables["fig4"]):
+            fig4(rows[1], tables["fig4"])
+        d, e, f, g = rows[2].subplots(1, 4)
+        letter(fig5(d, tables["fig5"], "study", "studies"), "d")
+        letter(fig5(e, tables["fig5"], "views", "images"), "e")
+        letter(fig5(f, tables["fig5"], "report", "reports"), "f")
+        d.legend(fontsize=5, loc="best")
+        letter(fig5d(g, tables["fig5d"]), "g", x=20)
+        h, i, j, k = rows[3].subplots(1, 4)
+        letter(bars(h, tables["table4b"], "Anchors (Table 4b, Fig. 6)"), "h", x=20)
+        letter(bars(i, tables["table5"], "Modules (Table 5)", "auc"), "i", x=20)
+        letter(fig7(j, tables["fig7"], "alike"), "j")
+        letter(fig7(k, tables["fig7"], "apart"), "k")
+        note = ("each bar one training of one seed, whiskers 95 % over patients; dotted: random order\n"
+                "Fig. 4 in the second row, cases at evenly spaced ranks of IoU")
+        caption(rows[3], note, tables.values())
         return save(fig, "rfpmss")
 
 

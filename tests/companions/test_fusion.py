@@ -1,4 +1,4 @@
-"""fusion: nothing is retrained when modalities come and go, patients may lack any of them, and what only a graph can see a graph sees."""
+"""Fusion: nothing is retrained when modalities come and go, patients may lack any, a graph sees places."""
 import dataclasses
 
 import numpy as np
@@ -6,9 +6,12 @@ import pandas as pd
 import pytest
 import torch
 import torch.nn.functional as F
+from torch_geometric.data import Batch, Data
 
+from data_scripts import tcga_tables
+from figures import fusion as figure, mirror as mirror_figure
 from xmodal import config
-from xmodal.companions import fusion, fusion_study, paired, study
+from xmodal.companions import fusion, fusion_inputs, fusion_study, paired, study
 from xmodal.companions.paired import MODALITIES
 from xmodal.config import HOME, Problem
 from xmodal.record import seed_everything
@@ -25,13 +28,16 @@ def cohort():
 
 @pytest.fixture(scope="module")
 def inputs(cohort):
-    return fusion.Inputs(cohort, np.arange(90), TINY)
+    return fusion_inputs.Inputs(cohort, np.arange(90), TINY)
 
 
 @pytest.fixture(scope="module")
 def arms(cohort, inputs):
-    here = {m: np.ones(150, bool) for m in MODALITIES}
-    return torch.nn.ModuleDict({m: fusion_study.train_arm(m, inputs, here, cohort.pam50, np.arange(90), TINY, 42) for m in MODALITIES})
+    present = {m: np.ones(150, bool) for m in MODALITIES}
+    trained = torch.nn.ModuleDict()
+    for m in MODALITIES:
+        trained[m] = fusion_study.train_arm(m, inputs, present, cohort.pam50, np.arange(90), TINY, 42)
+    return trained
 
 
 @pytest.fixture(scope="module")
@@ -57,12 +63,14 @@ def pick(parts, names):
     return {m: parts[m] for m in names}
 
 
-# ---- modalities come and go --------------------------------------------------------------------------------------
+# ---- modalities come and go --------------------------------------------------------------------------------
 
 def test_every_existing_parameter_is_bit_identical_after_a_modality_is_added(cohort, arms, logits):
-    y, old = torch.as_tensor(cohort.pam50), MODALITIES[:3]
+    y = torch.as_tensor(cohort.pam50)
+    old = MODALITIES[:3]
     model = fusion.Fusion().add(pick(logits, old), everyone(150, old), y, old)
-    before, encoders = bits(model), bits(arms)
+    before = bits(model)
+    encoders = bits(arms)
     model.add(logits, everyone(150), y, ["graph"])
     after = bits(model)
     assert set(after) - set(before) == {"weight.graph", "bias.graph"}
@@ -72,12 +80,13 @@ def test_every_existing_parameter_is_bit_identical_after_a_modality_is_added(coh
 
 
 def test_a_new_modality_changes_nothing_for_patients_who_lack_it(cohort, logits):
-    y, old = torch.as_tensor(cohort.pam50), MODALITIES[:2]
+    y = torch.as_tensor(cohort.pam50)
+    old, all_three = MODALITIES[:2], MODALITIES[:3]
     model = fusion.Fusion().add(pick(logits, old), everyone(150, old), y, old)
     alone = model(pick(logits, old), everyone(150, old)).detach()
-    model.add(pick(logits, MODALITIES[:3]), everyone(150, MODALITIES[:3]), y, ["bag"])
-    there = everyone(150, MODALITIES[:3]) | {"bag": torch.zeros(150, dtype=torch.bool)}
-    assert torch.equal(model(pick(logits, MODALITIES[:3]), there), alone)
+    model.add(pick(logits, all_three), everyone(150, all_three), y, ["bag"])
+    no_slide = everyone(150, all_three) | {"bag": torch.zeros(150, dtype=torch.bool)}
+    assert torch.equal(model(pick(logits, all_three), no_slide), alone)
     model.remove("bag")
     assert torch.equal(model(pick(logits, old), everyone(150, old)), alone) and set(model.weight) == set(old)
 
@@ -103,14 +112,15 @@ def test_a_patient_without_any_modality_is_said(arms, logits, fused):
         fused(logits, nobody)
 
 
-# ---- weights -----------------------------------------------------------------------------------------------------
+# ---- weights -----------------------------------------------------------------------------------------------
 
 def test_a_modality_that_knows_nothing_gets_little_weight():
     g = torch.Generator().manual_seed(0)
     y = torch.randint(0, 5, (400,), generator=g)
-    good = 3 * torch.nn.functional.one_hot(y, 5).float() + torch.randn(400, 5, generator=g)
+    good = 3 * F.one_hot(y, 5).float() + torch.randn(400, 5, generator=g)
     noise = 3 * torch.randn(400, 5, generator=g)
-    model = fusion.Fusion().add({"good": good, "noise": noise}, everyone(400, ("good", "noise")), y, ["good", "noise"])
+    names = ("good", "noise")
+    model = fusion.Fusion().add({"good": good, "noise": noise}, everyone(400, names), y, names)
     assert abs(float(model.weight["noise"])) < 0.1 * float(model.weight["good"])
 
 
@@ -124,64 +134,86 @@ def test_weights_of_one_modality_undo_a_temperature():
     assert (model.bias["a"] - model.bias["a"].mean()).abs().max() < 0.1
 
 
-# ---- encoders and inputs -----------------------------------------------------------------------------------------
+# ---- encoders and inputs -----------------------------------------------------------------------------------
 
 def test_neighbours_of_a_grid_are_those_that_touch():
     xy = np.array([[x, y] for y in range(3) for x in range(3)]) * 224
-    edges = fusion.neighbours(xy, 224)
+    edges = fusion_inputs.neighbours(xy, 224)
     degree = torch.bincount(edges[0], minlength=9)
     assert degree.tolist() == [3, 5, 3, 5, 8, 5, 3, 5, 3]
     both = set(map(tuple, edges.T.tolist()))
     assert len(both) == edges.shape[1] and both == {(b, a) for a, b in both}
 
 
+def graphs(x, edges):
+    """A batch of graphs of patches (B, P, D) that lie alike."""
+    return Batch.from_data_list([Data(x=patches, edge_index=edges) for patches in x])
+
+
 def test_the_bag_is_blind_to_where_patches_lie_and_the_graph_is_not(inputs, arms):
-    bag, shuffled = inputs.columns["bag"][:1], torch.randperm(25, generator=torch.Generator().manual_seed(0))
-    assert torch.allclose(arms["bag"](bag), arms["bag"](bag[:, shuffled]), atol=1e-5)
-    from torch_geometric.data import Batch, Data
-    graph = lambda x: Batch.from_data_list([Data(x=x, edge_index=inputs.slides.graph(0).edge_index)])
-    assert not torch.allclose(arms["graph"](graph(bag[0])), arms["graph"](graph(bag[0, shuffled])), atol=1e-3)
+    bag = inputs.columns["bag"][:1]
+    shuffled = bag[:, torch.randperm(25, generator=torch.Generator().manual_seed(0))]
+    assert torch.allclose(arms["bag"](bag), arms["bag"](shuffled), atol=1e-5)
+    edges = inputs.slides.graph(0).edge_index
+    in_place, mixed = (arms["graph"](graphs(patches, edges)) for patches in (bag, shuffled))
+    assert not torch.allclose(in_place, mixed, atol=1e-3)
 
 
 def arrangements(n, side=7):
-    """(n, P, 2) patches of two equally frequent kinds and noise, and (n,) 1 where the kinds part along a line, 0 where they mix."""
-    rng, grid = np.random.default_rng(0), np.stack(np.divmod(np.arange(side * side), side), 1) - side // 2
-    parted, angle = rng.integers(2, size=n), rng.uniform(0, 2 * np.pi, n)
+    """(patches, parted, edges) of n slides whose patches are of two equally frequent kinds.
+
+    patches: (n, P, 2) kind and noise; parted: (n,) 1 where the kinds part along a line, 0 where they mix.
+    """
+    rng = np.random.default_rng(0)
+    grid = np.stack(np.divmod(np.arange(side * side), side), 1) - side // 2
+    parted = rng.integers(2, size=n)
+    angle = rng.uniform(0, 2 * np.pi, n)
     along = (grid * np.stack([np.cos(angle), np.sin(angle)], 1)[:, None]).sum(2)
-    lie = np.where(parted[:, None] == 1, along, rng.normal(size=along.shape))
-    kind = np.where(lie > np.median(lie, axis=1, keepdims=True), 1, -1)
-    return torch.tensor(np.stack([kind, rng.normal(size=kind.shape)], 2), dtype=torch.float32), torch.tensor(parted), fusion.neighbours(grid, 1)
+    position = np.where(parted[:, None] == 1, along, rng.normal(size=along.shape))
+    kind = np.where(position > np.median(position, axis=1, keepdims=True), 1, -1)
+    patches = torch.tensor(np.stack([kind, rng.normal(size=kind.shape)], 2), dtype=torch.float32)
+    return patches, torch.tensor(parted), fusion_inputs.neighbours(grid, 1)
 
 
 @pytest.mark.parametrize("name", ["bag", "graph"])
 def test_only_the_graph_sees_how_cells_are_arranged(name):
-    """Whether two kinds of patches mix or part leaves every bag as it is: 200 slides to learn from, 100 that are new."""
-    from torch_geometric.data import Batch, Data
+    """Whether two kinds of patches mix or part leaves every bag as it is. 200 slides train, 100 are new."""
     x, parted, edges = arrangements(300)
     seed_everything(0)
     arm = fusion.Arm(name, 2, TINY, classes=2)
-    batch = lambda rows: Batch.from_data_list([Data(x=x[i], edge_index=edges) for i in rows]) if name == "graph" else x[rows]
-    study.fit(arm, lambda rows: {"ce": F.cross_entropy(arm(batch(rows)), parted[rows])}, 200, 15, 64, 3e-3, 0)
-    right = float((arm(batch(np.arange(200, 300))).argmax(1) == parted[200:]).float().mean())
+
+    def logits(rows):
+        return arm(graphs(x[rows], edges) if name == "graph" else x[rows])
+
+    def objective(rows):
+        return {"ce": F.cross_entropy(logits(rows), parted[rows])}
+
+    study.fit(arm, objective, 200, 15, 64, 3e-3, 0)
+    right = float((logits(np.arange(200, 300)).argmax(1) == parted[200:]).float().mean())
     assert right > 0.9 if name == "graph" else 0.3 < right < 0.7
 
 
 def test_test_patients_have_no_say_in_how_arms_are_fed(cohort, inputs):
-    changed = dataclasses.replace(cohort, bags=cohort.bags.copy(), copies=cohort.copies.copy(), clinical=cohort.clinical.copy())
+    changed = dataclasses.replace(cohort, bags=cohort.bags.copy(), copies=cohort.copies.copy(),
+                                  clinical=cohort.clinical.copy())
     changed.bags[90:] *= 3
     changed.copies.iloc[90:] *= 3
     changed.clinical.loc[90:, "age"] *= 3
-    again = fusion.Inputs(changed, np.arange(90), TINY)
-    assert all(torch.equal(inputs.batch(m, np.arange(90)), again.batch(m, np.arange(90))) for m in MODALITIES[:3])
-    assert torch.equal(inputs.batch("graph", np.arange(90)).x, again.batch("graph", np.arange(90)).x)
+    train = np.arange(90)
+    again = fusion_inputs.Inputs(changed, train, TINY)
+    for m in MODALITIES[:3]:
+        assert torch.equal(inputs.batch(m, train), again.batch(m, train))
+    assert torch.equal(inputs.batch("graph", train).x, again.batch("graph", train).x)
     assert not torch.equal(inputs.batch("bag", 95), again.batch("bag", 95))
 
 
 def test_clinical_columns_say_what_is_not_recorded():
     table = pd.DataFrame({"age": [40.0, 60.0, np.nan], "er": ["positive", None, "negative"]})
-    found = fusion.clinical_columns(table, [0, 1, 2])
-    assert found.tolist() == pytest.approx(np.array([[-1, 0, 0, 1, 0], [1, 0, 0, 0, 1], [0, 1, 1, 0, 0]]), abs=1e-3)
-    assert fusion.clinical_columns(pd.DataFrame({"rare": [0.0, 0, 0, 1]}), [0, 1, 2]).tolist() == [[0], [0], [0], [1]], "new to training: no million"
+    columns = fusion_inputs.clinical_columns(table, [0, 1, 2])
+    expected = np.array([[-1, 0, 0, 1, 0], [1, 0, 0, 0, 1], [0, 1, 1, 0, 0]])
+    assert columns.tolist() == pytest.approx(expected, abs=1e-3)
+    rare = fusion_inputs.clinical_columns(pd.DataFrame({"rare": [0.0, 0, 0, 1]}), [0, 1, 2])
+    assert rare.tolist() == [[0], [0], [0], [1]], "what is new to training is not scaled to a million"
 
 
 def test_macro_f1_is_scikit_learns():
@@ -189,10 +221,11 @@ def test_macro_f1_is_scikit_learns():
     rng = np.random.default_rng(0)
     for n in (3, 20, 200):
         truth, guess = rng.integers(5, size=(2, n))
-        assert fusion_study.macro_f1(truth, guess) == pytest.approx(f1_score(truth, guess, average="macro"), abs=1e-12)
+        theirs = f1_score(truth, guess, average="macro")
+        assert fusion_study.macro_f1(truth, guess) == pytest.approx(theirs, abs=1e-12)
 
 
-# ---- the study ---------------------------------------------------------------------------------------------------
+# ---- the study ---------------------------------------------------------------------------------------------
 
 def test_missing_slides_lack_bag_and_graph_and_nobody_lacks_everything():
     present = fusion_study.missing(500, 0.5, 1)
@@ -203,8 +236,7 @@ def test_missing_slides_lack_bag_and_graph_and_nobody_lacks_everything():
 def test_a_study_covers_every_subset_with_missing_modalities_and_resumes(tmp_path, home):
     cohort = paired.draw(150, seed=1, side=5)
     present = fusion_study.missing(150, 0.3, 1)
-    found = fusion_study.study(cohort, TINY, 42, tmp_path, present)
-    p = found["probabilities"]
+    p = fusion_study.study(cohort, TINY, 42, tmp_path, present)["probabilities"]
     assert set(p.subset) == {" + ".join(s) for s in fusion.subsets(MODALITIES)}
     fused = p[p.way == fusion_study.FUSED]
     whole = fused[fused.subset == " + ".join(MODALITIES)]
@@ -217,22 +249,23 @@ def test_a_study_covers_every_subset_with_missing_modalities_and_resumes(tmp_pat
     table = fusion_study.measures(p, n=20)
     assert (table.f1_low <= table.f1).all() and (table.f1 <= table.f1_high).all()
     common.write(table, "fusion_subsets", "lesson")
-    from figures import fusion as drawn
-    drawn.draw()
+    figure.draw()
     assert (config.FIGURES / "fusion" / "fusion.png").stat().st_size > 10_000
 
 
 def test_a_figure_without_tables_says_so(home):
-    from figures import fusion as drawn, mirror as others
-    assert drawn.draw() and others.draw()
+    assert figure.draw() and mirror_figure.draw()
 
 
-@pytest.mark.skipif(not (SHARED / "tcga_brca_clinical").exists(), reason="the real TCGA-BRCA tables lie outside the project")
+CLINICAL = SHARED / "tcga_brca_clinical"
+
+
+@pytest.mark.skipif(not CLINICAL.exists(), reason="the real TCGA-BRCA tables lie outside the project")
 def test_the_clinical_arm_on_real_patients_of_held_out_regions():
     """1,083 patients, 151 deaths: age and stage carry over to a region that training never saw."""
-    from data_scripts import tcga_tables
-    table = tcga_tables.regions(SHARED / "tcga_brca_clinical")
-    found = fusion_study.held_out_regions(table, dataclasses.replace(TINY, epochs=10)).set_index("region")
-    assert set(found.index) <= {"Northeast", "South", "West", "Midwest", "Europe", "Canada"} and len(found) >= 5
-    weight = found.events / found.events.sum()
-    assert (found.encoder * weight).sum() > 0.6 and (found.cox * weight).sum() > 0.6
+    table = tcga_tables.regions(CLINICAL)
+    regions = fusion_study.held_out_regions(table, dataclasses.replace(TINY, epochs=10)).set_index("region")
+    assert set(regions.index) <= {"Northeast", "South", "West", "Midwest", "Europe", "Canada"}
+    assert len(regions) >= 5
+    weight = regions.events / regions.events.sum()
+    assert (regions.encoder * weight).sum() > 0.6 and (regions.cox * weight).sum() > 0.6

@@ -1,4 +1,4 @@
-"""The public sets of K-MaT's pairs, as they are unpacked: classes, splits, pictures, names of what is missing."""
+"""The public sets of K-MaT's pairs as they are unpacked: classes, splits, pictures, what is missing by name."""
 import numpy as np
 import pandas as pd
 import pytest

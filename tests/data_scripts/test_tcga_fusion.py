@@ -9,7 +9,7 @@ import torch.nn.functional as F
 
 from data_scripts import tcga_tables
 from data_scripts.phantom.native import pyramid
-from xmodal.companions import fusion, fusion_study, pictures
+from xmodal.companions import fusion, fusion_inputs, fusion_study, pictures
 from xmodal.companions.paired import MODALITIES
 from xmodal.config import Problem
 
@@ -76,7 +76,7 @@ def real(pam50_folder):
 def test_patients_of_tcga_are_fused_from_what_they_have(real, tmp_path):
     """Every subset, bags of one size, graphs of any, and a patient who has the clinical record only."""
     assert real.patient.tolist() == PATIENTS[:30] and np.bincount(real.pam50).tolist() == [6] * 5
-    patients = {modality: present.sum() for modality, present in fusion.having(real).items()}
+    patients = {modality: present.sum() for modality, present in fusion_inputs.having(real).items()}
     assert patients == {"copy number": 20, "clinical": 30, "bag": 12, "graph": 12}
     probabilities = fusion_study.study(real, FEW, 42, tmp_path)["probabilities"]
     fused = probabilities[probabilities.way == fusion_study.FUSED]
@@ -88,7 +88,7 @@ def test_patients_of_tcga_are_fused_from_what_they_have(real, tmp_path):
 
 
 def test_edges_of_a_real_slide_join_the_tiles_that_touch(real):
-    inputs = fusion.Inputs(real, np.arange(30), FEW)
+    inputs = fusion_inputs.Inputs(real, np.arange(30), FEW)
     row = 2  # a patient with a slide
     xy = real.xy[row]
     graph = inputs.slides.graph(row)
@@ -105,7 +105,7 @@ def test_edges_of_a_real_slide_join_the_tiles_that_touch(real):
 def test_without_slides_and_copy_number_the_rest_is_fused(pam50_folder, tmp_path):
     (tmp_path / "phenotype.tsv").write_bytes((pam50_folder / "phenotype.tsv").read_bytes())
     alone = tcga_tables.pam50(tmp_path, None)
-    assert list(fusion.having(alone)) == ["clinical"]
+    assert list(fusion_inputs.having(alone)) == ["clinical"]
     probabilities = fusion_study.study(alone, FEW, 42, tmp_path / "runs")["probabilities"]
     assert set(probabilities.subset) == {"clinical"}
     assert sorted(probabilities[probabilities.way == fusion_study.FUSED].patient) == PATIENTS[:30]

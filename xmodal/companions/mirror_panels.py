@@ -2,7 +2,7 @@
 import numpy as np
 import pandas as pd
 
-from ..stats import NAN, auc, silhouette
+from ..stats import auc, silhouette
 from .mirror_rna import c_index
 from .tasks import draw_patches
 
@@ -51,7 +51,7 @@ def fig4(cohort, attention, seed):
     rows = []
     for patient, row in seen.iterrows():
         tumour = drawn(cohort.tumour, patient)
-        area = NAN if np.isnan(tumour).any() else auc(tumour, row.to_numpy())
+        area = np.nan if np.isnan(tumour).any() else auc(tumour, row.to_numpy())
         rows.append((patient, cohort.subtype[number[patient]], area))
     everyone = pd.DataFrame(rows, columns=["patient", "subtype", "auc"])
     cases = []
