@@ -9,7 +9,6 @@ import torch
 from xmodal.companions import transport
 from xmodal.config import Problem
 
-
 # ---- several anchors per sample ----------------------------------------------------------------------------
 
 def scores(n, k, seed=0):

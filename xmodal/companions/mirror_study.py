@@ -1,8 +1,6 @@
 """The study of MIRROR: its ablations and four other methods on folds of patients.
 
-Results are computed once and kept.
-
-B patients, D width.
+Results are computed once and kept. B patients, D width.
 """
 import functools
 from dataclasses import asdict, dataclass
