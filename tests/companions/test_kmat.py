@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from figure_text import text_of
 from PIL import Image
-from test_figures import words as texts_of
 
 from data_scripts import kmat_pairs
 from figures import kmat as figure
@@ -207,7 +207,7 @@ def test_tables_and_figure_of_three_seeds_name_the_model(home, model, texts):
               "fig2b": kmat_panels.fig2b(with_fgw, without, pair().classes)}
     for name, table in tables.items():
         common.write(table, f"kmat_{name}", "lesson")
-    drawn = texts_of(figure.draw())
+    drawn = text_of(figure.draw())
     assert "image-text model: tiny; mean and sd over 3 seeds" in drawn and "phantom data" in drawn
     assert "no finished runs" not in drawn
 

@@ -4,8 +4,8 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+from figure_text import text_of
 from PIL import Image
-from test_figures import words as texts_of
 from test_rfpmss import SMALL
 
 from data_scripts.phantom import studies as phantom
@@ -91,7 +91,7 @@ def test_every_panel_is_drawn_from_its_table_alone(home, own):
     assert set(tables) == set(figure.PANELS)
     for name, panel in tables.items():
         common.write(panel, f"rfpmss_{name}", "lesson")
-    shown = texts_of(figure.draw())
+    shown = text_of(figure.draw())
     assert "one training of one seed" in shown and "phantom data" in shown
     assert "no finished runs" not in shown and "K 6, K' 3" in shown
 
