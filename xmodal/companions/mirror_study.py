@@ -43,8 +43,8 @@ class Fold:
     test: np.ndarray
     settings: Settings
     seed: int
-    device: str = "cpu"
-    curated: list = CURATED
+    device: str
+    curated: list          # genes that are read whatever elimination says
 
     @functools.cached_property
     def inputs(self):
