@@ -1,4 +1,4 @@
-"""The public sets of K-MaT's pairs as they are unpacked: classes, splits, pictures, what is missing by name."""
+"""The public sets of K-MaT's pairs as they are unpacked: classes, splits, pictures, and what is missing."""
 import numpy as np
 import pandas as pd
 import pytest

@@ -195,7 +195,8 @@ def test_mirror_is_trained_on_slides_of_any_size(tmp_path):
         bags[i], xy[i], tumour[i] = (v[i][: 15 + i % 10] for v in (drawn.bags, drawn.xy, drawn.tumour))
     real = dataclasses.replace(drawn, bags=bags, xy=xy, tumour=tumour, factors={})
     settings = dataclasses.replace(mirror.SETTINGS["lesson"], epochs=1, patches=12)
-    results = mirror_study.study(real, dict.fromkeys(["MIRROR", "ABMIL", "linear"], [0]), settings, 42, tmp_path)
+    methods = dict.fromkeys(["MIRROR", "ABMIL", "linear"], [0])
+    results = mirror_study.study(real, methods, settings, 42, tmp_path)
     assert set(results) == {"tasks", "rna", "attention", "genes"}
     assert results["tasks"].groupby("method").size().tolist() == [6, 6, 6]
     cases, everyone = mirror_panels.fig4(real, results["attention"], 42)

@@ -100,7 +100,8 @@ def run(profile, pair, texts, name, method, seed, settings=None):
     configuration = configured(profile, pair, texts, method, settings, seed)
 
     def make():
-        prompts, history = trained(pair, texts, method, settings, seed, checkpoint_path(folder, configuration))
+        resume = checkpoint_path(folder, configuration)
+        prompts, history = trained(pair, texts, method, settings, seed, resume)
         both = [predict(prompts, texts, pair, k) for k in (0, 1)]       # the first look at the low end
         tables = {"history": history, "predictions": pd.concat(both, ignore_index=True),
                   "embeddings": embeddings(prompts, texts)}
