@@ -165,8 +165,9 @@ class Fusion(nn.Module):
         def closure():
             solver.zero_grad()
             terms = [F.cross_entropy(self(z, has), truth) for z, has, truth in cases]
+            loss = torch.stack(terms).mean()
             away = sum((p - float(p.ndim == 0)).square().sum() for p in new)      # from weight 1 and bias 0
-            loss = torch.stack(terms).mean() + 1e-3 * away
+            loss = loss + 1e-3 * away
             torch.autograd.backward(loss, inputs=new)
             return loss
 

@@ -129,8 +129,7 @@ class Block(nn.Module):
         x = x + self.perceptron(self.norms[1](x))
         if self.join is not None:
             whole = x[:, :1].expand(-1, x.shape[1] - 1, -1)
-            patches = x[:, 1:] + self.join(torch.cat([x[:, 1:], whole], 2))
-            x = torch.cat([x[:, :1], patches], 1)
+            x = torch.cat([x[:, :1], x[:, 1:] + self.join(torch.cat([x[:, 1:], whole], 2))], 1)
         return x, weights[:, 0, 1:]
 
 

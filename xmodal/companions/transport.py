@@ -167,6 +167,7 @@ def fgw(high, low, alpha=0.1, epsilon=0.1, iterations=100, starts=3):
     the gradient of the minimised entropic objective.
     """
     high = high.detach()
-    between = (high[:, None] - low[None]).square().sum(2)
-    space = Space(_distance(high, high), _distance(low, low), between)
+    within_high = _distance(high, high)
+    within_low = _distance(low, low)
+    space = Space(within_high, within_low, (high[:, None] - low[None]).square().sum(2))
     return fgw_loss(space, fgw_plan(space, alpha, epsilon, iterations, starts), alpha)
