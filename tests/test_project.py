@@ -78,7 +78,7 @@ REQUIREMENTS = PROJECT["dependencies"] + PROJECT["optional-dependencies"]["test"
 DECLARED = {normal(Requirement(line).name) for line in REQUIREMENTS}
 NOT_IMPORTED = {   # declared, and used without an import
     "jupyterlab", "snakemake", "nbval", "pytest-timeout",                # commands and plugins
-    "torchvision", "openslide-bin",                                      # timm, fastai and OpenSlide need them
+    "torchvision", "openslide-bin",                                      # for timm, fastai, OpenSlide
     "pylibjpeg", "pylibjpeg-openjpeg", "pylibjpeg-rle", "python-gdcm",   # pydicom's decoders
 }
 
@@ -107,7 +107,7 @@ CHOSEN = {"docutils"}  # public domain and BSD; the GPL part is an Emacs mode, w
 
 
 def wanted_by(requirement):
-    """The distribution of a requirement and what it requires in turn; (None, []) if it is for another platform."""
+    """The distribution of a requirement and what that requires; (None, []) if it is for another platform."""
     try:
         distribution = importlib.metadata.distribution(requirement.name)
     except importlib.metadata.PackageNotFoundError:

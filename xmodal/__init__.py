@@ -1,7 +1,7 @@
 """xmodal: mammography and histopathology bridged by one vision transformer. The map of the module.
 
-The ground floor reads like the paper; the rooms named with a slash are wings, each with a map of its own. Each file
-imports only from those above it in this list, and inside a wing only from those above it in the map of the wing:
+The ground floor reads like the paper; the rooms named with a slash are wings, each with a map of its own.
+Each file imports only from those above it in this list, and inside a wing from those above it in its map:
 
     config       paths, domains, seeds, profiles
     runtime/     what a run stands on: whole files, checkpoints, the notebook wrapper, the doctor
@@ -23,12 +23,12 @@ imports only from those above it in this list, and inside a wing only from those
     tables/      the tables behind the figures
     companions/  four companion systems
 
-Data flows one way: native files -> cohort -> runs -> predictions -> panel tables -> figures. `data_scripts` reads native
-files, `notebooks` call these rooms in order, `figures` draw.
+Data flows one way: native files -> cohort -> runs -> predictions -> panel tables -> figures. `data_scripts`
+reads native files, `notebooks` call these rooms in order, `figures` draw.
 """
 import warnings
 
 __version__ = "0.1.0"
 
-# timm and fastai script functions when they are imported, which torch now discourages: nothing that a reader could mend
+# timm and fastai script functions when they are imported, which torch now discourages; no reader can mend it
 warnings.filterwarnings("ignore", message="`torch.jit.script` is deprecated", category=FutureWarning)

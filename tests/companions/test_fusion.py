@@ -188,7 +188,7 @@ def test_only_the_graph_sees_how_cells_are_arranged(name):
     def objective(rows):
         return {"ce": F.cross_entropy(logits(rows), parted[rows])}
 
-    study.fit(arm, objective, 200, 15, 64, 3e-3, 0)
+    study.fit(arm, objective, 200, study.Descent(epochs=15, batch=64, lr=3e-3), seed=0)
     right = float((logits(np.arange(200, 300)).argmax(1) == parted[200:]).float().mean())
     assert right > 0.9 if name == "graph" else 0.3 < right < 0.7
 

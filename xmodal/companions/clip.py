@@ -249,6 +249,6 @@ def _project(model, layers, pictures, texts, settings, resume):
             terms[f"text {k}"] = info_nce(z, layers["text"](read[ids]), ids, ids, TAU, symmetric=True)
         return terms
 
-    history = study.fit(layers, objective, len(seen), epochs, 64, 1e-3, seed, weight_decay=1e-3,
-                        resume=resume)
+    descent = study.Descent(epochs, batch=64, lr=1e-3, weight_decay=1e-3)
+    history = study.fit(layers, objective, len(seen), descent, seed, resume)
     return {"history": history}, layers.state_dict()

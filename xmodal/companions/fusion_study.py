@@ -19,7 +19,7 @@ from ..stats import auc, bootstrap, concordance
 from .fusion import Arm, Columns, Concatenated, Fusion, cut, subsets
 from .fusion_inputs import Inputs, clinical_columns, having
 from .pictures import PAM50
-from .study import computed_once, fit
+from .study import Descent, computed_once, fit
 from .tasks import FOLDS, Outcome, cox_risk, parted
 
 ALONE, FUSED, MEAN, CONCATENATED = "alone", "weighted logits", "mean of probabilities", "early concatenation"
@@ -46,7 +46,8 @@ def train_arm(name, inputs, present, y, train, settings, seed):
     def objective(i):
         return {"cross-entropy": F.cross_entropy(arm(inputs.batch(name, rows[i])), truth[rows[i]])}
 
-    fit(arm, objective, len(rows), settings.epochs, settings.batch, settings.lr, seed, settings.weight_decay)
+    descent = Descent(settings.epochs, settings.batch, settings.lr, settings.weight_decay)
+    fit(arm, objective, len(rows), descent, seed)
     return arm.requires_grad_(False)
 
 
@@ -63,8 +64,8 @@ def train_concatenated(names, inputs, present, y, train, settings, seed):
     def objective(i):
         return {"cross-entropy": F.cross_entropy(logits(train[i]), truth[train[i]])}
 
-    fit(model, objective, len(train), settings.epochs, settings.batch, settings.lr, seed,
-        settings.weight_decay)
+    descent = Descent(settings.epochs, settings.batch, settings.lr, settings.weight_decay)
+    fit(model, objective, len(train), descent, seed)
     return logits
 
 

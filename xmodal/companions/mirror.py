@@ -11,7 +11,7 @@ from torch import nn
 from ..losses import info_nce
 from .mil import GatedAttention
 from .nystrom import TransMIL
-from .study import fit
+from .study import Descent, fit
 
 TERMS = ("align", "retention", "style", "cluster")
 
@@ -202,4 +202,5 @@ def pretrain(model, inputs, train, settings, seed):
         rows = train[rows]
         return model.loss(inputs.bags[rows], inputs.expression[rows])
 
-    return fit(model, objective, len(train), settings.epochs, settings.batch, settings.lr, seed)
+    descent = Descent(settings.epochs, settings.batch, settings.lr)
+    return fit(model, objective, len(train), descent, seed)

@@ -182,6 +182,7 @@ def learn(method, texts, features, labels, settings, seed, resume=None):
     prompts = Prompts(method, texts.model, texts.classes, settings.tokens, seed)
     terms = partial(objective, prompts, texts, features, labels.to(features.device), settings)
     sgd = partial(torch.optim.SGD, momentum=0.9, weight_decay=5e-4)
-    history = study.fit(prompts, terms, len(features), settings.epochs, settings.batch, settings.lr, seed,
-                        optimiser=sgd, schedule=partial(schedule, settings.epochs), resume=resume)
+    descent = study.Descent(settings.epochs, settings.batch, settings.lr, optimiser=sgd,
+                            schedule=partial(schedule, settings.epochs))
+    history = study.fit(prompts, terms, len(features), descent, seed, resume)
     return prompts, history

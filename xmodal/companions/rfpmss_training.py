@@ -178,6 +178,6 @@ def train(studies, rows, settings, variant, seed, device="cpu", resume=None):
     def schedule(epoch):
         return settings.decay ** epoch
 
-    history = study.fit(model, of_rows, len(rows), settings.epochs, settings.batch, settings.lr, seed, 1e-4,
-                        schedule=schedule, resume=resume, memory=consistency)
+    descent = study.Descent(settings.epochs, settings.batch, settings.lr, 1e-4, schedule=schedule)
+    history = study.fit(model, of_rows, len(rows), descent, seed, resume, memory=consistency)
     return model, history

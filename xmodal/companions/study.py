@@ -1,5 +1,7 @@
 """What the companion studies share: one training loop, and tables that are computed once."""
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -12,35 +14,41 @@ from ..record import environment
 from ..runtime.checkpoints import kept_when_done, load_checkpoint, save_checkpoint
 
 
-def fit(modules, objective, n, epochs, batch, lr, seed, weight_decay=0.0, optimiser=torch.optim.Adam, schedule=None,
-        resume=None, memory=None):
-    """Gradient descent over shuffled batches of n rows. objective(rows) -> dict of scalar terms, whose sum is
-    minimised.
+class Descent(NamedTuple):
+    """How the loss goes down."""
+    epochs: int
+    batch: int                                    # rows
+    lr: float
+    weight_decay: float = 0.0
+    optimiser: type = torch.optim.Adam            # a torch optimiser's class, or what is called like one
+    schedule: Callable | None = None              # epoch -> factor on the learning rate
+
+
+def fit(modules, objective, n, descent, seed, resume=None, memory=None):
+    """Trains over shuffled batches of n rows. objective(rows) -> dict of scalar terms, whose sum goes down.
 
     modules    one nn.Module or a list; only their parameters are trained
-    optimiser  a torch optimiser's class
-    schedule   epoch -> factor on the learning rate, or None
-    resume     path of a checkpoint (of `checkpoints.checkpoint_path`), which is written after every epoch and
-               from which an interrupted training goes on to the same bits; or None
-    memory     what the objective remembers between batches, with state_dict and load_state_dict; or None
+    resume     path of a checkpoint (of `checkpoints.checkpoint_path`), which is written after every epoch
+               and from which an interrupted training goes on to the same bits; or None
+    memory     what the objective remembers from batch to batch, with state_dict and load_state_dict; or None
 
     Returns the history, a DataFrame with the mean of every term in each epoch. Raises `Problem` where the loss
     is not finite.
     """
     modules = torch.nn.ModuleList([modules] if isinstance(modules, torch.nn.Module) else modules).train()
     parameters = [p for p in modules.parameters() if p.requires_grad]
-    optimiser = optimiser(parameters, lr=lr, weight_decay=weight_decay)
+    optimiser = descent.optimiser(parameters, lr=descent.lr, weight_decay=descent.weight_decay)
     saved = {"model": modules, "memory": memory} if memory else {"model": modules}
     rng = np.random.default_rng([seed, 1])
     history = begun_history(resume, saved, optimiser)
-    for epoch in range(epochs):
+    for epoch in range(descent.epochs):
         order = rng.permutation(n)  # drawn also for epochs that a resumed training skips
         if epoch < len(history):
             continue
-        factor = schedule(epoch) if schedule else 1
+        factor = descent.schedule(epoch) if descent.schedule else 1
         for group in optimiser.param_groups:
-            group["lr"] = lr * factor
-        means = one_epoch(epoch, objective, order, batch, optimiser)
+            group["lr"] = descent.lr * factor
+        means = one_epoch(epoch, objective, order, descent.batch, optimiser)
         history.append({"epoch": epoch, **means})
         if resume:
             save_checkpoint(resume, saved, optimiser, {"history": history})

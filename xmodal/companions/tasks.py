@@ -17,7 +17,7 @@ from ..metrics.survival import DiscreteHazard, cox_loss, cuts, discrete_nll, dis
 from ..record import seed_everything
 from ..stats import concordance
 from .genes import CURATED, select, take
-from .study import fit
+from .study import Descent, fit
 
 FOLDS = 5
 
@@ -137,7 +137,8 @@ def end_to_end(net, inputs, cohort, train, task, settings, seed):
             return {"task": F.binary_cross_entropy_with_logits(logits[:, 0], subtype[rows])}
         return {"task": discrete_nll(logits, time_bin[rows], event[rows])}
 
-    fit(model, objective, len(train), settings.epochs, settings.batch, settings.lr, seed, weight_decay=1e-3)
+    descent = Descent(settings.epochs, settings.batch, settings.lr, weight_decay=1e-3)
+    fit(model, objective, len(train), descent, seed)
     with torch.no_grad():
         logits = torch.cat([model(*batch) for batch in batches(inputs)])
     p = logits.sigmoid().cpu().numpy()
@@ -164,7 +165,8 @@ def cox_risk(net, z, outcome, train, settings, seed, device="cpu"):
         return {"cox": cox_loss(model(z[rows]).squeeze(1), time[rows], event[rows])}
 
     batch = max(settings.batch, 64)        # the loss compares the patients of a batch
-    fit(model, objective, len(train), settings.epochs, batch, settings.lr, seed, weight_decay=1e-2)
+    descent = Descent(settings.epochs, batch, settings.lr, weight_decay=1e-2)
+    fit(model, objective, len(train), descent, seed)
     with torch.no_grad():
         return model(z).squeeze(1).cpu().numpy()
 
