@@ -32,8 +32,8 @@ def fit(modules, objective, n, descent, seed, resume=None, memory=None):
                and from which an interrupted training goes on to the same bits; or None
     memory     what the objective remembers from batch to batch, with state_dict and load_state_dict; or None
 
-    Returns the history, a DataFrame with the mean of every term in each epoch. Raises `Problem` where the loss
-    is not finite.
+    Returns the history, a DataFrame with the mean of every term in each epoch. Raises `Problem` where the
+    loss is not finite.
     """
     modules = torch.nn.ModuleList([modules] if isinstance(modules, torch.nn.Module) else modules).train()
     parameters = [p for p in modules.parameters() if p.requires_grad]
