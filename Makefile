@@ -30,7 +30,7 @@ export PYTHONNOUSERSITE := 1
 .PHONY: help env doctor lab reproduce companions notebooks figures compare test code-test notebook-test bench faults slurm lock image container clean
 
 help:  ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
 env: .venv/.stamp  ## make .venv/ from requirements.lock (about a minute; needs the network once)
 
@@ -73,10 +73,10 @@ compare: env  ## hold this run's panels against figures/reference, one by one, i
 test: env  ## every test, and beside it the notebooks of the main job compared with what is stored in them (16 minutes on 2 cores)
 	@$(MAKE) --no-print-directory --jobs 2 code-test notebook-test
 
-code-test: env
+code-test: env  ## every test, without the notebooks
 	OMP_NUM_THREADS=1 $(PY) -m pytest -q tests
 
-notebook-test: env
+notebook-test: env  ## the notebooks of the main job, executed in an empty home and compared with what is stored
 	@rm -rf build/test-home
 	OMP_NUM_THREADS=1 XMODAL_HOME="$(CURDIR)/build/test-home" $(PY) -m pytest -q -x --nbval-lax --nbval-current-env \
 	  --nbval-cell-timeout=1800 -p no:cacheprovider $(NOTEBOOKS)

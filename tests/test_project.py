@@ -18,12 +18,12 @@ WRITTEN = ["README.md", "CONTRIBUTING.md", "docs/running.md", "docs/results.md",
 # ---- pages ---------------------------------------------------------------------------------------
 
 def targets():
-    return set(re.findall(r"^([a-z]+):", (HOME / "Makefile").read_text(), re.M))
+    return set(re.findall(r"^([a-z-]+):", (HOME / "Makefile").read_text(), re.M))
 
 
 @pytest.mark.parametrize("path", QUOTING, ids=name_of)
 def test_quoted_make_targets_exist(path):
-    quoted = re.findall(r"(?:`|&& |exec |^ *)make ([a-z]+)", path.read_text(), re.M)
+    quoted = re.findall(r"(?:`|&& |exec |^ *)make ([a-z-]+)", path.read_text(), re.M)
     assert set(quoted) <= targets()
 
 
@@ -47,7 +47,7 @@ def test_the_readme_is_short():
 
 def test_every_make_target_explains_itself():
     explained = subprocess.run(["make", "-s"], cwd=HOME, capture_output=True, text=True).stdout
-    assert {f"make {target}" for target in targets()} == set(re.findall(r"^make \w+", explained, re.M))
+    assert {f"make {target}" for target in targets()} == set(re.findall(r"^make [a-z-]+", explained, re.M))
 
 
 # ---- versions and dependencies -------------------------------------------------------------------
