@@ -151,15 +151,16 @@ def test_a_training_that_was_cut_goes_on_to_the_same_bits(tmp_path, monkeypatch)
 
 def test_the_trainings_of_the_tables_are_run_side_by_side_and_answer_by_name(home):
     """Each row of Tables 3 to 5 has its training, on its own patients."""
-    table = toy(12).table.assign(site=["a", "b"] * 6, split=["train"] * 8 + ["test"] * 4)
+    studies = toy(60)
+    table = studies.table.assign(site=["a", "b"] * 30, split=["train"] * 40 + ["test"] * 20)
     plan = rfpmss_study.trainings(table, replace(SMALL, anchors=16, chosen=8), 1)
     assert len({training.name for training in plan.values()}) == len(plan) == 2 + 5 + 6 + 4 + 3
     assert plan["RFPMSS"].settings.epochs == SMALL.epochs and plan["loss", "RFPMSS"].settings.epochs == 1
     assert plan[4, 2].settings.anchors == 4 and (16, 8) not in plan and ("joint", "a") not in plan
-    assert plan["RFPMSS"].test.tolist() == [8, 10] and plan["joint", "b"].test.tolist() == [9, 11]
-    assert plan["apart", "b"].train.tolist() == [1, 3, 5, 7] and len(plan["joint", "b"].train) == 8
+    assert plan["RFPMSS"].test.tolist() == list(range(40, 60, 2))
+    assert plan["joint", "b"].test.tolist() == list(range(41, 60, 2))
+    assert plan["apart", "b"].train.tolist() == list(range(1, 40, 2)) and len(plan["joint", "b"].train) == 40
     short = replace(SMALL, epochs=1, length=8)
     few = {key: plan[key]._replace(settings=short) for key in ("RFPMSS", ("apart", "b"))}
-    studies = toy(12)
     done = rfpmss_study.run_all("lesson", studies, few, 1)
-    assert list(done) == list(few) and done["apart", "b"]["retrieval"].n.eq(2).all()
+    assert list(done) == list(few) and done["apart", "b"]["retrieval"].n.eq(10).all()
