@@ -1,5 +1,6 @@
 """What the tests of the house share: the project's files, and what their syntax trees import."""
 import ast
+import functools
 import subprocess
 
 from xmodal.config import HOME
@@ -36,9 +37,15 @@ MODULES = {module_of(path) for path in SOURCE}
 NOTEBOOKS = sorted((HOME / "notebooks").glob("*.ipynb"))
 
 
+@functools.cache
+def tree_of(path):
+    """The syntax tree of a file."""
+    return ast.parse(path.read_text())
+
+
 def imports(path, tree=None):
     """Every module or name that a file imports, as absolute names: in a.b "from . import x" is "a.x"."""
-    tree = ast.parse(path.read_text()) if tree is None else tree
+    tree = tree_of(path) if tree is None else tree
     package = module_of(path) if path.name == "__init__.py" else module_of(path).rpartition(".")[0]
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -59,4 +66,4 @@ def imported_modules(path, tree=None):
 
 def nodes(path, kinds):
     """The nodes of these kinds in the syntax tree of a file."""
-    return [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, kinds)]
+    return [node for node in ast.walk(tree_of(path)) if isinstance(node, kinds)]

@@ -1,5 +1,6 @@
 """The rules of the house: what may import what, how a line reads, what nobody does."""
 import ast
+import functools
 import importlib
 import re
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import pytest
 from house import (
     HOME, MODULES, NOTEBOOKS, PYTHON, SOURCE, imported_modules, imports, module_of, name_of, nodes, tracked,
+    tree_of,
 )
 
 import xmodal
@@ -84,10 +86,11 @@ def test_nothing_of_the_project_is_imported_inside_a_function(path):
         assert not list(imported_modules(path, function)), f"{function.name} hides an import"
 
 
+@functools.cache
 def defined(module):
     """The names that a module of the project defines itself."""
     path = HOME.joinpath(*module.split("."))
-    tree = ast.parse((path / "__init__.py" if path.is_dir() else path.with_suffix(".py")).read_text())
+    tree = tree_of(path / "__init__.py" if path.is_dir() else path.with_suffix(".py"))
     names = {node.name for node in tree.body if hasattr(node, "name")}
     for node in tree.body:
         bound = [name for name in ast.walk(node) if isinstance(name, ast.Name)]
