@@ -78,7 +78,7 @@ REQUIREMENTS = PROJECT["dependencies"] + PROJECT["optional-dependencies"]["test"
 DECLARED = {normal(Requirement(line).name) for line in REQUIREMENTS}
 NOT_IMPORTED = {   # declared, and used without an import
     "jupyterlab", "snakemake", "nbval", "pytest-timeout",                # commands and plugins
-    "torchvision", "openslide-bin",                                      # for timm, fastai, OpenSlide
+    "torchvision", "accelerate", "openslide-bin",                        # timm, fastai and OpenSlide use them
     "pylibjpeg", "pylibjpeg-openjpeg", "pylibjpeg-rle", "python-gdcm",   # pydicom's decoders
 }
 
