@@ -29,4 +29,8 @@ def test_a_name_that_is_no_panel_is_refused(name):
 def test_every_method_that_figures_draw_has_a_label():
     assert {*methods.MAIN, methods.ADAPTED} == set(methods.METHOD_LABELS)
     assert {*methods.BASELINES, methods.OURS} == set(methods.BASELINE_LABELS)
-    assert {*methods.MAIN, *methods.FIRST_SEED_ONLY} == set(methods.METHODS)
+    assert {*methods.MAIN, *methods.ON_LESS_DATA} == set(methods.METHODS)
+
+
+def test_shares_are_per_cents_of_the_training_patients():
+    assert methods.SHARES == {"ours_25": 25, "ours_50": 50, "ours_75": 75, "ours": 100}

@@ -12,7 +12,6 @@ from .config import CLASSES, DOMAINS, MODALITIES, PRETRAINING, Problem, domain
 log = logging.getLogger(__name__)
 
 LESION_TYPES = ("", "mass", "calcification", "distortion", "asymmetry")
-MASS_SHAPES = ("", "circumscribed", "lobulated", "irregular", "spiculated")
 
 # What `data_scripts.<dataset>.index(root)` returns: one row per native image or slide.
 INDEX = pa.DataFrameSchema({

@@ -11,7 +11,6 @@ CONCAT = "concat"
 OURS = "ours"
 ADAPTED = "ours_tta"
 LOCALISERS = ("densenet_mammography", "fusion_localiser", "ours")    # the DenseNet has a feature pyramid
-SHARES = {"ours_25": 25, "ours_50": 50, "ours_75": 75, "ours": 100}    # per cent of the training patients
 
 
 @dataclass(frozen=True)
@@ -42,7 +41,8 @@ METHODS = {
     "ours_75": Method(mixstyle=True, irm=1.0, align=0.1, train_share=0.75),
 }
 MAIN = tuple(name for name, method in METHODS.items() if method.train_share == 1)    # trained with every seed
-FIRST_SEED_ONLY = tuple(name for name in METHODS if name not in MAIN)    # trained with the first seed
+ON_LESS_DATA = ("ours_25", "ours_50", "ours_75", OURS)    # of Fig. 3 l; the first three with the first seed only
+SHARES = {name: round(100 * METHODS[name].train_share) for name in ON_LESS_DATA}    # per cent of the patients
 
 
 def chosen(names, known=METHODS):
