@@ -41,7 +41,7 @@ METHODS = {
     "ours_75": Method(mixstyle=True, irm=1.0, align=0.1, train_share=0.75),
 }
 MAIN = tuple(name for name, method in METHODS.items() if method.train_share == 1)    # trained with every seed
-ON_LESS_DATA = ("ours_25", "ours_50", "ours_75", OURS)    # of Fig. 3 l; the first three with the first seed only
+ON_LESS_DATA = ("ours_25", "ours_50", "ours_75", OURS)  # of Fig. 3l; three of them with one seed only
 SHARES = {name: round(100 * METHODS[name].train_share) for name in ON_LESS_DATA}    # per cent of the patients
 
 
