@@ -5,10 +5,12 @@
 # method is a job of its own (profiles/methods.smk), so that a cluster trains them side by side.
 # Snakemake deletes the outputs of a step before it runs the step again, except those named `update`: a run that is done
 # with the same settings, cohort and encoder is loaded, and a training that was cut off goes on.
+import shlex
 import sys
 
 from xmodal import config as house
 from xmodal.methods import MAIN as METHODS
+from xmodal.runtime import engine
 
 profile = house.profile(config.get("profile", "lesson"))
 PROFILE = profile.name
@@ -16,7 +18,8 @@ FIRST = str(house.SEEDS[0])
 DATA, RUNS = house.DATA / PROFILE, house.RUNS / PROFILE
 EXECUTED = str(RUNS / "notebooks" / "{}.ipynb")  # executed copies
 SPENT = str(RUNS / "benchmarks" / "{}.tsv")  # seconds and memory that a step took
-RUN = f"OMP_NUM_THREADS={{threads}} {sys.executable} -m xmodal.runtime.notebook {{input.notebook}} {{output.executed}} PROFILE={PROFILE}"
+PYTHON = shlex.quote(sys.executable)  # any path may hold spaces
+RUN = f"OMP_NUM_THREADS={{threads}} {PYTHON} -m xmodal.runtime.notebook {{input.notebook:q}} {{output.executed:q}} PROFILE={PROFILE}"
 DONE = str(RUNS / "{method}" / "{held_out}" / "seed_{seed}" / "done")
 TRAIN, TTA = EXECUTED.format("03_train_{held_out}_{seed}"), EXECUTED.format("04_tta_{seed}")
 BASELINES = expand(EXECUTED.format("03b_baselines_{which}"), which=("classic", "networks"))
@@ -26,6 +29,7 @@ CPU, GPU = {"mem_mb": 2500, "runtime": 120}, {"mem_mb": 2500, "runtime": 120}  #
 if profile.device == "cuda":
     CPU, GPU = {"mem_mb": 16000, "runtime": 4320}, {"mem_mb": 32000, "runtime": 2880, "gpu": 1}
 
+engine.enter(house.HOME / ".snakemake")  # after a kill the next engine goes on
 workdir: house.HOME
 
 wildcard_constraints:

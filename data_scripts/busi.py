@@ -21,7 +21,7 @@ from scipy.sparse.csgraph import connected_components
 
 from data_scripts.archive import unpack
 from data_scripts.download import File, obtain
-from data_scripts.indexing import rows_of
+from data_scripts.indexing import files_below, rows_of
 from xmodal.config import Problem
 
 log = logging.getLogger(__name__)
@@ -98,7 +98,7 @@ def _files(root):
     masks = {}
     names = set()
     left_out = []
-    for path in sorted(p for p in Path(root).rglob("*") if p.suffix.lower() == ".png" and p.is_file()):
+    for path in files_below(root, ".png"):
         match = NAME.match(path.name)
         name = path.name.lower()
         if not match:

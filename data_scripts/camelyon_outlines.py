@@ -6,6 +6,7 @@ import re
 import zipfile
 
 from data_scripts import annotations
+from data_scripts.indexing import unfinished
 from xmodal.config import Problem
 
 # Groups of outlines.
@@ -39,8 +40,12 @@ def _archived(path):
         archive = zipfile.ZipFile(path)
     except (zipfile.BadZipFile, OSError) as error:
         raise Problem(f"{path} is not an archive ({error}); fetch it again.") from None
-    members = [zipfile.Path(archive, name) for name in archive.namelist() if name.lower().endswith(".xml")]
-    return {member.stem.lower(): member for member in members}
+    members = {}
+    for name in archive.namelist():
+        member = zipfile.Path(archive, name)
+        if name.lower().endswith(".xml") and not unfinished(member.name):  # macOS packs its ._ files too
+            members[member.stem.lower()] = member
+    return members
 
 
 def polygons(path, traps):

@@ -1,6 +1,7 @@
 """What the readers of all datasets share: the walk through folders, and what an index consists of."""
 import logging
 import os
+import re
 from pathlib import Path
 from typing import NamedTuple
 
@@ -31,8 +32,9 @@ def files_below(root, *suffixes):
     """Sorted paths of the files below `root`; where `suffixes` are given, only files that end in one of them,
     in any case.
 
-    Folders that are links are followed, since large datasets lie on other disks. No folder is entered twice,
-    and no hidden folder is entered. A folder that may not be read is logged.
+    Folders that are links are followed, since large datasets lie on other disks. No folder is entered twice.
+    Hidden files and folders are left out, such as the companions ._x that macOS leaves, and so are files that
+    are still being written (x.partial.csv). A folder that may not be read is logged.
     """
     def refused(error):
         if isinstance(error, PermissionError):             # such as lost+found at the root of a disk
@@ -52,6 +54,17 @@ def files_below(root, *suffixes):
         for name in names:
             path = Path(folder, name)
             has_suffix = not suffixes or name.lower().endswith(suffixes)
-            if has_suffix and path.is_file():
+            if has_suffix and not unfinished(name) and path.is_file():
                 paths.append(path)
     return sorted(paths)
+
+
+def unfinished(name):
+    """Whether a file of this name is hidden or still being written: no file of a dataset."""
+    return name.startswith(".") or ".partial" in name.lower()
+
+
+def plain_number(text):
+    """A number as it was before a spreadsheet rewrote it: "3" for "3.0" and "3,0"; other text as it is."""
+    whole = re.fullmatch(r"(-?\d+)[.,]0+", text.strip())
+    return whole[1] if whole else text

@@ -8,17 +8,20 @@ is not there, or whose label is none of the pair's, are left out, counted and lo
 """
 import logging
 import re
+from collections import defaultdict
+from fnmatch import fnmatch
 from functools import partial
 from pathlib import Path
 
 import pandas as pd
 
 from data_scripts import busi as busi_set
+from data_scripts.indexing import files_below, plain_number
 from xmodal.companions import pictures
 from xmodal.config import Problem
 
 log = logging.getLogger(__name__)
-PICTURES = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"}
+PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 BREAST = ("normal", "benign", "malignant")
 CHEST = ("normal", "common pneumonia", "COVID-19 pneumonia")
 SKIN_2 = ("basal cell carcinoma", "nevus", "melanoma", "miscellaneous", "seborrhoeic keratosis")
@@ -28,11 +31,20 @@ SKIN_1 = ("basal cell carcinoma", "nevus", "melanoma", "squamous cell carcinoma"
 
 def _table(root, *names):
     """The first of the CSVs `names` under `root`. Raises `Problem` where there is none."""
+    files = files_below(root)
     for name in names:
-        for path in sorted(Path(root).rglob(name)):
-            return pd.read_csv(path, dtype=str, keep_default_na=False)
+        for path in files:
+            if fnmatch(path.name, name):
+                return _read(path)
     raise Problem(f"There is no {' or '.join(names)} under {root}; "
                   "give the folder of the unpacked dataset (a spreadsheet saved as CSV).")
+
+
+def _read(path):
+    try:
+        return pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+    except (OSError, ValueError) as error:
+        raise Problem(f"The table {path} cannot be read ({error}); save it as CSV in UTF-8 again.") from None
 
 
 def _column(table, *names):
@@ -50,9 +62,9 @@ def _pictures(root):
     Those in folders of masks and annotations are left out, since they have the same names.
     """
     paths = {}
-    for path in sorted(Path(root).rglob("*")):
+    for path in files_below(root, *PICTURES):
         folders = "/".join(path.relative_to(root).parts[:-1]).lower()
-        if path.suffix.lower() in PICTURES and "mask" not in folders and "annotation" not in folders:
+        if "mask" not in folders and "annotation" not in folders:
             paths[path.stem.lower()] = path
     return paths
 
@@ -87,7 +99,7 @@ def dmid(root):
     one counts.
     """
     root = Path(root)
-    info = next(iter(sorted(root.rglob("Info.txt"))), None)
+    info = next((path for path in files_below(root, ".txt") if path.name == "Info.txt"), None)
     paths = _pictures(root)
     if info is None:
         raise Problem(f"There is no Info.txt under {root}; give the folder of the unpacked dataset.")
@@ -140,9 +152,10 @@ def derm7pt(root, column):
     split = {}
     for name, file in (("train", "train"), ("validation", "valid"), ("test", "test")):
         positions = _column(_table(root, f"{file}_indexes.csv"), "indexes")
-        split |= {int(position): name for position in positions}
-    folder = next((path for path in sorted(root.rglob("images")) if path.is_dir()), root)
-    cases = zip(_column(table, "case_num"), _column(table, "diagnosis"), _column(table, column))
+        split |= {_position(position, f"{file}_indexes.csv"): name for position in positions}
+    folder = _folder_of_pictures(root)
+    numbers = _column(table, "case_num").map(plain_number)
+    cases = zip(numbers, _column(table, "diagnosis"), _column(table, column))
     rows = []
     for i, (case, diagnosis, name) in enumerate(cases):
         path = folder / name
@@ -150,6 +163,22 @@ def derm7pt(root, column):
                      "label": _derm7pt_label(diagnosis), "split": split.get(i),
                      "path": path if path.is_file() else None})
     return _usable(rows, SKIN_2, f"Derm7pt {column}")
+
+
+def _position(text, table):
+    number = plain_number(text)
+    if not number.isdecimal():
+        raise Problem(f"{table} holds {text!r} where the number of a row belongs; take the original table.")
+    return int(number)
+
+
+def _folder_of_pictures(root):
+    """The first folder called images that holds pictures, or `root`."""
+    for path in files_below(root, *PICTURES):
+        below = path.relative_to(root).parts
+        if "images" in below[:-1]:
+            return root.joinpath(*below[:below.index("images") + 1])
+    return root
 
 
 def _derm7pt_label(diagnosis):
@@ -176,6 +205,7 @@ def midas(root, distance):
     columns = ("midas_distance", "midas_file_name", "midas_record_id", "midas_path")
     rows = []
     for own_distance, name, patient, category in zip(*(_column(table, column) for column in columns)):
+        patient = plain_number(patient)
         if own_distance.lower() == distance:
             kind = re.sub(r"^(\d+-)?(\w+)\s*-\s*", r"\2-", category.lower())
             rows.append({"sample": f"midas/{name}", "patient": f"midas/{patient}",
@@ -191,16 +221,16 @@ def cc_ccii(root):
     Of every scan the middle slice is read.
     """
     labels = {"ncp": CHEST[2], "cp": CHEST[1], "normal": CHEST[0]}
+    scans = defaultdict(list)
+    for path in files_below(root, *PICTURES):
+        *_, kind, patient, scan = ("", "", "", *path.relative_to(root).parts[:-1])
+        if kind.lower() in labels:
+            scans[path.parent, kind, patient, scan].append(path)
     rows = []
-    for folder in sorted(p for p in Path(root).rglob("*") if p.is_dir() and p.name.lower() in labels):
-        for scan in sorted(folder.glob("*/*")):
-            slices = [path for path in scan.glob("*") if path.suffix.lower() in PICTURES]
-            slices.sort(key=lambda path: (len(path.stem), path.stem))
-            patient = scan.parent.name
-            rows.append({"sample": f"cc_ccii/{patient}/{scan.name}",
-                         "patient": f"cc_ccii/{folder.name}/{patient}",
-                         "label": labels[folder.name.lower()],
-                         "path": slices[len(slices) // 2] if slices else None})
+    for (_, kind, patient, scan), slices in scans.items():
+        slices.sort(key=lambda path: (len(path.stem), path.stem))
+        rows.append({"sample": f"cc_ccii/{patient}/{scan}", "patient": f"cc_ccii/{kind}/{patient}",
+                     "label": labels[kind.lower()], "path": slices[len(slices) // 2]})
     return _usable(rows, CHEST, "CC-CCII")
 
 
@@ -212,7 +242,7 @@ def chest_xray(root):
     """
     labels = {"COVID19": CHEST[2], "PNEUMONIA": CHEST[1], "NORMAL": CHEST[0]}
     rows = []
-    for path in sorted(p for p in Path(root).rglob("*") if p.suffix.lower() in PICTURES):
+    for path in files_below(root, *PICTURES):
         name = path.parent.name.upper()
         sample = f"chest_xray/{path.parent.parent.name.lower()}/{name}/{path.stem}"
         person = re.match(r"person\d+|(NORMAL2-)?IM-\d+", path.stem)

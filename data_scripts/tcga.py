@@ -19,7 +19,7 @@ import pandera.pandas as pa
 
 from data_scripts import tables
 from data_scripts.download import File, ask, obtain
-from data_scripts.indexing import Index, met, rows_of
+from data_scripts.indexing import Index, files_below, met, rows_of
 from xmodal.cohort import INDEX, index_row, label_set
 from xmodal.config import HISTOPATHOLOGY, Problem
 from xmodal.runtime.files import atomic
@@ -29,6 +29,9 @@ CASE = r"TCGA-\w{2}-\w{4}"
 NAME = re.compile(r"^(TCGA-(\w{2})-\w{4})-(\d{2})[A-Z]-\d{2}-([A-Z]{2})\w*(?:\.[0-9A-F-]{36})?\.svs$",
                   re.IGNORECASE)
 KINDS = {"01": ("invasive",), "06": ("invasive",), "11": ("normal", "benign")}
+# Death as GDC, spreadsheets and people write it.
+EVENT = dict.fromkeys(("true", "1", "1.0", "1,0", "yes", "dead", "deceased"), True)
+EVENT |= dict.fromkeys(("false", "0", "0.0", "0,0", "no", "alive", "living"), False)
 # The domain is not one of the four that are trained and tested on.
 ROWS = INDEX.update_column("domain", checks=pa.Check.equal_to("tcga_brca"))
 
@@ -50,7 +53,7 @@ def slides(root):
     left_out = []
     traps = Counter()
     stems = set()
-    for path in sorted(p for p in Path(root).rglob("*") if p.suffix.lower() == ".svs" and p.is_file()):
+    for path in files_below(root, ".svs"):
         match = NAME.match(path.name)
         trap, reason = _fault(path, match, stems)
         if trap:
@@ -116,15 +119,16 @@ def clinical(root):
     if not path.is_file():
         raise Problem(f"There is no {path}; fetch it with data_scripts.tcga.fetch.")
     table = tables.read(path, {"case", "days", "dead", "diagnosis", "stage"})
-    days = pd.to_numeric(table.days.where(table.days != ""), errors="coerce")
-    dead = table.dead.str.lower()
+    decimal_point = table.days.str.replace(",", ".")
+    days = pd.to_numeric(decimal_point.where(table.days != ""), errors="coerce")
+    dead = table.dead.str.lower().map(EVENT)
     tables.mark(table, "case", table.case.str.fullmatch(CASE))
     table.loc[table.fault.eq("") & table.case.duplicated(), "fault"] = "lists a case again"
-    tables.mark(table, "dead", dead.isin(["true", "false"]))
+    tables.mark(table, "dead", dead.notna())
     tables.mark(table, "days", table.days.eq("") | days.between(0, 1e5))
     for line in table[table.fault != ""].itertuples():
         log.warning("%s Left out.", tables.reason(path, line.row, line.fault))
-    patients = table.assign(days=days.astype(float), dead=dead == "true")[table.fault == ""]
+    patients = table.assign(days=days.astype(float), dead=dead.eq(True))[table.fault == ""]
     return patients.set_index("case").drop(columns=["row", "fault"])
 
 

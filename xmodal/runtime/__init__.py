@@ -1,6 +1,7 @@
 """What a run stands on. The map of the wing:
 
     files        files that stay whole: atomic writing, a folder held by one process
+    engine       what a killed run leaves: locks of its engine, processes that outlived it
     checkpoints  a training that goes on where it was cut, and results that are kept when done
     notebook     the papermill wrapper: parameters checked, failures in one sentence
     doctor       says in words what is wrong with the environment

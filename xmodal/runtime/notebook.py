@@ -1,25 +1,29 @@
 """Runs a notebook with checked parameters: `python -m xmodal.runtime.notebook NOTEBOOK OUT NAME=VALUE ...`
 
 Parameters are the lines `NAME: type = default  # help` of the cell tagged "parameters"; values on the command
-line are YAML. papermill, which executes the notebook, only logs an unknown name, so names and types are
-checked first. While it runs, and after a failure, the executed cells lie beside OUT as <OUT>.partial.ipynb.
-Where OUT is NOTEBOOK, it is executed in place with its defaults and without traces of time and machine: so
-the committed notebooks are made.
+line are YAML 1.2 (042 is 42, and 1:30, 1_000, no and 2024-01-01 are text). papermill, which executes the
+notebook, only logs an unknown name, so names and types are checked first. While it runs, and after a failure,
+the executed cells lie beside OUT as <OUT>.partial.ipynb. Where OUT is NOTEBOOK, it is executed in place with
+its defaults and without traces of time and machine: so the committed notebooks are made.
 """
 import ast
 import contextlib
+import importlib.util
 import logging
 import os
 import re
 import sys
+import tempfile
 from pathlib import Path
 
 import yaml
 
 from .. import config
 from ..config import Problem
+from .engine import alone
 from .files import atomic, writing
 
+KERNEL = "python3"  # that of this environment, whatever a notebook was last saved with
 TYPES = {"int": int, "float": float, "str": str, "bool": bool, "list": list}
 
 
@@ -65,16 +69,41 @@ def check_parameters(path, given):
     return given
 
 
+class Values(yaml.SafeLoader):
+    """YAML 1.2's core schema. That of YAML 1.1 takes 042 for 34, 1:30 for 90, no for False, and 1e-3 for
+    text."""
+    yaml_implicit_resolvers = {}
+
+    def whole_number(self, node):
+        text = self.construct_scalar(node)
+        return int(text, 0) if text[:2] in ("0x", "0o") else int(text)
+
+
+SCHEMA = {
+    "null": (r"~|null|Null|NULL|", ["~", "n", "N", ""]),
+    "bool": (r"true|True|TRUE|false|False|FALSE", "tTfF"),
+    "int": (r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+", "-+0123456789"),
+    "float": (r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
+              "-+0123456789."),
+}
+for kind, (pattern, first) in SCHEMA.items():
+    Values.add_implicit_resolver(f"tag:yaml.org,2002:{kind}", re.compile(f"^(?:{pattern})$"), list(first))
+Values.add_constructor("tag:yaml.org,2002:int", Values.whole_number)
+
+
 def parse(arguments):
-    """["SEED=42", ...] -> {"SEED": 42, ...}, the values read as YAML."""
+    """["SEED=42", ...] -> {"SEED": 42, ...}, the values read as YAML 1.2. Raises `Problem` for a value that
+    is none, and for a name that comes twice."""
     given = {}
     for argument in arguments:
         name, equals, text = argument.partition("=")
         if not equals or not name.isidentifier():
             raise Problem(f"{argument!r} is no parameter; write NAME=VALUE.")
+        if name in given:
+            raise Problem(f"{name} is given twice, last as {argument!r}; give it once.")
         try:
-            given[name] = yaml.safe_load(text) if text else ""
-        except yaml.YAMLError:
+            given[name] = yaml.load(text, Values) if text else ""
+        except (yaml.YAMLError, ValueError, RecursionError):
             raise Problem(f"The value of {argument!r} is not YAML; "
                           "put text with special characters in quotes.") from None
     return given
@@ -119,42 +148,69 @@ def same_sums():
 
 def run(notebook, out, given):
     """Executes `notebook` from the root of the checkout into `out`. Raises `Problem` for a cell that fails, a
-    dead kernel, or a full disk."""
+    dead kernel, or a full disk. Another process that is executing into `out` is waited for."""
     import nbformat
-    import papermill
-    from nbclient.exceptions import CellTimeoutError, DeadKernelError
     given = check_parameters(notebook, given)
     notebook = Path(notebook).resolve()
     out = Path(out).resolve()
     partial = out.with_suffix(".partial.ipynb")
-    with writing(out):
-        out.parent.mkdir(parents=True, exist_ok=True)
-    set_environment()
+    with alone(out):
+        executed = _execute(notebook, out, partial, given)
+        with atomic(out) as temporary:
+            nbformat.write(tidy(executed) if out == notebook else executed, temporary)
+        partial.unlink(missing_ok=True)
+
+
+def _execute(notebook, out, partial, given):
+    """The executed notebook, whose cells lie in `partial` as they end. Raises `Problem` as `run` does."""
+    import papermill
+    from jupyter_client.kernelspec import NoSuchKernel
+    from nbclient.exceptions import CellTimeoutError, DeadKernelError
     quiet = ["--log-level=40"]  # the kernel's own remarks about its sockets
     try:
-        with writing(out):
-            executed = papermill.execute_notebook(str(notebook), str(partial), given, cwd=str(config.HOME),
-                                                  progress_bar=sys.stderr.isatty(), extra_arguments=quiet)
+        with writing(out), environment():
+            return papermill.execute_notebook(
+                str(notebook), str(partial), given, kernel_name=KERNEL, cwd=str(config.HOME),
+                progress_bar=sys.stderr.isatty(), extra_arguments=quiet)
     except papermill.PapermillExecutionError as error:
         raise Problem(_explain(error, partial)) from None
     except (DeadKernelError, CellTimeoutError):
         raise Problem(f"The kernel of {notebook.name} died, most likely for want of memory "
                       f"(the executed cells are in {partial}).") from None
-    with atomic(out) as temporary:
-        nbformat.write(tidy(executed) if out == notebook else executed, temporary)
-    partial.unlink(missing_ok=True)  # missing where the same notebook runs twice at once
+    except (NoSuchKernel, RuntimeError) as error:
+        raise Problem(f"The kernel of {notebook.name} does not start ({error}); see what `make doctor` says "
+                      "of the environment.") from None
 
 
-def set_environment():
-    """What kernels inherit: the home, this checkout on the path, and this environment's kernel before the
-    user's own."""
+# What of the user's own settings would change how a kernel runs, or which one.
+LEFT_OUT = ("JUPYTER_PATH", "MPLBACKEND", "PYTHONSTARTUP")
+
+
+@contextlib.contextmanager
+def environment():
+    """For the block, what kernels inherit: the home, this checkout on the path, and this environment's
+    kernel.
+
+    The user's own kernels, IPython profile and matplotlibrc are left out: a notebook depends on nothing but
+    its inputs and parameters.
+    """
+    before = dict(os.environ)
     paths = [str(config.HOME)]
     if os.environ.get("PYTHONPATH"):
         paths.append(os.environ["PYTHONPATH"])
-    os.environ["XMODAL_HOME"] = str(config.ROOT)
-    os.environ["JUPYTER_PREFER_ENV_PATH"] = "1"
-    os.environ["PYTHONPATH"] = os.pathsep.join(paths)
-    same_sums()
+    matplotlib = importlib.util.find_spec("matplotlib").submodule_search_locations[0]
+    with tempfile.TemporaryDirectory(prefix="xmodal-ipython-", ignore_cleanup_errors=True) as profile:
+        os.environ.update(
+            XMODAL_HOME=str(config.ROOT), PYTHONPATH=os.pathsep.join(paths), JUPYTER_PREFER_ENV_PATH="1",
+            IPYTHONDIR=profile, MATPLOTLIBRC=str(Path(matplotlib, "mpl-data", "matplotlibrc")))
+        for name in LEFT_OUT:
+            os.environ.pop(name, None)
+        same_sums()
+        try:
+            yield
+        finally:
+            os.environ.clear()
+            os.environ.update(before)
 
 
 def main(arguments):
