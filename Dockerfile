@@ -2,7 +2,8 @@
 # docker run --rm --volume xmodal-results:/home/jovyan/results xmodal make reproduce
 # docker run --gpus all ... xmodal      The same image serves a GPU: torch in requirements.lock is built for CUDA 13 and brings its libraries; the
 # machine brings the driver and the NVIDIA container toolkit.
-ARG BASE=debian:12.11-slim
+# By digest, since a tag can be moved. Another base, such as a company's copy, is named by --build-arg BASE=...
+ARG BASE=debian:12.11-slim@sha256:b1a741487078b369e78119849663d7f1a5341ef2768798f7b7406c4240f86aef
 FROM ${BASE}
 SHELL ["/bin/bash", "-o", "pipefail", "-c"]
 LABEL org.opencontainers.image.title="xmodal" org.opencontainers.image.licenses="Apache-2.0"
@@ -19,14 +20,15 @@ USER 1000:100
 WORKDIR /home/jovyan/xmodal
 
 # The environment changes seldom and the project often, so the project comes last.
-COPY --chown=1000:100 Makefile requirements.lock ./
+COPY --chown=1000:100 Makefile requirements.lock requirements-uv.lock ./
 RUN UV_NO_CACHE=1 PIP_NO_CACHE_DIR=1 make env
 COPY --chown=1000:100 . .
 RUN touch .venv/.stamp
 
 EXPOSE 8888
+# JupyterLab has to answer, if that is what runs: a batch run such as `make reproduce` is healthy as long as it lasts.
 HEALTHCHECK --interval=30s --timeout=5s --start-period=60s --retries=3 \
-  CMD ["python3", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8888/api', timeout=4)"]
+  CMD ["python3", "/home/jovyan/xmodal/tests/container/health.py"]
 ENTRYPOINT ["/usr/bin/tini", "-g", "--"]
 # An unset or empty JUPYTER_TOKEN makes the server draw a token of its own; it is never without one.
 CMD ["make", "lab", "IP=0.0.0.0"]

@@ -16,7 +16,7 @@ ENGINE ?= $(shell command -v docker || command -v podman || command -v buildah)
 NOTEBOOKS := $(patsubst %,notebooks/%.ipynb,01_download 02_preprocess 03a_pretrain 03_train 03b_baselines 04_tta 05_evaluate 06_interpret 00_start_here)
 
 COMPANIONS := $(sort $(wildcard notebooks/1*.ipynb))
-SNAKEMAKE = OMP_NUM_THREADS=1 .venv/bin/snakemake $@ --cores $(CORES) --resources mem_mb=5500 --rerun-incomplete --rerun-triggers mtime \
+SNAKEMAKE = OMP_NUM_THREADS=1 $(PY) -m snakemake $@ --cores $(CORES) --resources mem_mb=5500 --rerun-incomplete --rerun-triggers mtime \
   --keep-going --quiet rules --config profile=$(PROFILE)
 
 # OpenBLAS sums in another order on each kind of processor; that for AVX2 runs nearly everywhere (xmodal.runtime.notebook.same_sums).
@@ -26,6 +26,9 @@ endif
 export JUPYTER_PREFER_ENV_PATH := 1
 export PYTHONPATH := $(CURDIR)
 export PYTHONNOUSERSITE := 1
+# What is made depends on nothing of the user's own: neither other kernels, nor start-up files, nor a matplotlibrc.
+export MATPLOTLIBRC := $(CURDIR)/.venv/lib/python3.11/site-packages/matplotlib/mpl-data/matplotlibrc
+unexport JUPYTER_PATH MPLBACKEND PYTHONSTARTUP
 
 .PHONY: help env doctor lab reproduce companions notebooks figures compare test code-test notebook-test bench faults slurm lock image container clean
 
@@ -35,10 +38,10 @@ help:  ## this list
 env: .venv/.stamp  ## make .venv/ from requirements.lock (about a minute; needs the network once)
 
 .uv/.stamp-$(UV_VERSION):
-	@$(PYTHON) -c 'import sys, venv; sys.exit(sys.version_info[:2] != (3, 11))' || \
+	@"$(PYTHON)" -c 'import sys, venv; sys.exit(sys.version_info[:2] != (3, 11))' || \
 	  { echo "Python 3.11 with its venv module is needed and $(PYTHON) is not; install it, or say make env PYTHON=/path/to/python3.11."; exit 1; }
-	@$(PYTHON) -m venv --clear .uv
-	@.uv/bin/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+	@"$(PYTHON)" -m venv --clear .uv
+	@.uv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements-uv.lock
 	@touch $@
 
 .venv/.stamp: requirements.lock .uv/.stamp-$(UV_VERSION)
@@ -78,7 +81,7 @@ code-test: env  ## every test, without the notebooks
 
 notebook-test: env  ## the notebooks of the main job, executed in an empty home and compared with what is stored
 	@rm -rf build/test-home
-	OMP_NUM_THREADS=1 XMODAL_HOME="$(CURDIR)/build/test-home" $(PY) -m pytest -q -x --nbval-lax --nbval-current-env \
+	OMP_NUM_THREADS=1 XMODAL_HOME="$(CURDIR)/build/test-home" IPYTHONDIR="$(CURDIR)/build/test-home/ipython" $(PY) -m pytest -q -x --nbval-lax --nbval-current-env \
 	  --nbval-cell-timeout=1800 -p no:cacheprovider $(NOTEBOOKS)
 
 bench: env  ## speed as ratios to named peers, as one table and build/bench.json (three minutes)
@@ -93,6 +96,7 @@ slurm: env  ## train through a Slurm cluster of this one machine, with faults, a
 lock: .uv/.stamp-$(UV_VERSION)  ## write requirements.lock anew from pyproject.toml
 	$(UV) pip compile pyproject.toml --extra test --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links \
 	  --quiet --upgrade -o requirements.lock
+	echo uv==$(UV_VERSION) | $(UV) pip compile - --python-version 3.11 --generate-hashes --no-annotate --no-header --quiet -o requirements-uv.lock
 
 image:  ## build the container image with docker, podman or buildah
 	@test -n "$(ENGINE)" || { echo "docker, podman or buildah is needed to build the image; install one of them."; exit 1; }

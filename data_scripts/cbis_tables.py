@@ -11,7 +11,7 @@ import re
 import pandas as pd
 
 from data_scripts import tables
-from data_scripts.indexing import files_below
+from data_scripts.indexing import files_below, plain_number
 from xmodal.cohort import label_set
 from xmodal.config import Problem
 
@@ -78,6 +78,8 @@ def _joined(root):
                       "run 01_download again, or put the table there.")
     parts = [tables.read(paths[name], NEEDED, RENAME).assign(file=str(paths[name])) for name in TABLES]
     table = pd.concat(parts, ignore_index=True)
+    for column in table.columns.intersection(["breast_density", "assessment", "subtlety"]):
+        table[column] = table[column].map(plain_number, na_action="ignore")
     # A path is folder / StudyInstanceUID / SeriesInstanceUID / file, with stray line feeds.
     for column in ("image", "crop", "mask"):
         names = table[column].str.strip().str.split(r"[/\\]")

@@ -219,10 +219,7 @@ def _bring(session, file, path, bar, stop):
 
 
 def _transfer(session, file, part, bar, stop):
-    """Appends to `part` what it lacks.
-
-    A server that cannot go on, or whose file has changed, sends the file from the start.
-    """
+    """Appends to `part` what it lacks. A server that cannot go on, or whose file has changed, sends all."""
     have = _size(part)
     if have and have == file.bytes:
         return
@@ -236,9 +233,11 @@ def _transfer(session, file, part, bar, stop):
             tag.write_text(ranges.validator(answer))
         with open(part, "r+b" if start else "wb") as out:
             out.seek(start)
-            for piece in answer.iter_content(CHUNK):
+            for piece in answer.iter_content(CHUNK):      # decompressed, if the server compresses unasked
                 out.write(piece)
                 bar.update(len(piece))
+                if file.bytes is not None and out.tell() > file.bytes:
+                    raise Damaged(f"the server sends more than the {file.bytes} bytes of {file.path}")
                 if stop.is_set():
                     raise Problem(f"{file.path} was interrupted; run it again.")
     if total not in (None, _size(part)):

@@ -17,7 +17,7 @@ from scipy.spatial.distance import pdist
 from tqdm import tqdm
 
 from data_scripts import tables
-from data_scripts.indexing import Index, files_below, met, rows_of
+from data_scripts.indexing import Index, files_below, met, plain_number, rows_of
 from xmodal.cohort import INDEX, index_row, label_set, validate
 from xmodal.config import MAMMOGRAPHY, Problem
 from xmodal.imaging.dicom import dicom_header, read_pixels
@@ -107,6 +107,8 @@ def read_table(root):
                       "copy your INbreast release there (there is no open download).")
     path = min(texts, key=lambda text: len(text.parts))
     table = tables.read(path, NEEDED)
+    for column in ("file name", "acr", "bi-rads"):
+        table[column] = table[column].map(plain_number)
     for column, known in KNOWN.items():
         strings = table[column].str
         table[column] = strings.lower() if column == "bi-rads" else strings.upper()

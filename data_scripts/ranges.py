@@ -16,8 +16,16 @@ def headers(have, known, can_tell):
     return asked
 
 
+def compressed(answer):
+    """Whether an answer comes compressed although identity was asked for; lengths and ranges are then those
+    of the compressed bytes."""
+    return answer.headers.get("Content-Encoding", "identity").strip().lower() not in ("", "identity")
+
+
 def span(answer):
     """(first byte, total bytes or None) of what an answer holds."""
+    if compressed(answer):
+        return (0, None) if answer.status_code == 200 else (-1, None)
     if answer.status_code == 206:
         match = re.match(r"bytes (\d+)-\d+/(\d+)", answer.headers.get("Content-Range", ""))
         return (int(match[1]), int(match[2])) if match else (-1, None)
@@ -26,6 +34,9 @@ def span(answer):
 
 
 def validator(answer):
-    """What tells later whether the file is still the same: a strong ETag, or the date of change."""
+    """What tells later whether the file is still the same: a strong ETag, or the date of change; "" where it
+    came compressed, since ranges do not fit it."""
+    if compressed(answer):
+        return ""
     etag = answer.headers.get("ETag", "")
     return etag if etag.startswith('"') else answer.headers.get("Last-Modified", "")

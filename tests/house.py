@@ -11,7 +11,7 @@ PACKAGES = ("xmodal", "data_scripts", "figures")
 
 def tracked():
     """The text files of the project: what git tracks, or without git all but what is made."""
-    command = ["git", "-c", "safe.directory=*", "ls-files"]
+    command = ["git", "-c", f"safe.directory={HOME}", "ls-files"]
     listed = subprocess.run(command, cwd=HOME, capture_output=True, text=True)
     if listed.returncode == 0:
         paths = [HOME / name for name in listed.stdout.splitlines()]

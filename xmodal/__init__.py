@@ -26,9 +26,13 @@ Each file imports only from those above it in this list, and inside a wing from 
 Data flows one way: native files -> cohort -> runs -> predictions -> panel tables -> figures. `data_scripts`
 reads native files, `notebooks` call these rooms in order, `figures` draw.
 """
+import sys
 import warnings
 
 __version__ = "0.1.0"
+
+# gdcm, one of pydicom's decoders, tries `import dl`, no module of Python 3, and breaks at a folder dl/
+sys.modules.setdefault("dl", None)
 
 # timm and fastai script functions when they are imported, which torch now discourages; no reader can mend it
 warnings.filterwarnings("ignore", message="`torch.jit.script` is deprecated", category=FutureWarning)

@@ -15,17 +15,21 @@ import platform
 import random
 import subprocess
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pandera.pandas as pa
+from pyarrow import ArrowException
 from safetensors import SafetensorError
 
 from . import config
 from .config import CONDITIONS, DOMAINS, MODALITIES, SPLITS, Problem
 from .runtime.checkpoints import damage, finish, finished, vouched_for
+from .runtime.doctor import cpu
+from .runtime.files import held
 
 # The door to evaluation: one row per sample and condition. A row with modality "both" is the joint prediction
 # of a patient.
@@ -82,17 +86,13 @@ def run_dir(profile, method, held_out, seed):
     return config.RUNS / name / method / config.domain(held_out) / f"seed_{int(seed)}"
 
 
-def _cpu():
-    """The processor's name as the system gives it."""
-    with contextlib.suppress(OSError, StopIteration):
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        line = next(line for line in lines if line.startswith("model name"))
-        return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()
-
-
 def _commit():
-    """The git commit of the checkout, with "+changes" where files differ from it; "" outside git."""
+    """The git commit of the checkout, with "+changes" where files differ from it; "" outside git.
+
+    A repository around the checkout is somebody else's and is not asked.
+    """
+    if not (config.HOME / ".git").exists():
+        return ""
     try:
         commit = _git("rev-parse", "HEAD")
         changes = _git("status", "--porcelain", "-uno")
@@ -102,8 +102,8 @@ def _commit():
 
 
 def _git(*command):
-    """What a git command prints about the checkout."""
-    git = ["git", "-c", "safe.directory=*", "-C", str(config.HOME)]
+    """What a git command prints about the checkout, whoever owns it."""
+    git = ["git", "-c", f"safe.directory={config.HOME}", "-c", "core.fsmonitor=false", "-C", str(config.HOME)]
     return subprocess.run([*git, *command], capture_output=True, text=True, check=True).stdout.strip()
 
 
@@ -119,7 +119,7 @@ def environment():
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "cpu": _cpu(),
+        "cpu": cpu(),
         "cores": os.cpu_count(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else "",
         "threads": torch.get_num_threads(),
@@ -172,18 +172,6 @@ def check_predictions(table, where):
     return table
 
 
-def _arrays(arrays):
-    """{name: array}, where text that pandas holds as objects is unicode: objects would have to be pickled,
-    which is refused."""
-    plain = {}
-    for name, value in arrays.items():
-        array = np.asarray(value)
-        if array.dtype == object and all(isinstance(element, str) for element in array.ravel()):
-            array = array.astype(str)
-        plain[name] = array
-    return plain
-
-
 def save_run(folder, config, model_state, history, predictions, embeddings):
     """Writes a finished training to `folder`, each file atomically and `done` last; returns `folder`.
 
@@ -200,7 +188,7 @@ def save_run(folder, config, model_state, history, predictions, embeddings):
         "model.safetensors": model_state,
         "history.csv": history,
         "predictions.parquet": check_predictions(predictions, folder),
-        "embeddings.npz": _arrays(embeddings),
+        "embeddings.npz": embeddings,
     }
     finish(folder, contents, dropped=[LATER])  # a trajectory belongs to the weights that are now replaced
     return folder
@@ -215,6 +203,17 @@ def _check_intact(folder):
                       "delete the folder and run 03_train for it again.")
 
 
+# What readers raise for a file that is not what its name says.
+UNREADABLE = (OSError, ValueError, EOFError, LookupError, TypeError, RecursionError, MemoryError,
+              zipfile.BadZipFile, zlib.error, ArrowException)
+
+
+def _own_folder(settings):
+    """The folder of the run with these settings, whose profile is a name, or a Profile as a dict."""
+    name = settings["profile"]["name"] if isinstance(settings["profile"], dict) else settings["profile"]
+    return run_dir(name, settings["method"], settings["held_out"], settings["seed"])
+
+
 def load_run(folder):
     """The `Run` in `folder`. Raises `Problem` if it is missing, unfinished, damaged, or does not fit the
     schema.
@@ -224,13 +223,14 @@ def load_run(folder):
     folder = Path(folder)
     _check_intact(folder)
     try:
+        settings = json.loads((folder / "config.json").read_text())
+        _own_folder(settings)
         with np.load(folder / "embeddings.npz", allow_pickle=False) as arrays:
             embeddings = dict(arrays)
-        settings = json.loads((folder / "config.json").read_text())
         predictions = pd.read_parquet(folder / "predictions.parquet")
         history = pd.read_csv(folder / "history.csv")  # pandas reads back every digit that it wrote
         trajectory = pd.read_csv(folder / LATER) if LATER in vouched_for(folder) else None
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except UNREADABLE as error:
         raise Problem(f"The run {folder} cannot be read ({error}); "
                       "delete the folder and run 03_train for it again.") from None
     return Run(folder, settings, history, check_predictions(predictions, folder), embeddings, trajectory)
@@ -246,16 +246,19 @@ def update_run(folder, predictions=None, trajectory=None):
 
     `predictions` replace the run's predictions of the same conditions; `trajectory` replaces an earlier one.
     """
-    run = load_run(folder)
-    contents = {}
-    if predictions is not None:
-        others = run.predictions[~run.predictions.condition.isin(set(predictions.condition))]
-        table = pd.concat([others, predictions], ignore_index=True)
-        contents["predictions.parquet"] = check_predictions(table, run.folder)
-    if trajectory is not None:
-        contents[LATER] = trajectory
-    finish(run.folder, contents, unchanged=vouched_for(run.folder))
-    return run.folder
+    folder = Path(folder)
+    _check_intact(folder)
+    with held(folder):  # before it is read, so that nobody writes in between
+        run = load_run(folder)
+        contents = {}
+        if predictions is not None:
+            others = run.predictions[~run.predictions.condition.isin(set(predictions.condition))]
+            table = pd.concat([others, predictions], ignore_index=True)
+            contents["predictions.parquet"] = check_predictions(table, folder)
+        if trajectory is not None:
+            contents[LATER] = trajectory
+        finish(folder, contents, unchanged=vouched_for(folder))
+    return folder
 
 
 def collect(profile):
@@ -292,6 +295,6 @@ def _check_comparable(run, first, name):
         raise Problem(f"The runs {run.folder} and {first.folder} were trained on different cohorts; "
                       "run 03_train and 03b_baselines again for those that are older than data/, "
                       "or delete them.")
-    own = run_dir(name, made["method"], made["held_out"], made["seed"])
+    own = _own_folder(made)
     if own != run.folder:
         raise Problem(f"The run {run.folder} says that it is {own}; move it there, or delete it.")

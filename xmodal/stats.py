@@ -24,6 +24,8 @@ from .metrics.calibration import (
     ece_shift,
     integrated_net_benefit,
     net_benefit,
+    numbers,
+    plain,
     reliability,
     temperature,
 )
@@ -97,7 +99,7 @@ def concordance(time, event, risk):
     >>> concordance(time=[1, 2, 3], event=[1, 1, 0], risk=[0.9, 0.2, 0.5])
     0.6666666666666666
     """
-    time, event, risk = np.asarray(time, float), np.asarray(event), np.asarray(risk, float)
+    time, event, risk = numbers(time, "Times"), plain(event), numbers(risk, "Risks")
     one_shape = time.shape == event.shape == risk.shape and time.ndim == 1
     if not one_shape or np.isnan(time).any() or np.isnan(risk).any():
         raise Problem("time, event and risk must have one shape and no NaN; drop the incomplete rows.")
@@ -165,7 +167,7 @@ def bootstrap(metric, y, p, groups=None, n=1000, seed=42, method="percentile"):
     >>> bootstrap(auc, [0, 1, 0, 1], [0.1, 0.4, 0.3, 0.2], groups=["a", "a", "b", "b"], n=100)
     Interval(value=0.75, low=0.0, high=1.0, skipped=0)
     """
-    y, p = np.asarray(y), np.asarray(p)
+    y, p = plain(y), plain(p)
     if len(y) == 0 or len(y) != len(p):
         raise Problem(f"Cannot resample {len(y)} labels and {len(p)} scores; "
                       "give one score for each label, and at least one.")
@@ -201,7 +203,7 @@ def mcnemar(y, a, b, exact=False, correction=True):
     >>> mcnemar(y=[1, 1, 1, 1, 1], a=[1, 1, 1, 1, 0], b=[0, 0, 0, 0, 1], exact=True)
     McNemar(statistic=1.0, p=0.375)
     """
-    y, a, b = map(np.asarray, (y, a, b))
+    y, a, b = map(plain, (y, a, b))
     if not (y.shape == a.shape == b.shape) or pd.isna([y, a, b]).any():
         raise Problem("y, a and b must have one shape and no NaN: "
                       "for each case its true label and two predictions.")
@@ -218,7 +220,7 @@ def mcnemar(y, a, b, exact=False, correction=True):
 
 def bonferroni(p):
     """(K,) p-values -> adjusted by the number of tests that are not NaN, at most 1."""
-    p = np.asarray(p, dtype=float)
+    p = numbers(p, "p-values")
     return np.minimum(p * (~np.isnan(p)).sum(), 1.0)
 
 
@@ -228,7 +230,7 @@ def holm(p):
     >>> holm([0.5, 0.125, 0.25]).tolist()
     [0.5, 0.375, 0.5]
     """
-    p = np.asarray(p, dtype=float)
+    p = numbers(p, "p-values")
     known = np.flatnonzero(~np.isnan(p))
     order = known[np.argsort(p[known], kind="stable")]
     tests_left = np.arange(len(order), 0, -1)
@@ -250,7 +252,7 @@ class MeanSD(NamedTuple):
 
 def mean_sd(values):
     """Mean and sample standard deviation of the values that are not NaN."""
-    values = np.asarray(values, dtype=float)
+    values = numbers(values, "Values")
     values = values[~np.isnan(values)]
     mean = float(values.mean()) if len(values) else np.nan
     sd = float(values.std(ddof=1)) if len(values) > 1 else np.nan
@@ -262,4 +264,4 @@ def domain_gap(source_auc, target_auc):
 
     Where either AUC is NaN: NaN.
     """
-    return np.asarray(source_auc, dtype=float) - np.asarray(target_auc, dtype=float)
+    return numbers(source_auc, "AUCs") - numbers(target_auc, "AUCs")

@@ -6,9 +6,28 @@ Calibration, decision curves, temperature and conformal sets, also called throug
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 from scipy import optimize, special
 
 from ..config import Problem
+
+
+def plain(values):
+    """`values` as a NumPy array of a plain type; None and pandas' NA are NaN."""
+    array = np.asarray(values)
+    if array.dtype != object:
+        return array
+    filled = pd.Series(np.where(pd.isna(array), np.nan, array).ravel(), dtype=object)
+    return filled.infer_objects().to_numpy().reshape(array.shape)
+
+
+def numbers(values, what):
+    """`values` as an array of floats; None and pandas' NA are NaN. Raises `Problem`, which calls them `what`,
+    for text."""
+    try:
+        return plain(values).astype(float)
+    except (TypeError, ValueError):
+        raise Problem(f"{what} must be numbers; drop or convert the others.") from None
 
 
 def binary(y, p, runs=False):
@@ -16,7 +35,7 @@ def binary(y, p, runs=False):
 
     runs: scores may be (N, S), one column per run.
     """
-    y, p = np.asarray(y), np.asarray(p, dtype=float)
+    y, p = plain(y), numbers(p, "Scores")
     dimensions = (1, 2) if runs else (1,)
     if y.ndim != 1 or p.ndim not in dimensions or len(y) != len(p):
         raise Problem(f"Labels {y.shape} and scores {p.shape} do not go together; "
@@ -37,6 +56,11 @@ def _probabilities(y, p):
 
 # ---- calibration ---------------------------------------------------------------------------------------
 
+def equal_edges(bins):
+    """(bins - 1,) where bins of equal width between 0 and 1 meet. np.linspace is off by a bit at 0.3."""
+    return np.arange(1, bins) / bins
+
+
 class Reliability(NamedTuple):
     predicted: np.ndarray   # (bins,) mean probability in each bin, nan where it is empty
     observed: np.ndarray    # (bins,) share of positives
@@ -55,7 +79,7 @@ def reliability(y, p, bins=10, equal="width"):
     if equal == "mass" and len(p):
         inner_edges = np.quantile(p, np.arange(1, bins) / bins)
     else:
-        inner_edges = np.linspace(0, 1, bins + 1)[1:-1]
+        inner_edges = equal_edges(bins)
     bin_of = np.digitize(p, inner_edges)
     count = np.bincount(bin_of, minlength=bins)
     with np.errstate(invalid="ignore"):
@@ -105,7 +129,7 @@ def brier_parts(y, p, bins=10):
     The Brier score is reliability - resolution + uncertainty + within.
     """
     curve = reliability(y, p, bins)
-    y = np.asarray(y)
+    y = plain(y)
     if not len(y):
         return BrierParts(*[np.nan] * 4)
     prevalence = y.mean()
@@ -125,7 +149,7 @@ def net_benefit(y, p, thresholds):
     To treat all is p = 1, to treat none has net benefit 0. No cases: nan.
     """
     y, p = binary(y, p)
-    t = np.asarray(thresholds, dtype=float)
+    t = numbers(thresholds, "Thresholds")
     if not ((t >= 0) & (t < 1)).all():
         raise Problem("Decision thresholds lie in [0, 1).")
     if not len(y):
@@ -184,7 +208,7 @@ def temperature(logits, y):
     right, the upper end where the logits are no better than none. Raises `Problem` for NaN, infinities and no
     cases.
     """
-    logits, y = np.asarray(logits, dtype=float), np.asarray(y)
+    logits, y = numbers(logits, "Logits"), plain(y)
     if logits.ndim == 1:
         logits = np.column_stack([np.zeros(len(logits)), logits])
     if logits.ndim != 2 or y.shape != logits.shape[:1] or not len(y) or not np.isfinite(logits).all():
@@ -216,7 +240,7 @@ def conformal_threshold(scores, alpha=0.1):
     threshold is their k-th smallest, k = ceil((n + 1)(1 - alpha)); its coverage is Beta(k, n + 1 - k). Too
     few cases: inf, which excludes nothing (Vovk 2012).
     """
-    scores = np.asarray(scores, dtype=float)
+    scores = numbers(scores, "Scores")
     if scores.ndim != 1 or np.isnan(scores).any() or not 0 < alpha < 1:
         raise Problem("Conformal calibration needs (n,) scores without NaN "
                       "and an error rate between 0 and 1.")
@@ -230,7 +254,7 @@ def conformal_sets(p, y, p_new, alpha=0.1):
     On average the true class is among them in at least 1 - alpha of the cases.
     p: (n, K) probabilities and y: (n,) true classes of the calibration cases; p_new: (M, K).
     """
-    p, y = np.asarray(p, dtype=float), np.asarray(y)
+    p, y = numbers(p, "Probabilities"), plain(y)
     if p.ndim != 2 or y.shape != p.shape[:1] or not np.isin(y, np.arange(p.shape[1])).all():
         raise Problem(f"Probabilities {p.shape} and classes {y.shape} do not go together; "
                       "give one class from 0 on for each case.")

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from ..config import CLASSES, Problem
-from .calibration import binary
+from .calibration import binary, equal_edges, plain
 
 BINS = 10                       # of probability, for calibration
 GRID = np.linspace(0, 1, 101)   # where curves are drawn
@@ -223,7 +223,7 @@ def calls(y, called, w):
 
 def calibration_error(y, p, w):
     """The weighted twin of `calibration.ece` over BINS bins of equal width: (B,)."""
-    bin_of = np.digitize(p, np.linspace(0, 1, BINS + 1)[1:-1])
+    bin_of = np.digitize(p, equal_edges(BINS))
     in_bin = bin_of[:, None] == np.arange(BINS)
     with np.errstate(invalid="ignore"):
         cases_times_gap = np.abs(w @ (in_bin * (y - p)[:, None]))
@@ -242,7 +242,7 @@ def kappa(a, b, weights=None):
     0.8
     """
     from sklearn.metrics import cohen_kappa_score
-    a, b = np.asarray(a), np.asarray(b)
+    a, b = plain(a), plain(b)
     if a.shape != b.shape or pd.isna([a, b]).any() or weights not in (None, "linear", "quadratic"):
         raise Problem('Give two readings of every case, without NaN, '
                       'and the weights None, "linear" or "quadratic".')

@@ -171,10 +171,22 @@ def _write(path, value):
     elif path.suffix == ".parquet":
         value.to_parquet(path, index=False)
     elif path.suffix == ".npz":
-        np.savez(path, allow_pickle=False, **value)
+        np.savez(path, allow_pickle=False, **_plain(value))
     else:
         from safetensors.torch import save_file
         save_file(_on_cpu(value), path)
+
+
+def _plain(arrays):
+    """{name: array}, where text that pandas holds as objects is unicode: objects would have to be pickled,
+    which is refused."""
+    plain = {}
+    for name, value in arrays.items():
+        array = np.asarray(value)
+        if array.dtype == object and all(isinstance(element, str) for element in array.ravel()):
+            array = array.astype(str)
+        plain[name] = array
+    return plain
 
 
 def finished(folder, config, needed=("config.json",)):
@@ -186,7 +198,10 @@ def finished(folder, config, needed=("config.json",)):
     if harm := damage(folder, needed):
         log.warning("The result in %s is damaged (%s) and is made anew.", folder, harm)
         return False
-    return json.loads((folder / "config.json").read_text()) == json.loads(json_text(config))
+    try:
+        return json.loads((folder / "config.json").read_text()) == json.loads(json_text(config))
+    except (ValueError, RecursionError):
+        return False
 
 
 def damage(folder, needed=("config.json",)):
@@ -197,12 +212,20 @@ def damage(folder, needed=("config.json",)):
     """
     try:
         checksums = json.loads((folder / "done").read_text())
+        if not isinstance(checksums, dict):
+            return "done is not what was written"
         for name in sorted({*needed, *checksums}):
-            if name not in checksums or sha256(folder / name) != checksums[name]:
+            if name not in checksums or not _is_as_written(folder / name, folder, checksums[name]):
                 return f"{name} is not what was written"
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, RecursionError) as error:
         return str(error)
     return ""
+
+
+def _is_as_written(path, folder, checksum):
+    """Whether `path` is a plain file in `folder` itself, with this sha256. A pipe or a device might never
+    end."""
+    return path.parent == folder and path.is_file() and sha256(path) == checksum
 
 
 def vouched_for(folder):

@@ -2,9 +2,11 @@
 
 The exit status is 1 if something is wrong. A check returns a sentence about what is wrong, or None.
 """
+import contextlib
 import importlib
 import importlib.metadata
 import os
+import platform
 import re
 import shutil
 import sys
@@ -94,6 +96,15 @@ def memory():
     if memory_gib < NEED_MEMORY * 0.95:
         return (f"{memory_gib:.1f} GiB of memory, {NEED_MEMORY:.0f} are needed; "
                 "close other programs or give the container more")
+
+
+def cpu():
+    """The processor's name as the system gives it."""
+    with contextlib.suppress(OSError, StopIteration):
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        line = next(line for line in lines if line.startswith("model name"))
+        return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
 
 
 def cores():

@@ -2,6 +2,7 @@
 
 After Gebru et al. 2021.
 """
+import html
 import re
 from pathlib import Path
 
@@ -41,6 +42,7 @@ def _counted(path, column):
     The most frequent first.
     """
     listed = pd.read_csv(path, dtype=str, keep_default_na=False)
+    listed = listed.replace(r"^'(?=[=+\-@\t\r])", "", regex=True)  # as before `preprocess` marked formulas
     bare = [_bare(text, source) for source, text in zip(listed.source, listed[column])]
     names = [Path(source).name for source in listed.source]
     by_text = listed.assign(**{column: bare}, example=names).groupby(column)
@@ -94,8 +96,15 @@ def _markdown(table):
     header = [str(column) for column in table]
     rows = []
     for line in (header, ["---"] * len(header), *table.astype(str).values.tolist()):
-        rows.append("| " + " | ".join(cell.replace("|", "/") for cell in line) + " |")
+        rows.append("| " + " | ".join(_shown(cell) for cell in line) + " |")
     return "\n".join(rows)
+
+
+def _shown(cell):
+    """A cell as text of Markdown. Names of files are anybody's: no HTML, link or image comes of them, and no
+    row ends before its time."""
+    text = html.escape(" ".join(cell.split()), quote=False)
+    return re.sub(r"([\[\]`])", r"\\\1", text.replace("|", "/"))
 
 
 def write(folder, profile, table, traps=None):
