@@ -74,6 +74,16 @@ def test_the_lock_pins_every_requirement_with_a_hash():
     assert not named & pinned, "packages of the lock are pinned there only"
 
 
+def test_what_comes_before_the_lock_is_pinned_too():
+    """uv by hashes, the image's base by digest; line ends do not hang on the settings of git."""
+    version = re.search(r"^UV_VERSION := (.+)$", (HOME / "Makefile").read_text(), re.M)[1]
+    assert (HOME / "requirements-uv.lock").read_text().startswith(f"uv=={version} \\\n    --hash=sha256:")
+    assert re.search(r"^ARG BASE=debian:\S+@sha256:[0-9a-f]{64}$", (HOME / "Dockerfile").read_text(), re.M)
+    assert "* text=auto eol=lf" in (HOME / ".gitattributes").read_text()
+    ignored = (HOME / ".dockerignore").read_text().splitlines()
+    assert {"**/.env", "**/*.pem", "**/*.key"} <= set(ignored)
+
+
 REQUIREMENTS = PROJECT["dependencies"] + PROJECT["optional-dependencies"]["test"]
 DECLARED = {normal(Requirement(line).name) for line in REQUIREMENTS}
 NOT_IMPORTED = {   # declared, and used without an import

@@ -231,3 +231,48 @@ def test_run_dir_refuses_an_unknown_domain():
     with pytest.raises(Problem, match="choose one of"):
         record.run_dir("lesson", "erm", "ddsm", 42)
     assert record.run_dir("lesson", "erm", "bach", 42) == config.RUNS / "lesson/erm/bach/seed_42"
+
+
+# ---- hostile and damaged -----------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("content", [
+    "[]", "3", "null", "[" * 100_000, '{"../x": "0"}', '{"/dev/zero": "0"}', '{"config.json": 3}', "\xff"])
+def test_a_done_that_is_none_is_one_sentence(home, content):
+    folder = write()
+    (folder / "done").write_text(content)
+    with pytest.raises(Problem, match="is damaged .*; delete the folder and run 03_train"):
+        record.load_run(folder)
+    assert not record.is_done(folder, {})
+
+
+@pytest.mark.parametrize("settings", [[], {}, {"profile": {}}, {"profile": "lesson", "method": "erm"},
+                                      {"profile": "lesson", "method": "erm", "held_out": "x", "seed": 1}])
+def test_settings_that_name_no_run_are_one_sentence(home, settings):
+    folder = write(config=settings)
+    with pytest.raises(Problem, match="cannot be read .*; delete the folder and run 03_train"):
+        record.load_run(folder)
+
+
+def test_a_run_is_read_once_nobody_else_writes_it(home, monkeypatch):
+    folder = write()
+    held_while_read = []
+    load = record.load_run
+
+    def watched(path):
+        held_while_read.append(path in files._held)
+        return load(path)
+    monkeypatch.setattr(record, "load_run", watched)
+    record.update_run(folder, predictions(condition="tent"))
+    assert held_while_read == [True] and folder not in files._held
+    missing = folder.parent / "seed_7"
+    with pytest.raises(Problem, match="is not finished"):
+        record.update_run(missing, predictions(condition="tent"))
+    assert not missing.exists()
+
+
+def test_a_repository_around_the_checkout_is_not_asked(tmp_path, monkeypatch):
+    (tmp_path / "checkout").mkdir()
+    (tmp_path / ".git").mkdir()
+    monkeypatch.setattr(config, "HOME", tmp_path / "checkout")
+    monkeypatch.setattr(record, "_git", lambda *command: pytest.fail("git is asked"))
+    assert record._commit() == ""

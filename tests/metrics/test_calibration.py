@@ -1,5 +1,6 @@
 """calibration: closed forms, two libraries beside ours, and the law that split-conformal coverage follows."""
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from scipy import integrate, stats as dist
@@ -9,6 +10,7 @@ from torchmetrics.functional.classification import binary_calibration_error
 
 from xmodal import stats
 from xmodal.config import Problem
+from xmodal.metrics import weighted
 from xmodal.metrics.calibration import brier_parts, conformal_sets, conformal_threshold, decision_curve
 
 NAN = float("nan")
@@ -29,6 +31,35 @@ def test_calibration_error_by_hand():
     assert list(r.count) == [2, 3] and np.isnan(stats.reliability([1], [.9], bins=2).observed[0])
     assert stats.ece([0, 1], [0., 1.]) == 0                                 # 1 belongs to the last bin
     assert stats.ece_shift([0, 1], [0, 1], y, p, bins=2) == pytest.approx(.29)
+
+
+@pytest.mark.parametrize("bins", [2, 3, 7, 10, 20])
+def test_a_probability_on_an_edge_is_in_the_bin_that_begins_there(bins):
+    for k in range(bins):
+        assert stats.reliability([1], [k / bins], bins).count[k] == 1
+    assert stats.reliability([1], [1.0], bins).count[-1] == 1
+    p, y = np.arange(bins) / bins, np.arange(bins) % 2
+    assert weighted.calibration_error(np.arange(10) % 2 == 1, np.arange(10) / 10, np.ones((1, 10))) == \
+        pytest.approx(stats.ece(np.arange(10) % 2, np.arange(10) / 10, bins=10))
+    assert stats.ece(y, p, bins) == pytest.approx(np.abs(y - p).mean())
+
+
+def test_nullable_types_of_pandas_are_numbers_and_na_is_nan():
+    y, p = pd.Series([0, 1, 1, 0], dtype="Int64"), pd.Series([.1, .9, .8, .3], dtype="Float64")
+    assert stats.auc(y, p) == 1 and stats.kappa(y, y, weights="linear") == 1
+    assert stats.brier(y, p) == pytest.approx(stats.brier([0, 1, 1, 0], [.1, .9, .8, .3]))
+    assert stats.concordance(pd.Series([1, 2, 3], dtype="Int64"), [1, 1, 0], p[:3]) == pytest.approx(1 / 3)
+    assert stats.bootstrap(stats.auc, y, p, n=20).value == 1
+    assert stats.mean_sd(pd.Series([1, None, 3], dtype="Float64")).n == 2
+    for labels in (pd.Series([0, 1, None], dtype="Int64"), pd.Series([True, False, None], dtype="boolean"),
+                   [0, 1, None]):
+        with pytest.raises(Problem, match="Labels must be 0 or 1"):
+            stats.auc(labels, [.1, .2, .3])
+    for scores in (pd.Series([.1, None, .3], dtype="Float64"), [.1, pd.NA, .3], [.1, None, .3]):
+        with pytest.raises(Problem, match="Scores hold NaN"):
+            stats.ece([0, 1, 1], scores)
+    with pytest.raises(Problem, match="Scores must be numbers"):
+        stats.auc([0, 1], ["a", "b"])
 
 
 def test_calibration_error_is_that_of_torchmetrics(cases):

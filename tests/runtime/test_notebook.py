@@ -5,6 +5,7 @@ The notebooks themselves are executed by `make test` through nbval, beside these
 """
 import os
 import re
+import shlex
 import subprocess
 import sys
 
@@ -44,7 +45,34 @@ def test_parameters_that_fit_pass(tmp_path):
     assert notebook.check_parameters(write(tmp_path / "a.ipynb"), given) == given
 
 
+@pytest.mark.parametrize("text, value", [
+    ("0042", 42), ("-7", -7), ("0x1F", 31), ("1:30", "1:30"), ("1_000", "1_000"), ("no", "no"), ("on", "on"),
+    ("true", True), ("1e-3", 0.001), ("1.5", 1.5), ("2024-01-01", "2024-01-01"), ("~", None), ("=", "="),
+    ("[007, 1:30]", [7, "1:30"])])
+def test_values_are_yaml_1_2(text, value):
+    given = notebook.parse([f"A={text}"])["A"]
+    assert (given, type(given)) == (value, type(value))
+
+
+def test_a_parameter_that_is_given_twice_is_refused():
+    with pytest.raises(config.Problem, match="SEED is given twice, last as 'SEED=2'; give it once"):
+        notebook.parse(["SEED=1", "SEED=2"])
+
+
+def test_nothing_of_the_users_own_reaches_a_kernel(monkeypatch, tmp_path):
+    for name in ("JUPYTER_PATH", "MPLBACKEND", "PYTHONSTARTUP", "IPYTHONDIR", "MATPLOTLIBRC"):
+        monkeypatch.setenv(name, str(tmp_path))
+    before = dict(os.environ)
+    with notebook.environment():
+        assert not {"JUPYTER_PATH", "MPLBACKEND", "PYTHONSTARTUP"} & set(os.environ)
+        assert os.listdir(os.environ["IPYTHONDIR"]) == []
+        assert os.environ["MATPLOTLIBRC"].endswith("mpl-data/matplotlibrc")
+        assert os.path.isfile(os.environ["MATPLOTLIBRC"])
+    assert dict(os.environ) == before
+
+
 @pytest.mark.parametrize("word, says", [
+    ("SEED=1:30", "is no int"), ("FAST=yes", "is no bool"), ("SEED=!!int x", "not YAML"),
     ("SED=42", "no parameter 'SED'; it has SEED, HELD_OUT, RATE, FAST, SEEDS"),
     ("seed=42", "no parameter 'seed'"),
     ("SEED=forty", "is no int"), ("SEED=1.5", "is no int"), ("SEED=true", "is no int"),
@@ -149,6 +177,17 @@ def test_the_graph_trains_every_method_on_every_fold_and_seed(home):
     for method in methods.MAIN:
         folder = home / "runs" / "lesson" / method / "camelyon" / "seed_1234"
         assert str(folder / "done") in printed, method
+
+
+def test_paths_with_spaces_are_single_arguments(tmp_path):
+    home = tmp_path / "my results"
+    environment = os.environ | {"PYTHONPATH": str(config.HOME), "XMODAL_HOME": str(home)}
+    command = [sys.executable, "-m", "snakemake", "companions", "--dry-run", "-p", "--cores", "1", "--nolock"]
+    done = subprocess.run(command, cwd=config.HOME, capture_output=True, text=True, env=environment)
+    printed = (done.stdout + done.stderr).splitlines()
+    lines = [line for line in printed if "-m xmodal.runtime.notebook" in line]
+    copies = {shlex.split(line.partition("-m xmodal.runtime.notebook")[2])[1] for line in lines}
+    assert str(home / "runs" / "lesson" / "notebooks" / "11_kmat.ipynb") in copies
 
 
 def test_the_graph_refuses_an_unknown_profile(home):

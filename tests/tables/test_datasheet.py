@@ -5,6 +5,7 @@ Reasons that differ in names and numbers only are one reason.
 import pandas as pd
 from test_preprocess import SMALL, built, rows  # noqa: F401  two of them are fixtures
 
+from xmodal import preprocess
 from xmodal.tables import datasheet
 
 
@@ -37,3 +38,18 @@ def test_the_sheet_counts_every_file_and_every_patient_once(built):  # noqa: F81
     assert (split.sum(axis=1) == table.patient.nunique()).all() and (split.target == contents.patients).all()
     for text in ("no header", "the file", *table.domain.unique()):
         assert text in sheet
+
+
+def test_names_of_files_are_text_in_every_table(tmp_path):
+    """A cell is no formula for a spreadsheet, and no HTML, link or further row of a page."""
+    names = ["=cmd()", "+1.tif", "-1.tif", "@x", "plain.tif", "caf\udce9.tif"]
+    excluded = [(name, f"{name} is odd.") for name in names]
+    preprocess._write_list(tmp_path / "exclusions.csv", excluded, "reason")
+    text = (tmp_path / "exclusions.csv").read_text(encoding="utf-8")
+    assert text.splitlines()[1:] == [
+        "'=cmd(),'=cmd() is odd.", "'+1.tif,'+1.tif is odd.", "'-1.tif,'-1.tif is odd.", "'@x,'@x is odd.",
+        "plain.tif,plain.tif is odd.", "caf\\xe9.tif,caf\\xe9.tif is odd."]
+    assert datasheet.reasons(tmp_path).values.tolist() == [["the file is odd.", 6, "=cmd()"]]
+    table = pd.DataFrame({"name": ["<img src=x>", "![a](b)", "a|b", "a\nb", "n_1 & `c`"]})
+    assert datasheet._markdown(table).splitlines()[2:] == [
+        "| &lt;img src=x&gt; |", "| !\\[a\\](b) |", "| a/b |", "| a b |", "| n_1 &amp; \\`c\\` |"]
