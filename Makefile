@@ -26,8 +26,7 @@ endif
 export JUPYTER_PREFER_ENV_PATH := 1
 export PYTHONPATH := $(CURDIR)
 export PYTHONNOUSERSITE := 1
-# What is made depends on nothing of the user's own: neither other kernels, nor start-up files, nor a matplotlibrc.
-export MATPLOTLIBRC := $(CURDIR)/.venv/lib/python3.11/site-packages/matplotlib/mpl-data/matplotlibrc
+# What is made depends on nothing of the user's own: neither other kernels, nor start-up files, nor a backend.
 unexport JUPYTER_PATH MPLBACKEND PYTHONSTARTUP
 
 .PHONY: help env doctor lab reproduce companions notebooks figures compare test code-test notebook-test bench faults slurm lock image container clean

@@ -210,7 +210,7 @@ def _from_idc(root, limit):
 def _objects(root, series):
     """The files of one series that the bucket lists."""
     folder = f"cbis_ddsm/{series.PatientID}/{series.StudyInstanceUID}/MG_{series.SeriesInstanceUID}"
-    came = len(list((root / folder).glob("*.dcm")))
+    came = len(list((root / folder).glob("[!.]*.dcm")))
     if (root / folder / "md5hashes.csv").exists() and came == series.instanceCount:
         return []                                         # it came as NBIA's archive, with other file names
     objects = listing(IDC, series.series_aws_url.split("/")[3] + "/")
@@ -274,7 +274,7 @@ def _check_instance(path, series, came=None):
 
 def _check_series(folder, count):
     """Raises `Damaged` unless the `count` images of a series are there, as NBIA's md5hashes.csv has them."""
-    images = {path.name: path for path in folder.glob("*.dcm")}
+    images = {path.name: path for path in folder.glob("[!.]*.dcm")}
     hashes = folder / "md5hashes.csv"
     listed = {}
     if hashes.exists():

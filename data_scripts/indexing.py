@@ -7,6 +7,9 @@ from typing import NamedTuple
 
 import pandas as pd
 
+from xmodal.config import Problem
+from xmodal.runtime.files import in_utf8, spelled
+
 log = logging.getLogger(__name__)
 
 
@@ -34,8 +37,13 @@ def files_below(root, *suffixes):
 
     Folders that are links are followed, since large datasets lie on other disks. No folder is entered twice.
     Hidden files and folders are left out, such as the companions ._x that macOS leaves, and so are files that
-    are still being written (x.partial.csv). A folder that may not be read is logged.
+    are still being written (x.partial.csv). Names that no table can hold, since they are not in UTF-8, are
+    left out and logged, and so are folders that may not be read. Raises `Problem` if `root` has such a name.
     """
+    if not in_utf8(str(root)):
+        raise Problem(f"The path {spelled(root)} is not in UTF-8, so no table can hold it; "
+                      "rename the folder.")
+
     def refused(error):
         if isinstance(error, PermissionError):             # such as lost+found at the root of a disk
             log.warning("The folder %s may not be read; what is in it is left out.", error.filename)
@@ -50,21 +58,30 @@ def files_below(root, *suffixes):
             continue
         entered.add(identity)
         # Hidden folders hold archives that are half unpacked, and notes of other programs.
-        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
-        for name in names:
-            path = Path(folder, name)
-            has_suffix = not suffixes or name.lower().endswith(suffixes)
-            if has_suffix and not unfinished(name) and path.is_file():
-                paths.append(path)
-    return sorted(paths)
+        visible = sorted(name for name in subfolders if not name.startswith("."))
+        subfolders[:] = _nameable(folder, visible)
+        wanted = [name for name in names if not suffixes or name.lower().endswith(suffixes)]
+        whole = [name for name in wanted if not unfinished(name)]
+        paths += [Path(folder, name) for name in _nameable(folder, whole)]
+    return sorted(path for path in paths if path.is_file())
+
+
+def _nameable(folder, names):
+    """Those of the `names` in a folder that tables can hold; the others are logged."""
+    for name in names:
+        if not in_utf8(name):
+            log.warning("The name of %s is not in UTF-8, so no table can hold it; rename it. Left out.",
+                        spelled(Path(folder, name)))
+    return [name for name in names if in_utf8(name)]
 
 
 def unfinished(name):
     """Whether a file of this name is hidden or still being written: no file of a dataset."""
-    return name.startswith(".") or ".partial" in name.lower()
+    return name.startswith(".") or ".partial" in Path(name.lower()).suffixes
 
 
 def plain_number(text):
-    """A number as it was before a spreadsheet rewrote it: "3" for "3.0" and "3,0"; other text as it is."""
-    whole = re.fullmatch(r"(-?\d+)[.,]0+", text.strip())
+    """A number as it was before a spreadsheet rewrote it: "3" for "3.0", "3.00" and "3,0"; other text as it
+    is. Three zeros may be thousands, so "3,000" stays."""
+    whole = re.fullmatch(r"(-?\d+)[.,]0{1,2}", text.strip())
     return whole[1] if whole else text

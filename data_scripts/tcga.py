@@ -119,8 +119,9 @@ def clinical(root):
     if not path.is_file():
         raise Problem(f"There is no {path}; fetch it with data_scripts.tcga.fetch.")
     table = tables.read(path, {"case", "days", "dead", "diagnosis", "stage"})
+    ambiguous = table.days.str.fullmatch(r"\d{1,3},\d{3}")  # a decimal comma, or thousands
     decimal_point = table.days.str.replace(",", ".")
-    days = pd.to_numeric(decimal_point.where(table.days != ""), errors="coerce")
+    days = pd.to_numeric(decimal_point.where((table.days != "") & ~ambiguous), errors="coerce")
     dead = table.dead.str.lower().map(EVENT)
     tables.mark(table, "case", table.case.str.fullmatch(CASE))
     table.loc[table.fault.eq("") & table.case.duplicated(), "fault"] = "lists a case again"

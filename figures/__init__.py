@@ -13,7 +13,8 @@ from xmodal.config import Problem
 from xmodal.methods import BASELINE_LABELS, METHOD_LABELS
 from xmodal.runtime.files import atomic
 
-STYLE = str(config.HOME / "figures" / "style.mplstyle")
+# above matplotlib's own defaults, not above the user's matplotlibrc
+STYLE = ["default", str(config.HOME / "figures" / "style.mplstyle")]
 MM = 1 / 25.4                   # inches
 WIDTH = 180 * MM                # of a two-column figure
 PHANTOM = "phantom data: these numbers test the machinery and are no evidence about patients"

@@ -26,13 +26,27 @@ Each file imports only from those above it in this list, and inside a wing from 
 Data flows one way: native files -> cohort -> runs -> predictions -> panel tables -> figures. `data_scripts`
 reads native files, `notebooks` call these rooms in order, `figures` draw.
 """
+import contextlib
+import importlib
 import sys
 import warnings
 
 __version__ = "0.1.0"
 
-# gdcm, one of pydicom's decoders, tries `import dl`, no module of Python 3, and breaks at a folder dl/
-sys.modules.setdefault("dl", None)
+
+def _load_gdcm():
+    """Loads gdcm, one of pydicom's decoders, which would take a folder or package dl for a module of Python 2
+    and break."""
+    other = sys.modules.pop("dl", None)
+    sys.modules["dl"] = None  # means that there is none
+    with contextlib.suppress(ImportError, OSError):  # `make doctor` names what does not load
+        importlib.import_module("gdcm")
+    del sys.modules["dl"]
+    if other:
+        sys.modules["dl"] = other
+
+
+_load_gdcm()
 
 # timm and fastai script functions when they are imported, which torch now discourages; no reader can mend it
 warnings.filterwarnings("ignore", message="`torch.jit.script` is deprecated", category=FutureWarning)

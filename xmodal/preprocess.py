@@ -24,7 +24,7 @@ from tqdm import tqdm
 from . import __version__, cohort
 from .config import DOMAINS, MAMMOGRAPHY, PRETRAINING, Problem
 from .imaging import dicom, mammograms, regions, slides, stain
-from .runtime.files import atomic, held, sha256
+from .runtime.files import atomic, held, sha256, spelled
 
 log = logging.getLogger(__name__)
 FORMULA = r"^(?=[=+\-@\t\r])"   # the beginning of a cell that spreadsheets would calculate
@@ -89,20 +89,10 @@ def _build(rows, excluded, profile, out, workers):
 
 def _write_list(path, pairs, column):
     """Writes (source, text) pairs. What a spreadsheet would take for a formula gets an apostrophe first."""
-    rows = [_in_utf8({"source": source, column: text}) for source, text in pairs]
+    rows = [(spelled(source), spelled(text)) for source, text in pairs]
     table = pd.DataFrame(rows, columns=["source", column], dtype=str)
     with atomic(path) as partial_path:
         table.replace(FORMULA, "'", regex=True).to_csv(partial_path, index=False)
-
-
-def _in_utf8(entry):
-    """The dict `entry`; bytes of a file's name that are not UTF-8, which no table can hold, are spelled
-    \\xE9."""
-    spelled = dict(entry)
-    for key, value in entry.items():
-        if isinstance(value, str):
-            spelled[key] = value.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-    return spelled
 
 
 def _tidy(out):
@@ -132,7 +122,7 @@ def _domain(domain, rows, profile, out, run):
                 log.warning("%s Left out.", reason)
                 excluded.append((row["source"], reason))
             for entry, image, mask in images:
-                taken.append({**_in_utf8(entry), "index": stacks["images"].append(image)})
+                taken.append({**entry, "index": stacks["images"].append(image)})
                 if mammography:
                     stacks["masks"].append(mask)
         for array in stacks.values():

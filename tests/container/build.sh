@@ -67,7 +67,7 @@ is "first process" "$(asks Entrypoint | head -n 1)" /usr/bin/tini
 is "CUDA that torch was built for" "$(inside .venv/bin/python -c 'import torch; print(torch.version.cuda.split(".")[0])')" 13
 inside .venv/bin/python -c 'import ctypes, torch; ctypes.CDLL(torch.__path__[0] + "/lib/libtorch_cuda.so")'
 inside make doctor
-inside .venv/bin/python -m pytest -q tests/test_house.py tests/test_stats.py tests/test_model.py tests/test_doctor.py
+inside .venv/bin/python -m pytest -q tests/test_house.py tests/test_stats.py tests/test_model.py tests/runtime/test_doctor.py
 inside .venv/bin/python -m xmodal.runtime.notebook notebooks/00_start_here.ipynb /home/jovyan/out.ipynb
 inside .venv/bin/papermill --no-progress-bar notebooks/00_start_here.ipynb /home/jovyan/bare.ipynb
 

@@ -7,7 +7,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 case "${1:-quick}" in
-  quick) steps=("make doctor" ".venv/bin/python -m pytest -q tests/test_house.py tests/test_stats.py tests/test_doctor.py") ;;
+  quick) steps=("make doctor" ".venv/bin/python -m pytest -q tests/test_house.py tests/test_stats.py tests/runtime/test_doctor.py") ;;
   full) steps=("make reproduce" "make test") ;;
   *) echo "quick or full, not $1"; exit 2 ;;
 esac

@@ -2,6 +2,9 @@
 server that compresses unasked."""
 import gzip
 import http.server
+import os
+import subprocess
+import sys
 import threading
 import zipfile
 from pathlib import Path
@@ -12,6 +15,7 @@ from PIL import Image
 
 from data_scripts import busi, camelyon_outlines, download, kmat_pairs, tcga
 from data_scripts.indexing import files_below, plain_number
+from xmodal import config
 from xmodal.config import Problem
 
 SLIDE = "TCGA-A8-A06U-01Z-00-DX1.0F0F0F0F-0000-4000-8000-000000000001.svs"
@@ -30,9 +34,23 @@ def picture(path, seed=0):
 
 def test_hidden_files_and_those_still_written_are_no_files_of_a_dataset(tmp_path):
     plain = write(tmp_path / "a.csv")
+    similar = write(tmp_path / "b.partial_mastectomy.csv")
     for name in ("._a.csv", ".a.csv.swp.csv", ".notes/b.csv", "a.partial.csv", "a.csv.partial"):
         write(tmp_path / name)
-    assert files_below(tmp_path) == files_below(tmp_path, ".csv") == [plain]
+    assert files_below(tmp_path) == files_below(tmp_path, ".csv") == [plain, similar]
+
+
+def test_names_that_no_table_can_hold_are_left_out_by_name(tmp_path, caplog):
+    """A name in Latin-1 would end the run where its table is written."""
+    latin = os.fsdecode(b"caf\xe9")
+    picture(tmp_path / "benign" / "benign (1).png")
+    picture(tmp_path / "benign" / f"benign (2) {latin}.png")
+    picture(tmp_path / latin / "malignant (1).png")
+    assert list(busi.index(tmp_path)["sample"]) == ["busi/benign_1"]
+    for name in (r"benign (2) caf\xe9.png", r"caf\xe9"):
+        assert f"{name} is not in UTF-8, so no table can hold it; rename it. Left out." in caplog.text
+    with pytest.raises(Problem, match=r"caf\\xe9 is not in UTF-8, .*; rename the folder"):
+        busi.index(tmp_path / latin)
 
 
 def test_folders_behind_links_are_read_for_every_dataset(tmp_path):
@@ -57,20 +75,30 @@ def test_the_companions_in_an_archive_of_macos_are_no_outlines(tmp_path):
     assert list(camelyon_outlines.find([path])) == ["tumor_001"]
 
 
+def test_a_folder_called_dl_is_no_module_for_gdcm(tmp_path):
+    (tmp_path / "dl").mkdir()
+    code = "import xmodal, gdcm, dl; gdcm.ImageReader(); print(*dl.__path__)"
+    environment = os.environ | {"PYTHONPATH": str(config.HOME)}
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment,
+                          capture_output=True, text=True)
+    assert done.stdout.strip() == str(tmp_path / "dl"), done.stderr
+
+
 @pytest.mark.parametrize("text, plain", [
     ("3.0", "3"), ("20000001.00", "20000001"), ("3,0", "3"), ("-1.0", "-1"), ("3", "3"), ("3.5", "3.5"),
-    ("4a", "4a"), ("", ""), ("1.2.0", "1.2.0")])
+    ("4a", "4a"), ("", ""), ("1.2.0", "1.2.0"), ("3,000", "3,000")])
 def test_a_number_is_as_it_was_before_a_spreadsheet(text, plain):
     assert plain_number(text) == plain
 
 
 def test_clinical_tables_of_spreadsheets(tmp_path):
     lines = ["case,days,dead,diagnosis,stage", "TCGA-A8-A06U,12.0,TRUE,x,I", "TCGA-A8-A06V,7,Alive,x,I",
-             'TCGA-A8-A06W,"3,5",1.0,x,I', "TCGA-A8-A06X,9,perhaps,x,I"]
+             'TCGA-A8-A06W,"3,5",1.0,x,I', "TCGA-A8-A06X,9,perhaps,x,I", 'TCGA-A8-A06Y,"1,234",1,x,I',
+             "TCGA-A8-A06Z,1900-01-12,1,x,I"]
     write(tmp_path / "clinical.csv", "\n".join(lines).encode())
     patients = tcga.clinical(tmp_path)
     assert patients.days.to_dict() == {"TCGA-A8-A06U": 12, "TCGA-A8-A06V": 7, "TCGA-A8-A06W": 3.5}
-    assert patients.dead.tolist() == [True, False, True], "a word that is unknown is left out"
+    assert patients.dead.tolist() == [True, False, True], "unknown words, thousands and dates are left out"
 
 
 def test_row_numbers_of_a_split_that_are_none_are_a_problem(tmp_path):

@@ -40,6 +40,14 @@ def drawn(home):
     return {name: importlib.import_module(f"figures.{name}").draw() for name in DRAWN}
 
 
+def test_a_matplotlibrc_of_the_users_own_changes_no_figure():
+    with plt.style.context(figures.STYLE):
+        style = dict(matplotlib.rcParams)
+    with matplotlib.rc_context({"axes.facecolor": "red", "font.family": "fantasy", "savefig.dpi": 30}):
+        with plt.style.context(figures.STYLE):
+            assert dict(matplotlib.rcParams) == style
+
+
 @pytest.fixture
 def ax():
     """An empty Axes in a figure of its own."""

@@ -59,8 +59,9 @@ def _locked(path, out):
         file = open(path, "a+")
         with contextlib.suppress(OSError):  # no locks there
             _wait(file, out)
-        if path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat()):
-            break
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                break
         file.close()  # who held it has removed it
     file.truncate(0)
     file.write(f"{os.getpid()} on {HOST}")

@@ -146,6 +146,17 @@ def held(folder):
         release(folder)
 
 
+def spelled(text):
+    """A path or text, where bytes of a file's name that are not UTF-8 are spelled \\xe9: no table or page can
+    hold them."""
+    return os.fsencode(text).decode("utf-8", "backslashreplace")
+
+
+def in_utf8(text):
+    """Whether a table can hold the name of a file."""
+    return spelled(text) == text
+
+
 def sha256(path):
     """Hexadecimal sha256 of a file."""
     with open(path, "rb") as file:
