@@ -164,7 +164,6 @@ def run(notebook, out, given):
 def _execute(notebook, out, partial, given):
     """The executed notebook, whose cells lie in `partial` as they end. Raises `Problem` as `run` does."""
     import papermill
-    from jupyter_client.kernelspec import NoSuchKernel
     from nbclient.exceptions import CellTimeoutError, DeadKernelError
     quiet = ["--log-level=40"]  # the kernel's own remarks about its sockets
     try:
@@ -177,7 +176,7 @@ def _execute(notebook, out, partial, given):
     except (DeadKernelError, CellTimeoutError):
         raise Problem(f"The kernel of {notebook.name} died, most likely for want of memory "
                       f"(the executed cells are in {partial}).") from None
-    except (NoSuchKernel, RuntimeError) as error:
+    except (KeyError, RuntimeError) as error:  # a kernel that is not there is a KeyError
         raise Problem(f"The kernel of {notebook.name} does not start ({error}); see what `make doctor` says "
                       "of the environment.") from None
 
