@@ -27,6 +27,13 @@ SEEDS = (42, 1234, 5678)
 SPLITS = ("train", "validation", "source test", "target")
 CONDITIONS = ("source", "adabn", "tent", "causal")     # as trained, or after one of three adaptations
 
+LIMITS = {  # what is larger is refused before it is read or decoded
+    "mammogram pixels": 100_000_000,       # the largest have less than half of it
+    "mammogram bytes": 400_000_000,        # of a DICOM file, and of its pixels when decoded
+    "inflated bytes": 200_000_000,         # of a deflated DICOM file
+    "jpeg 2000 tiles": 10_000,             # in one image
+}
+
 
 class Problem(ValueError):
     """Something the user can mend. The message is one sentence: what was wrong, where, and what to do."""

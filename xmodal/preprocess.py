@@ -162,7 +162,8 @@ def _mammogram(row, profile):
     image = dicom.read_dicom(row["source"])
     mask = mammograms.lesion_mask(row["annotation"], image.shape)
     spacing = dicom.dicom_header(row["source"]).spacing
-    image, mask, mm_per_px = mammograms.mammogram(image, mask, spacing, profile.image_size)
+    image, mask, mm_per_px = mammograms.mammogram(image, mask, spacing, profile.image_size,
+                                                  row["source"])
     entry = {
         **row,
         "has_mask": bool(mask.any()),

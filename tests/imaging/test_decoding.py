@@ -1,4 +1,7 @@
 """Pixel data of DICOM files: every common transfer syntax, unused bits, damaged run lengths."""
+import struct
+
+import imagecodecs
 import numpy as np
 import pydicom
 import pytest
@@ -8,7 +11,7 @@ from pydicom.encaps import encapsulate, generate_frames
 
 from data_scripts.phantom.native import SECONDARY_CAPTURE, write_dicom
 from xmodal.config import Problem
-from xmodal.imaging import dicom
+from xmodal.imaging import decoding, dicom
 
 CASES = [(syntax, kind) for syntax, (_, kinds, _) in CODECS.items() for kind in kinds]
 
@@ -76,6 +79,46 @@ def test_damaged_run_lengths_are_a_problem(tmp_path, damage):
     data = pydicom.dcmread(path)
     frame = next(generate_frames(data.PixelData, number_of_frames=1))
     data.PixelData = encapsulate([damaged(frame)[damage]])
+    data.save_as(path)
+    with pytest.raises(Problem, match="cannot be decoded"):
+        dicom.read_dicom(path)
+
+
+@pytest.mark.parametrize("syntax", CODECS, ids=lambda syntax: syntax.keyword)
+def test_a_codestream_of_another_size_is_refused_before_it_is_decoded(tmp_path, syntax, monkeypatch):
+    """A few bytes can say an image that fills the memory: the size is compared first."""
+    encode = CODECS[syntax][0]
+    pixels = picture(np.uint8)
+    large = bytes(encode(np.zeros((4096, 4096), np.uint8)))
+    path = rewrite(write(tmp_path / "a.dcm", pixels, 8), syntax, encapsulate([large]))
+    monkeypatch.setattr(decoding, "JPEG", dict.fromkeys(decoding.JPEG, None))        # which cannot be called
+    with pytest.raises(Problem, match="says 4096 x 4096 pixels"):
+        dicom.read_dicom(path)
+
+
+def test_headers_that_hide_the_size_are_refused():
+    jpeg = bytes(CODECS[uid.JPEGBaseline8Bit][0](picture(np.uint8)))
+    decoding.check_jpeg(jpeg, (48, 64))
+    start = jpeg.index(b"\xff\xc0")
+    segment = jpeg[start:start + 2 + int.from_bytes(jpeg[start + 2:start + 4], "big")]
+    without = jpeg[:start] + jpeg[start + len(segment):]
+    for damaged in (jpeg[:2] + segment + jpeg[2:], without, jpeg[:start + 6]):
+        with pytest.raises((ValueError, struct.error)):
+            decoding.check_jpeg(damaged, (48, 64))
+    stream = bytearray(CODECS[uid.JPEG2000Lossless][0](picture(np.uint8)))
+    decoding.check_jpeg2000(bytes(stream), (48, 64))
+    boxed = imagecodecs.jpeg2k_encode(picture(np.uint8), codecformat="JP2")
+    decoding.check_jpeg2000(bytes(boxed), (48, 64))
+    stream[24:32] = struct.pack(">2I", 1, 1)              # tiles of one pixel
+    with pytest.raises(ValueError, match="3072 tiles"):
+        decoding.check_jpeg2000(bytes(stream), (48, 64), most_tiles=3000)
+
+
+def test_run_lengths_that_unpack_to_more_than_the_image_are_refused(tmp_path):
+    path = compress_runs(write(tmp_path / "a.dcm", picture(np.uint8), 8))
+    data = pydicom.dcmread(path)
+    bomb = struct.pack("<16I", 1, 64, *[0] * 14) + b"\x81\0" * 100_000      # 128 zeros in two bytes
+    data.PixelData = encapsulate([bomb])
     data.save_as(path)
     with pytest.raises(Problem, match="cannot be decoded"):
         dicom.read_dicom(path)

@@ -8,7 +8,7 @@ from dicom_files import item, picture, ramp, rewrite, write
 from pydicom import uid
 
 from xmodal.config import Problem
-from xmodal.imaging import dicom
+from xmodal.imaging import dicom, display
 
 # ---- grey levels -----------------------------------------------------------------------------------------
 
@@ -55,7 +55,7 @@ def test_a_transformation_is_the_same_on_every_pixel_as_on_each_grey_level_once(
                  PhotometricInterpretation="MONOCHROME1")
     data, stored = dicom.read_pixels(path)
     assert (stored == pixels).all()
-    direct = dicom._shown(data, stored)
+    direct = display.displayed(data, stored, turned=True)
     assert np.allclose(np.diff(dicom.read_dicom(path), axis=0), np.diff(direct, axis=0), atol=1e-2)
     assert np.corrcoef(direct.ravel(), pixels.ravel())[0, 1] < -0.8
 
@@ -165,3 +165,45 @@ def test_spacing_is_that_in_the_breast_or_said_to_be_missing(tmp_path, caplog, e
     spacing = dicom.dicom_header(write(tmp_path / "a.dcm", ramp(), **elements)).spacing
     assert spacing == (expected and pytest.approx(expected))
     assert ("stay in pixels" in caplog.text) == bool(elements and not expected)
+
+
+# ---- other shapes of files -------------------------------------------------------------------------------
+
+def bare(path, from_meta):
+    """The file again without its preamble, and without its meta header too unless `from_meta`."""
+    content = path.read_bytes()[132:]
+    length = 12 + int.from_bytes(content[8:12], "little")
+    path.write_bytes(content if from_meta else content[length:])
+    return path
+
+
+@pytest.mark.parametrize("syntax", [uid.ImplicitVRLittleEndian, uid.ExplicitVRLittleEndian])
+@pytest.mark.parametrize("from_meta", [True, False])
+def test_a_file_without_preamble_is_read(tmp_path, syntax, from_meta):
+    path = write(tmp_path / "a.dcm", ramp(), syntax=syntax, ViewPosition="CC", ImageLaterality="L")
+    bare(path, from_meta)
+    assert (dicom.read_dicom(path) == ramp()).all()
+    assert dicom.dicom_header(path) == ("CC", "L", None)
+
+
+def tomosynthesis(shared):
+    """Elements of an enhanced object of one frame, whose functional groups are shared or the frame's own."""
+    group = item(
+        PixelMeasuresSequence=item(PixelSpacing=[0.09, 0.09]),
+        FrameAnatomySequence=item(FrameLaterality="R"),
+        PixelValueTransformationSequence=item(RescaleSlope=-2, RescaleIntercept=5000, RescaleType="US"),
+        FrameVOILUTSequence=item(WindowCenter=3000, WindowWidth=9000, VOILUTFunction="LINEAR_EXACT"))
+    groups = ["SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"]
+    full, empty = groups if shared else groups[::-1]
+    view = item(CodeValue="399368009", CodingSchemeDesignator="SCT", CodeMeaning="medio-lateral oblique")
+    return {full: group, empty: [pydicom.Dataset()], "ViewCodeSequence": view, "NumberOfFrames": 1,
+            "SOPClassUID": uid.BreastTomosynthesisImageStorage}
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_tomosynthesis_of_one_frame_is_read_with_its_functional_groups(tmp_path, shared):
+    path = write(tmp_path / "a.dcm", ramp(), **tomosynthesis(shared))
+    assert dicom.dicom_header(path) == ("MLO", "R", 0.09)
+    low, high = 5000 - 2 * 65535, 5000
+    expected = low + (high - low) * np.clip((5000 - 2.0 * ramp() - 3000) / 9000 + 0.5, 0, 1)
+    assert np.allclose(dicom.read_dicom(path), expected)

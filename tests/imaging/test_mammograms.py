@@ -123,6 +123,31 @@ def test_a_mirrored_image_gives_the_same_picture():
     assert (mask ^ mirrored_mask).sum() <= 0.1 * mask.sum()
 
 
+@pytest.mark.parametrize("elements, wall", [
+    ({"PatientOrientation": ["A", "FR"]}, "left"),
+    ({"PatientOrientation": ["P", "L"], "ImageLaterality": "L"}, "right"),
+    ({"PatientOrientation": ["F", "A"]}, "top"),
+    ({"PatientOrientation": ["R", "P"]}, "bottom"),
+    ({"PatientOrientation": "CC", "Laterality": "R"}, "right"),
+    ({"ImageLaterality": "L"}, "left"),
+    ({}, ""),
+])
+def test_the_side_of_the_chest_wall_is_compared_with_the_header(tmp_path, caplog, elements, wall):
+    breast = np.zeros((40, 30), np.uint16)
+    breast[5:35, :20] = 1
+    path = tmp_path / "a.dcm"
+    elements = elements | {"SOPInstanceUID": "2.25.1"}
+    write_dicom(path, breast, ExplicitVRLittleEndian, DIGITAL_MAMMOGRAM, 16, **elements)
+    assert dicom.chest_wall(path) == wall
+    square = mammograms.breast_square(breast > 0)
+    if wall in ("top", "bottom"):
+        with pytest.raises(Problem, match="a.dcm has the chest wall at the"):
+            mammograms.check_chest_wall(path, square)
+        return
+    mammograms.check_chest_wall(path, square)
+    assert ("chest wall" in caplog.text) == (wall == "right")
+
+
 def test_a_blank_image_is_a_problem():
     with pytest.raises(Problem):
         mammograms.mammogram(np.zeros((300, 200), np.float32))

@@ -17,6 +17,8 @@ from pydicom.uid import (
     RLELossless,
 )
 
+from ..config import LIMITS
+
 # gdcm, which pydicom would choose, ends the process on some damaged JPEG files, and does not know 12 bits.
 JPEG = {
     JPEGBaseline8Bit: imagecodecs.jpeg8_decode,
@@ -26,6 +28,7 @@ JPEG = {
     JPEGLSLossless: imagecodecs.jpegls_decode,
     JPEGLSNearLossless: imagecodecs.jpegls_decode,
 }
+STARTS_OF_FRAME = {*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC}            # and not tables
 
 
 def decode(data):
@@ -38,6 +41,8 @@ def decode(data):
     if syntax in JPEG:
         return _decode_jpeg(data, JPEG[syntax], shape)
     compressed = syntax.is_compressed and syntax != DeflatedExplicitVRLittleEndian
+    if compressed:
+        check_jpeg2000(_frame(data), shape)
     data.pixel_array_options(decoding_plugin="pylibjpeg" if compressed else "")
     return data.pixel_array
 
@@ -45,8 +50,9 @@ def decode(data):
 def _decode_jpeg(data, decode, shape):
     """The stored values of a JPEG or JPEG-LS file. Raises `ValueError` if they do not fit the header."""
     frame = _frame(data)
+    check_jpeg(frame, shape)
     if decode is imagecodecs.jpegsof3_decode:
-        frame = _bounded(frame, shape)
+        frame += bytes(4 * shape[0] * shape[1])           # it reads beyond the end of a frame that was cut
     pixels = decode(frame)
     if pixels.shape != shape or pixels.dtype.kind != "u" or pixels.itemsize * 8 > data.BitsAllocated:
         raise ValueError(f"its JPEG holds {pixels.dtype} of shape {pixels.shape}, "
@@ -61,19 +67,60 @@ def _frame(data):
     return next(generate_frames(data.PixelData, number_of_frames=1), b"")
 
 
-def _bounded(frame, shape):
-    """A lossless JPEG with zeros behind it, since the decoder reads beyond the end of a frame that was cut.
-
-    Raises `ValueError` if the JPEG says another size than `shape`.
-    """
+def check_jpeg(frame, shape):
+    """Raises `ValueError` unless all the frame headers of a JPEG or JPEG-LS before its first scan say one
+    component of `shape`, which the decoders would otherwise find out after they have filled the memory."""
     position = 2
-    while position + 9 <= len(frame) and frame[position + 1] != 0xDA:     # segments, up to the scan
-        starts_frame = 0xC0 <= frame[position + 1] <= 0xC3
-        if starts_frame and struct.unpack(">HH", frame[position + 5:position + 9]) != shape:
-            raise ValueError(f"its JPEG says another size than {shape[0]} x {shape[1]}")
+    headers = 0
+    while position + 4 <= len(frame):
+        if frame[position] != 0xFF:
+            raise ValueError("its JPEG is damaged before its first scan")
+        marker = frame[position + 1]
+        if marker == 0xFF:                                # a fill byte
+            position += 1
+            continue
+        if marker == 0xDA:
+            break
+        if marker in STARTS_OF_FRAME:
+            headers += 1
+            size = struct.unpack(">HHB", frame[position + 5:position + 10])
+            if size != (*shape, 1):
+                raise ValueError(f"its JPEG says {size[0]} x {size[1]} pixels of {size[2]} components, "
+                                 f"its header {shape[0]} x {shape[1]} of one")
         position += 2 + int.from_bytes(frame[position + 2:position + 4], "big")
-    most = 4 * shape[0] * shape[1]                        # up to 16 bits of code and 16 of value per pixel
-    return frame + bytes(most)
+    if headers != 1:
+        raise ValueError(f"its JPEG has {headers} frame headers before its first scan")
+
+
+def check_jpeg2000(frame, shape, most_tiles=LIMITS["jpeg 2000 tiles"]):
+    """Raises `ValueError` unless a JPEG 2000 or HTJ2K codestream, or the first in a JP2 file, says one
+    component of `shape` in a bounded number of tiles."""
+    start = _codestream(frame)
+    if frame[start:start + 4] != b"\xff\x4f\xff\x51":     # SOC, SIZ
+        raise ValueError("its JPEG 2000 does not begin with its size")
+    fields = struct.unpack(">8IH", frame[start + 8:start + 42])
+    right, bottom, left, top, tile_width, tile_height, tile_left, tile_top, components = fields
+    if (bottom - top, right - left, components) != (*shape, 1):
+        raise ValueError(f"its JPEG 2000 says {bottom - top} x {right - left} pixels of {components} "
+                         f"components, its header {shape[0]} x {shape[1]} of one")
+    down = -(-(bottom - tile_top) // tile_height)
+    across = -(-(right - tile_left) // tile_width)
+    if down * across > most_tiles:
+        raise ValueError(f"its JPEG 2000 has {down * across} tiles")
+
+
+def _codestream(frame):
+    """The place where the codestream begins: 0, or in the jp2c box of a JP2 file."""
+    position = 0
+    if frame[4:8] != b"jP  ":
+        return position
+    while frame[position + 4:position + 8] != b"jp2c":
+        length = int.from_bytes(frame[position:position + 4], "big")
+        if length < 8:                                    # 0 and 1 are those of boxes beyond 4 GB
+            raise ValueError("its JP2 has no codestream")
+        position += length
+    header = 16 if frame[position:position + 4] == bytes(3) + b"\1" else 8
+    return position + header
 
 
 def _used_bits(pixels, bits):
@@ -93,13 +140,16 @@ def _run_lengths(frame, kind, shape):
     frames ends the process on some damaged ones. Raises `ValueError` if the planes do not fill `shape`.
     """
     count, *starts = np.frombuffer(frame[:64], "<u4").tolist()
+    n = math.prod(shape)
+    if count != kind.itemsize:
+        raise ValueError(f"its run lengths hold {count} planes and its pixels {kind.itemsize} bytes")
     ends = [*starts[1:count], None]
     planes = []
     for start, end in zip(starts, ends):
-        planes.append(np.frombuffer(imagecodecs.packbits_decode(frame[start:end]), np.uint8))
-    n = math.prod(shape)
+        room = bytearray(n + 1024)                        # what unpacks to more is damaged, and an error
+        planes.append(np.frombuffer(imagecodecs.packbits_decode(frame[start:end], out=room), np.uint8))
     sizes = [len(plane) for plane in planes]
-    if count != kind.itemsize or min(sizes) < n:
+    if min(sizes) < n:
         raise ValueError(f"its run lengths hold {count} planes of {sizes} bytes, "
                          f"its header says {shape[0]} x {shape[1]} pixels")
     pixels = planes[0][:n].astype(f"u{count}")

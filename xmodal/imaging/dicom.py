@@ -1,20 +1,24 @@
 """Mammograms as DICOM files: the grey levels that a file holds, and what its header says of the picture."""
+import io
 import logging
 import math
+import os
 import re
 import struct
 import zlib
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import pydicom
-from pydicom.pixels import apply_modality_lut, apply_voi_lut
+from pydicom import uid
 
-from ..config import Problem
+from ..config import LIMITS, Problem
+from . import display
 from .decoding import decode
 
 log = logging.getLogger(__name__)
+
+FIRST_GROUPS = (b"\2\0", b"\x08\0", b"\0\x08")         # of a file without preamble
 
 # What pydicom and its decoders raise on damaged files.
 UNREADABLE = (
@@ -34,17 +38,47 @@ UNREADABLE = (
     struct.error,
     zlib.error,
 )
-LARGEST = 100_000_000    # pixels; the largest mammograms have less than half of it
-DEFLATED = b"1.2.840.10008.1.2.1.99"
 
 
 # ---- opening and checking --------------------------------------------------------------------------------
 
-def _open(path, **options):
-    """pydicom's dataset of the file; the options are those of `pydicom.dcmread`. Raises `Problem`."""
+class _Guarded(io.BufferedReader):
+    """A file of which pydicom reads the whole rest only to inflate it, and only if that fills no memory."""
+
+    def read(self, size=-1):
+        data = super().read(size)
+        if size is None or size < 0:
+            _check_inflated_size(self.raw.name, data)
+        return data
+
+
+def guarded(path):
+    """The file at `path`, opened for `pydicom.dcmread`, which then reads no more than `config.LIMITS` allows.
+
+    Raises `Problem` if the file is larger, and `OSError` if it cannot be opened.
+    """
+    file = _Guarded(io.FileIO(str(path)))                 # a text, which pydicom puts in its messages
+    size = os.fstat(file.fileno()).st_size
+    limit = LIMITS["mammogram bytes"]
+    if size > limit:
+        file.close()
+        raise Problem(f"{path} has {size:,} bytes, more than the {limit:,} that are read of a mammogram; use "
+                      "the single image of the same view, or take it out of the index.")
+    return file
+
+
+def open_dicom(path, **options):
+    """pydicom's dataset of the file, with or without a preamble; the options are those of `pydicom.dcmread`.
+
+    Raises `Problem` for what is missing, no DICOM file, or larger than `config.LIMITS` allows.
+    """
     try:
-        _check_inflated_size(path)
-        return pydicom.dcmread(path, **options)
+        with guarded(path) as file:
+            start = file.peek(132)[:132]
+            bare = start[128:] != b"DICM" and start[:2] in FIRST_GROUPS
+            data = pydicom.dcmread(file, force=bare, **options)
+        _name_syntax(data)
+        return data
     except FileNotFoundError:
         raise Problem(f"There is no file {path}; run 01_download again, or correct the path.") from None
     except Problem:
@@ -54,36 +88,49 @@ def _open(path, **options):
                       "delete it and fetch it again.") from None
 
 
-def _check_inflated_size(path):
-    """Raises `Problem` if a deflated file, which pydicom inflates as a whole, would fill the memory."""
-    with open(path, "rb") as file:
-        head = file.read(1 << 16)
-        if DEFLATED not in head:
-            return
-        group_length = int.from_bytes(head[140:144], "little")
-        file.seek(144 + group_length)                     # 144 bytes: preamble, prefix and the group's length
-        inflate = zlib.decompressobj(-zlib.MAX_WBITS)
-        size = 0
-        while chunk := inflate.unconsumed_tail or file.read(1 << 16):
-            size += len(inflate.decompress(chunk, 1 << 20))
-            if size > 2 * LARGEST:
-                raise Problem(f"{path} inflates to more than {2 * LARGEST:,} bytes, which no mammogram has; "
+def _check_inflated_size(path, deflated):
+    """Raises `Problem` if deflated data, which pydicom inflates as a whole, would fill the memory."""
+    inflate = zlib.decompressobj(-zlib.MAX_WBITS)
+    limit = LIMITS["inflated bytes"]
+    size = 0
+    for start in range(0, len(deflated), 1 << 16):
+        piece = deflated[start:start + (1 << 16)]
+        while piece and not inflate.eof:
+            size += len(inflate.decompress(piece, 1 << 20))
+            piece = inflate.unconsumed_tail
+            if size > limit:
+                raise Problem(f"{path} inflates to more than {limit:,} bytes, which no mammogram has; "
                               "delete it and fetch it again.")
+
+
+def _name_syntax(data):
+    """Gives a dataset without a transfer syntax the uncompressed one in which pydicom could read it."""
+    if data.file_meta.get("TransferSyntaxUID"):
+        return
+    if "PixelData" in data and data["PixelData"].is_undefined_length:
+        return                                            # compressed, and nothing says how
+    implicit, little = data.original_encoding
+    syntax = uid.ExplicitVRLittleEndian if little else uid.ExplicitVRBigEndian
+    data.file_meta.TransferSyntaxUID = uid.ImplicitVRLittleEndian if implicit else syntax
 
 
 def _check_one_grey_image(path, data):
     """Raises `Problem` unless the header describes one greyscale image of a size that mammograms have."""
     if "PixelData" not in data:
         raise Problem(f"{path} holds no image; take it out of the index or fetch it again.")
-    kind = str(data.get("PhotometricInterpretation", ""))
-    frames = int(data.get("NumberOfFrames") or 1)
-    if data.get("SamplesPerPixel", 1) != 1 or not kind.startswith("MONOCHROME"):
+    kind = display.text(data, "PhotometricInterpretation")
+    frames = int(display.number(data, "NumberOfFrames") or 1)
+    samples = display.number(data, "SamplesPerPixel")
+    if samples not in (None, 1) or not kind.startswith("MONOCHROME"):
         raise Problem(f"{path} holds a {kind or 'colour'} image, not a greyscale one; "
                       "take it out of the index.")
     if frames > 1:
-        raise Problem(f"{path} holds {frames} frames, as tomosynthesis has them, "
-                      "and only single images are read; take it out of the index.")
-    if not 16 * 16 <= int(data.Rows) * int(data.Columns) <= LARGEST or min(data.Rows, data.Columns) < 16:
+        raise Problem(f"{path} holds {frames} frames, as tomosynthesis has them, and only single images are "
+                      "read; use the single image of the same view, or take it out of the index.")
+    pixels = int(data.Rows) * int(data.Columns)
+    whole = pixels * int(data.BitsAllocated) // 8
+    too_large = pixels > LIMITS["mammogram pixels"] or whole > LIMITS["mammogram bytes"]
+    if too_large or min(data.Rows, data.Columns) < 16:
         raise Problem(f"{path} says it has {data.Rows} x {data.Columns} pixels, which no mammogram has; "
                       "take it out of the index or fetch it again.")
 
@@ -97,9 +144,10 @@ def read_pixels(path):
     HTJ2K. Raises `Problem` if the file is missing, damaged or truncated, or if it holds something else than
     one greyscale image: several frames, colours, fewer than 16 pixels a side, or over 100 million pixels.
     """
-    data = _open(path)
+    data = open_dicom(path)
     try:
         _check_one_grey_image(path, data)
+        data.SamplesPerPixel = data.NumberOfFrames = 1    # also where they are empty
         pixels = decode(data)
     except Problem:
         raise
@@ -115,55 +163,39 @@ def read_pixels(path):
 
 # ---- grey levels -----------------------------------------------------------------------------------------
 
-TRANSFORMED = ("RescaleSlope", "ModalityLUTSequence", "VOILUTSequence", "WindowCenter", "PixelPaddingValue")
-
-
 def read_dicom(path):
     """A mammogram (H, W), brighter where tissue is denser, in the file's own units.
 
     float32, or the stored dtype if the header asks for no transformation. The image is as a viewer shows it
     first: the modality transformation; the VOI transformation (a LUT before a window, and the first of
     several); then MONOCHROME1 is inverted (DICOM PS3.3 C.11, C.7.6.3.1.2), and padding (C.7.5.1.1.2)
-    becomes the darkest level. Raises `Problem` as `read_pixels` does.
+    becomes the darkest level. A raw image (for processing) has its stored values, turned round if they rise
+    with the dose, which is logged. Raises `Problem` as `read_pixels` does, and for a raw image that does not
+    say which way its values go.
     """
     data, pixels = read_pixels(path)
     try:
-        if not _inverted(data) and not any(name in data for name in TRANSFORMED):
-            return pixels
-        if pixels.dtype.kind not in "iu" or pixels.itemsize > 2:
-            return _shown(data, pixels)
-        low = int(pixels.min())
-        levels = np.arange(low, int(pixels.max()) + 1).astype(pixels.dtype)
-        shown = _shown(data, levels)                      # each grey level is transformed once
-        return shown[pixels.astype(np.int32) - low]
+        return display.shown(data, pixels, path)
+    except Problem:
+        raise
     except UNREADABLE as error:
         raise Problem(f"The grey-scale transformation in {path} cannot be applied ({error}); "
                       "fetch the file again.") from None
 
 
-def _inverted(data):
-    monochrome1 = data.get("PhotometricInterpretation") == "MONOCHROME1"
-    return monochrome1 or data.get("PresentationLUTShape") == "INVERSE"
-
-
-def _shown(data, stored):
-    """float32 grey levels that the header of `data` makes of stored values."""
-    with np.errstate(over="ignore"):                      # what overflows is not finite, and refused below
-        shown = np.asarray(apply_voi_lut(apply_modality_lut(stored, data), data), np.float32)
-    if not np.isfinite(shown).all():
-        raise ValueError("it gives values that are no numbers")
-    if _inverted(data):
-        shown = shown.max() - shown + shown.min()
-    padding = data.get("PixelPaddingValue")
-    if padding is not None:
-        limits = (int(padding), int(data.get("PixelPaddingRangeLimit", padding)))
-        shown[(stored >= min(limits)) & (stored <= max(limits))] = shown.min()
-    return shown
-
-
 # ---- header ----------------------------------------------------------------------------------------------
 
 NAMED = re.compile(r"(?:^|[_ /-])(LEFT|RIGHT|L|R)[_ -]?(CC|MLO|ML|FB)(?=[_. -]|$)", re.IGNORECASE)
+
+
+VIEW_CODES = {  # SNOMED CT and its older form (DICOM PS3.16 CID 4014)
+    "399162004": "CC",
+    "R-10242": "CC",
+    "399368009": "MLO",
+    "R-10226": "MLO",
+    "399260004": "ML",
+    "R-10224": "ML",
+}
 
 
 class Header(NamedTuple):
@@ -176,15 +208,18 @@ class Header(NamedTuple):
 def dicom_header(path):
     """`Header` of the mammogram at `path`.
 
-    View and side come from ViewPosition and ImageLaterality; else from PatientOrientation and Laterality,
-    where CBIS-DDSM has them; else from the names in PatientID and the file name. ML is read as MLO, as
-    INbreast means it. Raises `Problem` if the file is missing or not a readable DICOM file.
+    View and side come from ViewPosition and ImageLaterality; else from ViewCodeSequence and the functional
+    groups of enhanced objects; else from PatientOrientation and Laterality, where CBIS-DDSM has them; else
+    from the names in PatientID and the file name. ML is read as MLO, as INbreast means it. Raises
+    `Problem` if the file is missing or not a readable DICOM file.
     """
-    data = _open(path, stop_before_pixels=True)
+    data = open_dicom(path, stop_before_pixels=True)
     try:
-        view = str(data.get("ViewPosition") or data.get("PatientOrientation") or "").upper()
-        side = str(data.get("ImageLaterality") or data.get("Laterality") or "").upper()[:1]
-        names = (str(data.get("PatientID", "")), Path(path).name)
+        view = display.text(data, "ViewPosition") or _coded_view(data)
+        view = view or display.text(data, "PatientOrientation")
+        side = display.text(data, "ImageLaterality") or display.text(data, "FrameLaterality")
+        side = (side or display.text(data, "Laterality"))[:1]
+        names = (str(data.get("PatientID") or ""), Path(path).name)
         spacing = _spacing(data, path)
     except UNREADABLE as error:
         raise Problem(f"The header of {path} cannot be read ({error}); "
@@ -195,6 +230,34 @@ def dicom_header(path):
     if side not in ("L", "R"):
         side = named_side[:1]
     return Header("MLO" if view == "ML" else view, side, spacing)
+
+
+def chest_wall(path):
+    """The border of the image at which the header says the chest wall is: "left", "right", "top", "bottom".
+
+    PatientOrientation says it where its values are directions; else the laterality, as images are usually
+    hung: a left breast has it at the left. "" where neither is known. Raises `Problem` as `dicom_header`.
+    """
+    data = open_dicom(path, stop_before_pixels=True)
+    try:
+        directions = display.attribute(data, "PatientOrientation")
+        if not isinstance(directions, str) and directions is not None and len(directions) == 2:
+            along_row, along_column = (str(direction).upper()[:1] for direction in directions)
+            borders = {"A": ("left", "top"), "P": ("right", "bottom")}       # towards the front, or the back
+            if along_row in borders:
+                return borders[along_row][0]
+            if along_column in borders:
+                return borders[along_column][1]
+    except UNREADABLE as error:
+        raise Problem(f"The header of {path} cannot be read ({error}); "
+                      "delete the file and fetch it again.") from None
+    return {"L": "left", "R": "right"}.get(dicom_header(path).laterality, "")
+
+
+def _coded_view(data):
+    """The view that ViewCodeSequence says, or "" where it says another one or nothing."""
+    item = display.first(data, "ViewCodeSequence")
+    return VIEW_CODES.get(display.text(item, "CodeValue"), "") if item is not None else ""
 
 
 def _named(names):
@@ -212,10 +275,13 @@ def _spacing(data, path):
     magnification where that is given; else PixelSpacing, or the digitiser's spacing (DICOM PS3.3 10.7.1.3,
     C.8.6.2.1.1). A spacing that is no square of a positive size is logged and counts as missing.
     """
-    calibrated = data.get("PixelSpacing") if data.get("PixelSpacingCalibrationType") else None
-    detector = data.get("ImagerPixelSpacing")
-    magnification = data.get("EstimatedRadiographicMagnificationFactor")
-    spacing = calibrated or detector or data.get("PixelSpacing") or data.get("NominalScannedPixelSpacing")
+    calibrated = None
+    if display.attribute(data, "PixelSpacingCalibrationType") is not None:
+        calibrated = display.attribute(data, "PixelSpacing")
+    detector = display.attribute(data, "ImagerPixelSpacing")
+    magnification = display.attribute(data, "EstimatedRadiographicMagnificationFactor")
+    spacing = calibrated or detector or display.attribute(data, "PixelSpacing")
+    spacing = spacing or display.attribute(data, "NominalScannedPixelSpacing")
     if not spacing:
         return None
     try:

@@ -10,7 +10,7 @@ from skimage.draw import polygon
 from skimage.filters import threshold_otsu
 
 from ..config import Problem
-from .dicom import read_pixels
+from .dicom import chest_wall, read_pixels
 
 log = logging.getLogger(__name__)
 
@@ -161,6 +161,21 @@ def breast_square(breast):
     return Square(bool(mirrored), int(top), int(left), int(side))
 
 
+def check_chest_wall(path, square):
+    """Logs where the header of the file says another side for the chest wall than the `Square` of its pixels.
+
+    The pixels decide. Raises `Problem` if the header says that the breast hangs up or down.
+    """
+    wall = chest_wall(path)
+    if wall in ("top", "bottom"):
+        raise Problem(f"{path} has the chest wall at the {wall} by its PatientOrientation; turn the image, "
+                      "or take it out of the index.")
+    side = "right" if square.mirrored else "left"
+    if wall and wall != side:
+        log.warning("%s has the chest wall at the %s by its header and at the %s by its pixels, which "
+                    "decide; its side or its orientation may be wrong.", path, wall, side)
+
+
 def cut(image, square):
     """(side, side) of (H, W): the part of `image` in `square`."""
     if square.mirrored:
@@ -173,19 +188,22 @@ def cut(image, square):
     return out
 
 
-def mammogram(image, mask=None, spacing=None, size=224):
+def mammogram(image, mask=None, spacing=None, size=224, path=None):
     """The breast alone, chest wall at the left: (uint8 (size, size), bool (size, size), mm per pixel).
 
     `image` (H, W) is as from `read_dicom`, `mask` its lesion mask, `spacing` in mm per pixel (None gives
     NaN: sizes are then in pixels). Background is 0 and the breast's 1st to 99.5th percentile become 1 to
     255, which the model sees as -1 to 1. Grey levels are means of k x k pixels, with the largest k that
     leaves 600 pixels a side and twice `size`; the mask stays whole until it is shrunk, and a lesion smaller
-    than a pixel keeps one.
+    than a pixel keeps one. The chest wall is where the breast touches the border, which is compared with the
+    header of the file at `path` if that is given.
     """
     k = max(1, max(image.shape) // max(600, 2 * size))
     image = block_mean(image, k)
     breast = breast_mask(image)
     square = breast_square(breast)
+    if path:
+        check_chest_wall(path, square)
     low, high = np.percentile(image[breast], (1, 99.5))
     level = np.clip((image - low) / max(high - low, 1e-6), 0, 1)
     grey = resize(cut(np.where(breast, 1 + 254 * level, 0), square), (size, size))
