@@ -23,7 +23,7 @@ from data_scripts.download import File, ask, digest, obtain
 from data_scripts.indexing import Index, files_below, met, rows_of
 from xmodal.cohort import INDEX, index_row, label_set, validate
 from xmodal.config import MAMMOGRAPHY, Problem
-from xmodal.imaging.dicom import UNREADABLE, guarded
+from xmodal.imaging.dicom import UNREADABLE, GuardedFile
 
 log = logging.getLogger(__name__)
 TAGS = ["SeriesInstanceUID", "SOPInstanceUID", "Rows", "Columns", "BitsAllocated", "InstanceNumber",
@@ -98,7 +98,7 @@ def find_series(root):
     identities = set()
     for path in tqdm(files_below(root, ".dcm"), "reading headers", disable=None):
         try:
-            with guarded(path) as file:
+            with GuardedFile(path) as file:
                 header = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=TAGS)
             image = _image(path, header)
             odd = {"malformed_patient_id": str(header.get("PatientID", "")).endswith(".dcm"),
@@ -262,7 +262,7 @@ def _check_instance(path, series, came=None):
     if came:
         came(path)
     try:
-        with guarded(path) as file:
+        with GuardedFile(path) as file:
             data = pydicom.dcmread(file)
         uid = str(data.get("SeriesInstanceUID", ""))
         is_compressed = data.file_meta.TransferSyntaxUID.is_compressed

@@ -29,9 +29,11 @@ CONDITIONS = ("source", "adabn", "tent", "causal")     # as trained, or after on
 
 LIMITS = {  # what is larger is refused before it is read or decoded
     "mammogram pixels": 100_000_000,       # the largest have less than half of it
-    "mammogram bytes": 400_000_000,        # of a DICOM file, and of its pixels when decoded
-    "inflated bytes": 200_000_000,         # of a deflated DICOM file
+    "mammogram bytes": 250_000_000,        # of a DICOM file, inflated if it is deflated, and of its pixels
+    "mammogram elements": 50_000,          # of a DICOM file, its items and each time that it is read included
+    "jpeg scans": 20,                      # in one image
     "jpeg 2000 tiles": 10_000,             # in one image
+    "jpeg 2000 blocks": 1_000_000,         # in one image: code-blocks, or packets
 }
 
 

@@ -10,7 +10,7 @@ from pydicom import uid
 from pydicom.encaps import encapsulate, generate_frames
 
 from data_scripts.phantom.native import SECONDARY_CAPTURE, write_dicom
-from xmodal.config import Problem
+from xmodal.config import LIMITS, Problem
 from xmodal.imaging import decoding, dicom
 
 CASES = [(syntax, kind) for syntax, (_, kinds, _) in CODECS.items() for kind in kinds]
@@ -96,7 +96,7 @@ def test_a_codestream_of_another_size_is_refused_before_it_is_decoded(tmp_path, 
         dicom.read_dicom(path)
 
 
-def test_headers_that_hide_the_size_are_refused():
+def test_headers_that_hide_the_size_are_refused(monkeypatch):
     jpeg = bytes(CODECS[uid.JPEGBaseline8Bit][0](picture(np.uint8)))
     decoding.check_jpeg(jpeg, (48, 64))
     start = jpeg.index(b"\xff\xc0")
@@ -110,8 +110,34 @@ def test_headers_that_hide_the_size_are_refused():
     boxed = imagecodecs.jpeg2k_encode(picture(np.uint8), codecformat="JP2")
     decoding.check_jpeg2000(bytes(boxed), (48, 64))
     stream[24:32] = struct.pack(">2I", 1, 1)              # tiles of one pixel
+    monkeypatch.setitem(LIMITS, "jpeg 2000 tiles", 3000)
     with pytest.raises(ValueError, match="3072 tiles"):
-        decoding.check_jpeg2000(bytes(stream), (48, 64), most_tiles=3000)
+        decoding.check_jpeg2000(bytes(stream), (48, 64))
+
+
+def jpeg2000_header(layers=1, precincts=b"", block=4):
+    """The main header of a codestream of 10,000 x 10,000 pixels, with five levels."""
+    size = struct.pack(">H8IH3B", 0, 10_000, 10_000, 0, 0, 10_000, 10_000, 0, 0, 1, 7, 1, 1)
+    style = bytes([len(precincts) > 0, 0]) + struct.pack(">H", layers) + bytes([0, 5, block, block, 0, 1])
+    segments = {0x51: size, 0x52: style + precincts}
+    parts = [struct.pack(">BBH", 255, marker, len(body) + 2) + body for marker, body in segments.items()]
+    return b"\xff\x4f" + b"".join(parts) + b"\xff\x90"
+
+
+def test_a_jpeg_2000_cut_into_too_many_parts_is_refused():
+    shape = (10_000, 10_000)
+    for usual in ({}, {"precincts": b"\x77\x88\x88\x88\x88\x88"}, {"layers": 50}, {"block": 2}):
+        decoding.check_jpeg2000(jpeg2000_header(**usual), shape)
+    for attack in ({"block": 0}, {"precincts": b"\x11" * 6}, {"layers": 65_535, "precincts": b"\x88" * 6}):
+        with pytest.raises(ValueError, match="code-blocks and"):
+            decoding.check_jpeg2000(jpeg2000_header(**attack), shape)
+
+
+def test_a_jpeg_of_many_scans_is_refused():
+    jpeg = bytes(CODECS[uid.JPEGBaseline8Bit][0](picture(np.uint8)))
+    scan = jpeg[jpeg.index(b"\xff\xda"):-2]
+    with pytest.raises(ValueError, match="has 31 scans"):
+        decoding.check_jpeg(jpeg[:-2] + 30 * scan + jpeg[-2:], (48, 64))
 
 
 def test_run_lengths_that_unpack_to_more_than_the_image_are_refused(tmp_path):

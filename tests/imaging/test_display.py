@@ -67,10 +67,11 @@ def modalities(signed):
 
 def interests():
     yield None
-    for function, w in itertools.product((None, "LINEAR", "LINEAR_EXACT", "SIGMOID"), (0.5, 1, 2, 900)):
-        yield {"kind": "window", "function": function or "LINEAR", "written": function, "c": 1500, "w": w}
+    yield {"kind": "window", "function": "LINEAR", "written": None, "c": 1500, "w": 900}
+    for function, w in itertools.product(("LINEAR", "LINEAR_EXACT", "SIGMOID"), (0.5, 1, 900)):
+        yield {"kind": "window", "function": function, "written": function, "c": 1500, "w": w}
     for bits, packed in ((8, False), (8, True), (10, False), (16, False)):
-        entries = [min(value >> 4, 2 ** 16 - 1) >> max(0, 12 - bits) for value in range(1001 * 16)][::16]
+        entries = [value >> max(0, 12 - bits) for value in range(1001)]
         yield {"kind": "table", "table": (-100, entries), "bits": bits, "packed": packed}
 
 
@@ -85,11 +86,10 @@ def table_item(step):
     return [data]
 
 
-def header(modality, voi, signed, inverted):
+def header(modality, voi, signed, grey=("MONOCHROME2", "IDENTITY")):
     data = pydicom.Dataset()
     data.BitsAllocated, data.BitsStored, data.PixelRepresentation = 16, 12, int(signed)
-    data.PhotometricInterpretation = "MONOCHROME1" if inverted == "MONOCHROME1" else "MONOCHROME2"
-    data.PresentationLUTShape = "INVERSE" if inverted in ("INVERSE", "MONOCHROME1") else "IDENTITY"
+    data.PhotometricInterpretation, data.PresentationLUTShape = grey
     if modality["kind"] == "slope":
         data.RescaleSlope, data.RescaleIntercept = modality["slope"], modality["intercept"]
     elif modality["kind"] == "table":
@@ -103,28 +103,40 @@ def header(modality, voi, signed, inverted):
 
 
 @pytest.mark.parametrize("signed", [False, True], ids=["unsigned", "signed"])
-@pytest.mark.parametrize("inverted", ["MONOCHROME2", "MONOCHROME1", "INVERSE"])
-def test_grey_levels_are_those_of_the_standard_and_monotonic(signed, inverted):
+@pytest.mark.parametrize("photometric", ["MONOCHROME2", "MONOCHROME1"])
+@pytest.mark.parametrize("shape", ["IDENTITY", "INVERSE", None])
+def test_grey_levels_are_those_of_the_standard_and_monotonic(signed, photometric, shape):
     """Every modality transformation with every VOI transformation."""
+    inverted = photometric == "MONOCHROME1" or shape == "INVERSE"
     low = -2048 if signed else 0
-    stored = np.append(np.arange(low, low + 4096, 61), low + 4095).astype(np.int16)[None]
+    stored = np.append(np.arange(low, low + 4096, 241), low + 4095).astype(np.int16)[None]
     for modality, voi in itertools.product(modalities(signed), interests()):
-        grey = display.shown(header(modality, voi, signed, inverted), stored, "a.dcm")[0].astype(float)
+        data = header(modality, voi, signed, (photometric, shape))
+        grey = display.shown(data, stored, "a.dcm")[0].astype(float)
         expected = np.array([reference(int(x), modality, voi, signed) for x in stored[0]])
-        if inverted != "MONOCHROME2":
+        if inverted:
             expected = expected.max() + expected.min() - expected
         assert np.allclose(grey, expected, atol=1e-6 * (1 + np.abs(expected).max())), (modality, voi)
         falls = modality.get("slope", 1) < 0
         if modality["kind"] == "table":
             falls = modality["table"][1][0] > 0
-        steps = np.diff(grey) * (-1) ** (falls + (inverted != "MONOCHROME2"))
+        steps = np.diff(grey) * (-1) ** (falls + inverted)
         assert (steps >= -1e-6).all(), (modality, voi)
+
+
+@pytest.mark.parametrize("function", ["LINEAR", "LINEAR_EXACT", "SIGMOID"])
+@pytest.mark.parametrize("w", [0.5, 1, 1.5, 2, 7])
+def test_windows_are_those_of_the_standard_at_each_value_near_them(function, w):
+    values = np.arange(90, 110, 0.25)
+    for c in (100, 100.5, 99.75):
+        shares = display.window(values, c, w, function)
+        assert np.allclose(shares, [window_value(x, c, w, function, 0, 1) for x in values])
 
 
 def test_tables_start_where_the_file_means_whether_written_as_signed_or_not():
     """-100 in a table of signed values may be written as US 65436."""
     table = {"kind": "table", "table": (0, list(range(300))), "bits": 16, "packed": False}
-    data = header({"kind": "none"}, table, True, "MONOCHROME2")
+    data = header({"kind": "none"}, table, True)
     data.VOILUTSequence[0].add_new("LUTDescriptor", "US", [300, 65436, 16])
     stored = np.array([[-200, -100, 0, 100, 199, 400]], np.int16)
     assert display.shown(data, stored, "a.dcm").tolist() == [[0, 0, 100, 200, 299, 299]]

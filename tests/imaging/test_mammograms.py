@@ -139,13 +139,29 @@ def test_the_side_of_the_chest_wall_is_compared_with_the_header(tmp_path, caplog
     elements = elements | {"SOPInstanceUID": "2.25.1"}
     write_dicom(path, breast, ExplicitVRLittleEndian, DIGITAL_MAMMOGRAM, 16, **elements)
     assert dicom.chest_wall(path) == wall
-    square = mammograms.breast_square(breast > 0)
+    at_the_left = breast > 0
+    mammograms.check_chest_wall(path, at_the_left)
+    assert ("at the left by its pixels" in caplog.text) == (wall in ("right", "top", "bottom"))
+    caplog.clear()
+    at_the_top = np.pad(at_the_left.T, [(0, 9), (0, 0)])
     if wall in ("top", "bottom"):
-        with pytest.raises(Problem, match="a.dcm has the chest wall at the"):
-            mammograms.check_chest_wall(path, square)
-        return
-    mammograms.check_chest_wall(path, square)
-    assert ("chest wall" in caplog.text) == (wall == "right")
+        with pytest.raises(Problem, match="a.dcm has the chest wall at the top by its pixels, and"):
+            mammograms.check_chest_wall(path, at_the_top)
+    else:
+        mammograms.check_chest_wall(path, at_the_top)
+        assert "at the top by its pixels" in caplog.text
+
+
+def test_the_chest_wall_is_where_the_breast_reaches_the_border():
+    breast = np.zeros((100, 80), bool)
+    breast[10:80, 2:50] = True                            # a strip of film beside it
+    assert mammograms.wall_of(breast) == "left"
+    assert mammograms.wall_of(breast[:, ::-1]) == "right"
+    breast[:10] = breast[10]                              # as the pectoral muscle does, which reaches the top
+    assert mammograms.wall_of(breast) == "left"
+    turned = np.pad(breast.T, [(0, 0), (20, 0)])
+    assert mammograms.wall_of(turned) == "top"
+    assert mammograms.wall_of(turned[::-1]) == "bottom"
 
 
 def test_a_blank_image_is_a_problem():

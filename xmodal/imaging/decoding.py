@@ -90,23 +90,57 @@ def check_jpeg(frame, shape):
         position += 2 + int.from_bytes(frame[position + 2:position + 4], "big")
     if headers != 1:
         raise ValueError(f"its JPEG has {headers} frame headers before its first scan")
+    scans = frame.count(b"\xff\xda")                     # bytes that no scan has inside
+    if scans > LIMITS["jpeg scans"]:
+        raise ValueError(f"its JPEG has {scans} scans")
 
 
-def check_jpeg2000(frame, shape, most_tiles=LIMITS["jpeg 2000 tiles"]):
+def check_jpeg2000(frame, shape):
     """Raises `ValueError` unless a JPEG 2000 or HTJ2K codestream, or the first in a JP2 file, says one
-    component of `shape` in a bounded number of tiles."""
+    component of `shape` in a bounded number of tiles, code-blocks and packets."""
     start = _codestream(frame)
     if frame[start:start + 4] != b"\xff\x4f\xff\x51":     # SOC, SIZ
         raise ValueError("its JPEG 2000 does not begin with its size")
-    fields = struct.unpack(">8IH", frame[start + 8:start + 42])
-    right, bottom, left, top, tile_width, tile_height, tile_left, tile_top, components = fields
-    if (bottom - top, right - left, components) != (*shape, 1):
+    fields = struct.unpack(">8IH3B", frame[start + 8:start + 45])
+    right, bottom, left, top, tile_width, tile_height, tile_left, tile_top, components = fields[:9]
+    if (bottom - top, right - left, components) != (*shape, 1) or fields[10:] != (1, 1):
         raise ValueError(f"its JPEG 2000 says {bottom - top} x {right - left} pixels of {components} "
                          f"components, its header {shape[0]} x {shape[1]} of one")
     down = -(-(bottom - tile_top) // tile_height)
     across = -(-(right - tile_left) // tile_width)
-    if down * across > most_tiles:
+    if down * across > LIMITS["jpeg 2000 tiles"]:
         raise ValueError(f"its JPEG 2000 has {down * across} tiles")
+    _check_blocks(frame, start + 2, shape)
+
+
+def _check_blocks(frame, position, shape):
+    """Raises `ValueError` if the coding styles in the main header, whose second marker is at `position`, cut
+    an image of `shape` into too many code-blocks or packets, for each of which the decoder takes memory."""
+    layers = 1
+    while frame[position:position + 1] == b"\xff" and frame[position + 1] != 0x90:        # SOT
+        length = int.from_bytes(frame[position + 2:position + 4], "big")
+        segment = frame[position + 4:position + 2 + length]
+        if frame[position + 1] == 0x52:                   # COD
+            layers = int.from_bytes(segment[2:4], "big")
+            _check_style(segment[0], segment[5:], layers, shape)
+        elif frame[position + 1] == 0x53:                 # COC
+            _check_style(segment[1], segment[2:], layers, shape)
+        position += 2 + length
+
+
+def _check_style(flags, style, layers, shape):
+    """`_check_blocks` of one coding style: levels, log2 of a code-block's sides less 2, two bytes more, and
+    with the first flag the log2 of a precinct's sides at each resolution, from the smallest."""
+    levels, width, height = style[:3]
+    blocks = shape[0] * shape[1] >> (width & 15) + (height & 15) + 4
+    precincts = style[5:6 + levels] if flags & 1 else b"\xff" * (levels + 1)
+    packets = 0
+    for level, precinct in zip(range(levels, -1, -1), precincts):
+        down = (shape[0] >> level + (precinct >> 4)) + 1
+        across = (shape[1] >> level + (precinct & 15)) + 1
+        packets += layers * down * across
+    if max(blocks, packets) > LIMITS["jpeg 2000 blocks"]:
+        raise ValueError(f"its JPEG 2000 is cut into {blocks:,} code-blocks and {packets:,} packets")
 
 
 def _codestream(frame):

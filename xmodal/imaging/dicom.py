@@ -19,6 +19,7 @@ from .decoding import decode
 log = logging.getLogger(__name__)
 
 FIRST_GROUPS = (b"\2\0", b"\x08\0", b"\0\x08")         # of a file without preamble
+ITEM = b"\xfe\xff\0\xe0"                              # the tag before each item of a sequence
 
 # What pydicom and its decoders raise on damaged files.
 UNREADABLE = (
@@ -42,29 +43,55 @@ UNREADABLE = (
 
 # ---- opening and checking --------------------------------------------------------------------------------
 
-class _Guarded(io.BufferedReader):
-    """A file of which pydicom reads the whole rest only to inflate it, and only if that fills no memory."""
+class GuardedFile(io.BufferedReader):
+    """The file at `path` for `pydicom.dcmread`, which reads no more of it than `config.LIMITS` allows.
+
+    Raises `Problem` where the file is larger, inflates to more or holds more elements, which fill far more
+    memory than the file; and `OSError` if it cannot be opened.
+    """
+
+    def __init__(self, path):
+        super().__init__(io.FileIO(str(path)))            # a text, which pydicom puts in its messages
+        self.size = os.fstat(self.fileno()).st_size
+        self.parts = 0
+        limit = LIMITS["mammogram bytes"]
+        if self.size > limit:
+            self.close()
+            raise Problem(f"{path} has {self.size:,} bytes, more than the {limit:,} that are read of a "
+                          "mammogram; use the single image of the same view, or take it out of the index.")
 
     def read(self, size=-1):
-        data = super().read(size)
-        if size is None or size < 0:
-            _check_inflated_size(self.raw.name, data)
+        if size is None or size < 0:                      # pydicom wants the rest only to inflate it
+            data = super().read()
+            self._check_inflated(data)
+            return data
+        data = super().read(min(size, self.size))
+        self._count(data)
         return data
 
+    def _count(self, data):
+        """Raises `Problem` if `data`, which is read, leads to more elements and items than allowed."""
+        self.parts += 1 + data.count(ITEM)
+        limit = LIMITS["mammogram elements"]
+        if self.parts > limit:
+            raise Problem(f"{self.raw.name} holds more than {limit:,} elements, which no mammogram does; "
+                          "delete it and fetch it again.")
 
-def guarded(path):
-    """The file at `path`, opened for `pydicom.dcmread`, which then reads no more than `config.LIMITS` allows.
-
-    Raises `Problem` if the file is larger, and `OSError` if it cannot be opened.
-    """
-    file = _Guarded(io.FileIO(str(path)))                 # a text, which pydicom puts in its messages
-    size = os.fstat(file.fileno()).st_size
-    limit = LIMITS["mammogram bytes"]
-    if size > limit:
-        file.close()
-        raise Problem(f"{path} has {size:,} bytes, more than the {limit:,} that are read of a mammogram; use "
-                      "the single image of the same view, or take it out of the index.")
-    return file
+    def _check_inflated(self, deflated):
+        """Raises `Problem` if deflated data, which pydicom inflates as a whole, would fill the memory."""
+        inflate = zlib.decompressobj(-zlib.MAX_WBITS)
+        limit = LIMITS["mammogram bytes"]
+        size = 0
+        for start in range(0, len(deflated), 1 << 16):
+            piece = deflated[start:start + (1 << 16)]
+            while piece and not inflate.eof:
+                data = inflate.decompress(piece, 1 << 20)
+                self._count(data)
+                size += len(data)
+                piece = inflate.unconsumed_tail
+                if size > limit:
+                    raise Problem(f"{self.raw.name} inflates to more than {limit:,} bytes, which no "
+                                  "mammogram has; delete it and fetch it again.")
 
 
 def open_dicom(path, **options):
@@ -73,7 +100,7 @@ def open_dicom(path, **options):
     Raises `Problem` for what is missing, no DICOM file, or larger than `config.LIMITS` allows.
     """
     try:
-        with guarded(path) as file:
+        with GuardedFile(path) as file:
             start = file.peek(132)[:132]
             bare = start[128:] != b"DICM" and start[:2] in FIRST_GROUPS
             data = pydicom.dcmread(file, force=bare, **options)
@@ -86,21 +113,6 @@ def open_dicom(path, **options):
     except UNREADABLE as error:
         raise Problem(f"{path} is not a readable DICOM file ({error}); "
                       "delete it and fetch it again.") from None
-
-
-def _check_inflated_size(path, deflated):
-    """Raises `Problem` if deflated data, which pydicom inflates as a whole, would fill the memory."""
-    inflate = zlib.decompressobj(-zlib.MAX_WBITS)
-    limit = LIMITS["inflated bytes"]
-    size = 0
-    for start in range(0, len(deflated), 1 << 16):
-        piece = deflated[start:start + (1 << 16)]
-        while piece and not inflate.eof:
-            size += len(inflate.decompress(piece, 1 << 20))
-            piece = inflate.unconsumed_tail
-            if size > limit:
-                raise Problem(f"{path} inflates to more than {limit:,} bytes, which no mammogram has; "
-                              "delete it and fetch it again.")
 
 
 def _name_syntax(data):
@@ -187,14 +199,11 @@ def read_dicom(path):
 
 NAMED = re.compile(r"(?:^|[_ /-])(LEFT|RIGHT|L|R)[_ -]?(CC|MLO|ML|FB)(?=[_. -]|$)", re.IGNORECASE)
 
-
 VIEW_CODES = {  # SNOMED CT and its older form (DICOM PS3.16 CID 4014)
-    "399162004": "CC",
-    "R-10242": "CC",
-    "399368009": "MLO",
-    "R-10226": "MLO",
-    "399260004": "ML",
-    "R-10224": "ML",
+    "399162004": "CC", "R-10242": "CC",
+    "399368009": "MLO", "R-10226": "MLO",
+    "399260004": "ML", "R-10224": "ML",
+    "399196006": "FB", "R-10244": "FB",
 }
 
 
@@ -238,19 +247,12 @@ def chest_wall(path):
     PatientOrientation says it where its values are directions; else the laterality, as images are usually
     hung: a left breast has it at the left. "" where neither is known. Raises `Problem` as `dicom_header`.
     """
-    data = open_dicom(path, stop_before_pixels=True)
-    try:
-        directions = display.attribute(data, "PatientOrientation")
-        if not isinstance(directions, str) and directions is not None and len(directions) == 2:
-            along_row, along_column = (str(direction).upper()[:1] for direction in directions)
-            borders = {"A": ("left", "top"), "P": ("right", "bottom")}       # towards the front, or the back
-            if along_row in borders:
-                return borders[along_row][0]
-            if along_column in borders:
-                return borders[along_column][1]
-    except UNREADABLE as error:
-        raise Problem(f"The header of {path} cannot be read ({error}); "
-                      "delete the file and fetch it again.") from None
+    directions = display.attribute(open_dicom(path, stop_before_pixels=True), "PatientOrientation")
+    if len(directions or ()) == 2 and not isinstance(directions, str):
+        for direction, borders in zip(directions, (("left", "right"), ("top", "bottom"))):
+            first_letter = str(direction).strip().upper()[:1]
+            if first_letter in ("A", "P"):                # towards the front, away from the wall, or the back
+                return borders["AP".index(first_letter)]
     return {"L": "left", "R": "right"}.get(dicom_header(path).laterality, "")
 
 

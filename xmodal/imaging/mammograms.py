@@ -161,19 +161,40 @@ def breast_square(breast):
     return Square(bool(mirrored), int(top), int(left), int(side))
 
 
-def check_chest_wall(path, square):
-    """Logs where the header of the file says another side for the chest wall than the `Square` of its pixels.
+def wall_of(breast):
+    """The border at which a bool (H, W) breast mask has the chest wall: "left", "right", "top" or "bottom".
 
-    The pixels decide. Raises `Problem` if the header says that the breast hangs up or down.
+    It is at the left or right unless the breast is far from both and reaches the top or bottom.
     """
-    wall = chest_wall(path)
-    if wall in ("top", "bottom"):
-        raise Problem(f"{path} has the chest wall at the {wall} by its PatientOrientation; turn the image, "
-                      "or take it out of the index.")
-    side = "right" if square.mirrored else "left"
-    if wall and wall != side:
-        log.warning("%s has the chest wall at the %s by its header and at the %s by its pixels, which "
-                    "decide; its side or its orientation may be wrong.", path, wall, side)
+    margins = {}
+    for axis, (before, behind) in enumerate((("top", "bottom"), ("left", "right"))):
+        places = np.flatnonzero(breast.any(1 - axis))
+        length = breast.shape[axis]
+        margins[before] = places[0] / length
+        margins[behind] = (length - 1 - places[-1]) / length
+    sides = min(margins["left"], margins["right"])
+    ends = min(("top", "bottom"), key=margins.get)
+    if sides > 0.05 >= margins[ends]:
+        return ends
+    return "right" if breast_square(breast).mirrored else "left"
+
+
+def check_chest_wall(path, breast):
+    """Logs where the header of the file and the breast mask (H, W) of its pixels put the chest wall at
+    different borders, of which the pixels decide between left and right.
+
+    Raises `Problem` if both say that the image is turned, with the chest wall at the top or bottom.
+    """
+    in_header = chest_wall(path)
+    in_pixels = wall_of(breast)
+    turned = ("top", "bottom")
+    if in_pixels in turned and in_header in turned:
+        raise Problem(f"{path} has the chest wall at the {in_pixels} by its pixels, and its header says that "
+                      "it is turned; turn the image, or take it out of the index.")
+    if in_pixels in turned or in_header not in (in_pixels, ""):
+        log.warning("%s has the chest wall at the %s by its pixels, which decide, and at %s by its header; "
+                    "its side or its orientation may be wrong.",
+                    path, in_pixels, f"the {in_header}" if in_header else "no border")
 
 
 def cut(image, square):
@@ -203,7 +224,7 @@ def mammogram(image, mask=None, spacing=None, size=224, path=None):
     breast = breast_mask(image)
     square = breast_square(breast)
     if path:
-        check_chest_wall(path, square)
+        check_chest_wall(path, breast)
     low, high = np.percentile(image[breast], (1, 99.5))
     level = np.clip((image - low) / max(high - low, 1e-6), 0, 1)
     grey = resize(cut(np.where(breast, 1 + 254 * level, 0), square), (size, size))
