@@ -23,7 +23,8 @@ from data_scripts.download import File, ask, digest, obtain
 from data_scripts.indexing import Index, files_below, met, rows_of
 from xmodal.cohort import INDEX, index_row, label_set, validate
 from xmodal.config import MAMMOGRAPHY, Problem
-from xmodal.imaging.dicom import UNREADABLE, GuardedFile
+from xmodal.imaging.decoding import GuardedFile
+from xmodal.imaging.dicom import UNREADABLE
 
 log = logging.getLogger(__name__)
 TAGS = ["SeriesInstanceUID", "SOPInstanceUID", "Rows", "Columns", "BitsAllocated", "InstanceNumber",

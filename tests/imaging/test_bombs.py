@@ -27,11 +27,10 @@ def peak():                      # ru_maxrss would count the process that starte
 at_start = peak()
 sentences = []
 for path in sys.argv[1:]:
-    for read in (dicom.dicom_header, dicom.read_dicom):
-        try:
-            read(path)
-        except Problem as problem:
-            sentences.append(str(problem))
+    try:
+        dicom.read_dicom(path)
+    except Problem as problem:
+        sentences.append(str(problem))
 print(json.dumps([sentences, peak() - at_start]))
 """
 
@@ -70,10 +69,6 @@ def bombs(folder):
     deflated(folder / "inflated_items.dcm", sequence + 1000 * item)
     plain = write(folder / "items.dcm", ramp())
     plain.write_bytes(plain.read_bytes() + sequence + 1_000_000 * item)
-    endless = write(folder / "endless.dcm", ramp())
-    content = endless.read_bytes()
-    start = content.rindex(b"\xe0\x7f\x10\0OW") + 8      # the length of the pixel data
-    endless.write_bytes(content[:start] + struct.pack("<I", 0xFFFFFFF0) + content[start + 4:])
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the system does not say the peak")

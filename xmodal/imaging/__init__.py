@@ -1,6 +1,6 @@
 """Pixels in, pixels out. The map of the wing:
 
-    decoding     the pixel data of a DICOM file, whatever its transfer syntax
+    decoding     DICOM files read and decoded within limits, whatever the transfer syntax
     display      stored values to grey levels as a viewer shows them first
     dicom        mammograms as files: grey levels, view, side, pixel spacing
     mammograms   finding the breast, cropping and scaling it; lesion masks

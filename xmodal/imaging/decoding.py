@@ -1,6 +1,9 @@
-"""The pixel data of a DICOM file decoded to stored values, whatever the transfer syntax."""
+"""DICOM files read and decoded to stored values, whatever the transfer syntax, within `config.LIMITS`."""
+import io
 import math
+import os
 import struct
+import zlib
 
 import imagecodecs
 import numpy as np
@@ -17,7 +20,7 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from ..config import LIMITS
+from ..config import LIMITS, Problem
 
 # gdcm, which pydicom would choose, ends the process on some damaged JPEG files, and does not know 12 bits.
 JPEG = {
@@ -29,7 +32,63 @@ JPEG = {
     JPEGLSNearLossless: imagecodecs.jpegls_decode,
 }
 STARTS_OF_FRAME = {*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC}            # and not tables
+ITEM = b"\xfe\xff\0\xe0"                                # the tag before each item of a sequence
 
+
+# ---- the file --------------------------------------------------------------------------------------------
+
+class GuardedFile(io.BufferedReader):
+    """The file at `path` for `pydicom.dcmread`, which reads no more of it than `config.LIMITS` allows.
+
+    Raises `Problem` where the file is larger, inflates to more or holds more elements, which fill far more
+    memory than the file; and `OSError` if it cannot be opened.
+    """
+
+    def __init__(self, path):
+        super().__init__(io.FileIO(str(path)))            # a text, which pydicom puts in its messages
+        self.size = os.fstat(self.fileno()).st_size
+        self.parts = 0
+        limit = LIMITS["mammogram bytes"]
+        if self.size > limit:
+            self.close()
+            raise Problem(f"{path} has {self.size:,} bytes, more than the {limit:,} that are read of a "
+                          "mammogram; use the single image of the same view, or take it out of the index.")
+
+    def read(self, size=-1):
+        if size is None or size < 0:                      # pydicom wants the rest only to inflate it
+            data = super().read()
+            self._check_inflated(data)
+            return data
+        data = super().read(min(size, self.size))
+        self._count(data)
+        return data
+
+    def _count(self, data):
+        """Raises `Problem` if `data`, which is read, leads to more elements and items than allowed."""
+        self.parts += 1 + data.count(ITEM)
+        limit = LIMITS["mammogram elements"]
+        if self.parts > limit:
+            raise Problem(f"{self.raw.name} holds more than {limit:,} elements, which no mammogram does; "
+                          "delete it and fetch it again.")
+
+    def _check_inflated(self, deflated):
+        """Raises `Problem` if deflated data, which pydicom inflates as a whole, would fill the memory."""
+        inflate = zlib.decompressobj(-zlib.MAX_WBITS)
+        limit = LIMITS["mammogram bytes"]
+        size = 0
+        for start in range(0, len(deflated), 1 << 16):
+            piece = deflated[start:start + (1 << 16)]
+            while piece and not inflate.eof:
+                data = inflate.decompress(piece, 1 << 20)
+                self._count(data)
+                size += len(data)
+                piece = inflate.unconsumed_tail
+                if size > limit:
+                    raise Problem(f"{self.raw.name} inflates to more than {limit:,} bytes, which no "
+                                  "mammogram has; delete it and fetch it again.")
+
+
+# ---- the pixels ------------------------------------------------------------------------------------------
 
 def decode(data):
     """The stored values (H, W) of a pydicom dataset of one frame, in any transfer syntax."""

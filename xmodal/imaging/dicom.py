@@ -1,11 +1,10 @@
 """Mammograms as DICOM files: the grey levels that a file holds, and what its header says of the picture."""
-import io
 import logging
 import math
-import os
 import re
 import struct
 import zlib
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,12 +13,11 @@ from pydicom import uid
 
 from ..config import LIMITS, Problem
 from . import display
-from .decoding import decode
+from .decoding import GuardedFile, decode
 
 log = logging.getLogger(__name__)
 
 FIRST_GROUPS = (b"\2\0", b"\x08\0", b"\0\x08")         # of a file without preamble
-ITEM = b"\xfe\xff\0\xe0"                              # the tag before each item of a sequence
 
 # What pydicom and its decoders raise on damaged files.
 UNREADABLE = (
@@ -42,57 +40,6 @@ UNREADABLE = (
 
 
 # ---- opening and checking --------------------------------------------------------------------------------
-
-class GuardedFile(io.BufferedReader):
-    """The file at `path` for `pydicom.dcmread`, which reads no more of it than `config.LIMITS` allows.
-
-    Raises `Problem` where the file is larger, inflates to more or holds more elements, which fill far more
-    memory than the file; and `OSError` if it cannot be opened.
-    """
-
-    def __init__(self, path):
-        super().__init__(io.FileIO(str(path)))            # a text, which pydicom puts in its messages
-        self.size = os.fstat(self.fileno()).st_size
-        self.parts = 0
-        limit = LIMITS["mammogram bytes"]
-        if self.size > limit:
-            self.close()
-            raise Problem(f"{path} has {self.size:,} bytes, more than the {limit:,} that are read of a "
-                          "mammogram; use the single image of the same view, or take it out of the index.")
-
-    def read(self, size=-1):
-        if size is None or size < 0:                      # pydicom wants the rest only to inflate it
-            data = super().read()
-            self._check_inflated(data)
-            return data
-        data = super().read(min(size, self.size))
-        self._count(data)
-        return data
-
-    def _count(self, data):
-        """Raises `Problem` if `data`, which is read, leads to more elements and items than allowed."""
-        self.parts += 1 + data.count(ITEM)
-        limit = LIMITS["mammogram elements"]
-        if self.parts > limit:
-            raise Problem(f"{self.raw.name} holds more than {limit:,} elements, which no mammogram does; "
-                          "delete it and fetch it again.")
-
-    def _check_inflated(self, deflated):
-        """Raises `Problem` if deflated data, which pydicom inflates as a whole, would fill the memory."""
-        inflate = zlib.decompressobj(-zlib.MAX_WBITS)
-        limit = LIMITS["mammogram bytes"]
-        size = 0
-        for start in range(0, len(deflated), 1 << 16):
-            piece = deflated[start:start + (1 << 16)]
-            while piece and not inflate.eof:
-                data = inflate.decompress(piece, 1 << 20)
-                self._count(data)
-                size += len(data)
-                piece = inflate.unconsumed_tail
-                if size > limit:
-                    raise Problem(f"{self.raw.name} inflates to more than {limit:,} bytes, which no "
-                                  "mammogram has; delete it and fetch it again.")
-
 
 def open_dicom(path, **options):
     """pydicom's dataset of the file, with or without a preamble; the options are those of `pydicom.dcmread`.
@@ -214,6 +161,17 @@ class Header(NamedTuple):
     spacing: float | None    # millimetres per pixel in the breast, None where the file does not say
 
 
+@contextmanager
+def _header_of(path):
+    """pydicom's dataset of the file without its pixels. Raises `Problem` where it or a value is damaged."""
+    data = open_dicom(path, stop_before_pixels=True)
+    try:
+        yield data
+    except UNREADABLE as error:
+        raise Problem(f"The header of {path} cannot be read ({error}); "
+                      "delete the file and fetch it again.") from None
+
+
 def dicom_header(path):
     """`Header` of the mammogram at `path`.
 
@@ -222,17 +180,13 @@ def dicom_header(path):
     from the names in PatientID and the file name. ML is read as MLO, as INbreast means it. Raises
     `Problem` if the file is missing or not a readable DICOM file.
     """
-    data = open_dicom(path, stop_before_pixels=True)
-    try:
+    with _header_of(path) as data:
         view = display.text(data, "ViewPosition") or _coded_view(data)
         view = view or display.text(data, "PatientOrientation")
         side = display.text(data, "ImageLaterality") or display.text(data, "FrameLaterality")
         side = (side or display.text(data, "Laterality"))[:1]
         names = (str(data.get("PatientID") or ""), Path(path).name)
         spacing = _spacing(data, path)
-    except UNREADABLE as error:
-        raise Problem(f"The header of {path} cannot be read ({error}); "
-                      "delete the file and fetch it again.") from None
     named_side, named_view = _named(names)
     if view not in ("CC", "MLO", "ML", "FB"):
         view = named_view
@@ -247,7 +201,8 @@ def chest_wall(path):
     PatientOrientation says it where its values are directions; else the laterality, as images are usually
     hung: a left breast has it at the left. "" where neither is known. Raises `Problem` as `dicom_header`.
     """
-    directions = display.attribute(open_dicom(path, stop_before_pixels=True), "PatientOrientation")
+    with _header_of(path) as data:
+        directions = display.attribute(data, "PatientOrientation")
     if len(directions or ()) == 2 and not isinstance(directions, str):
         for direction, borders in zip(directions, (("left", "right"), ("top", "bottom"))):
             first_letter = str(direction).strip().upper()[:1]
