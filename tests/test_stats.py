@@ -1,15 +1,15 @@
 """stats: published values, closed forms, libraries beside ours, and what must not change an answer."""
 import doctest
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 from scipy import stats as dist
 
 from xmodal import stats
 from xmodal.config import Problem
-from xmodal.metrics import calibration, weighted
+from xmodal.metrics import calibration, comparisons, miscalibration, ordering, weighted
 
 REFERENCE = Path(__file__).resolve().parents[2] / "shared" / "data" / "reference"
 needs_reference = pytest.mark.skipif(not REFERENCE.exists(), reason=f"no reference tables at {REFERENCE}")
@@ -25,67 +25,10 @@ def cohort():
     return y, np.round(rng.random(len(y)) * 0.6 + 0.3 * y, 1), patient
 
 
-@pytest.mark.parametrize("module", [stats, weighted, calibration])
+@pytest.mark.parametrize("module", [stats, weighted, calibration, comparisons, miscalibration, ordering])
 def test_the_examples_in_the_docstrings_are_true(module):
     failed, attempted = doctest.testmod(module)
     assert attempted and not failed
-
-
-# ---- discrimination --------------------------------------------------------------------------------------
-
-@needs_reference
-def test_delong_on_aneurysm_data():
-    table = pd.read_csv(REFERENCE / "aSAH.csv")
-    y = (table.outcome == "Poor").astype(int)
-    test = stats.delong(y, table.wfns, table.s100b)
-    assert (test.auc_p, test.auc_q) == pytest.approx((.823678861789, .731368563686), abs=1e-11)
-    assert (test.var_p, test.var_q) == pytest.approx((.00146991470882363, .00266868245717244), rel=1e-10)
-    assert (test.z, test.p) == pytest.approx((2.20898359144091, .0271757822291882), rel=1e-10)
-    assert stats.delong(y, table.ndka, table.s100b).var_p == pytest.approx(.0031908105493913, rel=1e-10)
-
-
-def test_delong_by_hand():
-    """Positives beat (1, 1, .5) and (1, 1, 1) of two negatives ...: components by counting pairs."""
-    y, p = np.array([1, 1, 1, 0, 0]), np.array([3, 2, 1, 2, 0])
-    of_positives, of_negatives = np.array([1, .75, .5]), np.array([.5, 1])
-    test = stats.delong(y, p, p)
-    assert test.auc_p == pytest.approx(.75) and (test.z, test.p) == (0, 1)
-    assert test.var_p == pytest.approx(of_positives.var(ddof=1) / 3 + of_negatives.var(ddof=1) / 2)
-    assert stats.delong(y, p, -p).z == pytest.approx(-stats.delong(y, -p, p).z)
-
-
-def test_delong_of_too_few_is_nan_and_of_bad_scores_a_problem():
-    assert np.isnan(stats.delong([0, 1, 1], [0.1, 0.2, 0.3], [0.1, 0.2, 0.3]).p)
-    assert np.isnan(stats.delong([], [], []).z)
-    for p, q in (([.1], [.1, .2]), ([.1, .2], [.1]), ([.1, NAN], [.1, .2]), ([.1, .2], [.1, NAN])):
-        with pytest.raises(Problem):
-            stats.delong([0, 1], p, q)
-    for y in ([0, 2], [0, NAN]):
-        with pytest.raises(Problem):
-            stats.delong(y, [.1, .2], [.1, .2])
-
-
-def test_concordance_of_the_lung_data():
-    lifelines = pytest.importorskip("lifelines", reason="lifelines is in the test extra")
-    from lifelines.datasets import load_lung
-    lung = load_lung()[["time", "status", "age", "sex", "ph.ecog"]].dropna()
-    risk = lifelines.CoxPHFitter().fit(lung, "time", "status").predict_partial_hazard(lung)
-    assert stats.concordance(lung.time, lung.status, risk) == pytest.approx(.637135493, abs=1e-8)
-
-
-def test_concordance_sign_censoring_and_ties():
-    assert stats.concordance([1, 2, 3], [1, 1, 1], [3, 2, 1]) == 1, "higher risk, shorter time"
-    assert stats.concordance([1, 2, 3], [1, 1, 1], [5, 5, 5]) == .5
-    assert stats.concordance([1, 2, 3], [0, 1, 0], [9, 2, 1]) == 1, "the first is censored: one pair left"
-    assert stats.concordance([2, 2], [1, 0], [2, 1]) == 1, "censored later than the event of its time"
-    assert np.isnan(stats.concordance([2, 2], [1, 1], [2, 1])) and np.isnan(stats.concordance([], [], []))
-
-
-@pytest.mark.parametrize("time, event, risk", [
-    ([1, NAN], [1, 1], [1, 2]), ([1, 2], [1, NAN], [1, 2]), ([1, 2], [1, 2], [1, 2]), ([1, 2], [1], [1, 2])])
-def test_concordance_refuses_what_is_missing(time, event, risk):
-    with pytest.raises(Problem):
-        stats.concordance(time, event, risk)
 
 
 # ---- intervals -------------------------------------------------------------------------------------------
@@ -148,6 +91,39 @@ def test_bootstrap_skips_and_counts_degenerate_resamples():
     assert np.isnan(stats.bootstrap(stats.auc, [1, 1], [.2, .8], n=10).low)
 
 
+@pytest.mark.parametrize("method", ["percentile", "bca"])
+def test_bootstrap_in_parts_is_that_at_once(cohort, method, monkeypatch):
+    y, p, patient = cohort
+    at_once = stats.bootstrap(stats.auc, y, p, patient, n=50, method=method)
+    for module in (stats, weighted):
+        monkeypatch.setattr(module, "AT_ONCE", 200)
+    assert stats.bootstrap(stats.auc, y, p, patient, n=50, method=method) == at_once
+
+
+def test_bca_of_many_patients_leaves_some_out_at_a_time(monkeypatch):
+    """The mean of 3,000: by blocks of 3 and one by one the interval is the same but for .1 of its width."""
+    values = np.random.default_rng(0).exponential(size=3000)
+    blocks = stats.bootstrap(mean_score, np.zeros(3000), values, method="bca", n=500)
+    assert len(np.concatenate(list(stats._all_but_some(3000)))) == 1000
+    monkeypatch.setattr(stats, "LEFT_OUT", 3000)
+    one_by_one = stats.bootstrap(mean_score, np.zeros(3000), values, method="bca", n=500)
+    assert blocks[1:3] == pytest.approx(one_by_one[1:3], abs=.1 * width(one_by_one))
+
+
+def test_bootstrap_of_many_rows_needs_no_table_of_all_draws():
+    """1,000 resamples of 200,000 patients would be 1.6 GB; here 60 of them, in two parts."""
+    rng = np.random.default_rng(0)
+    p = rng.random(200_000)
+    y = rng.random(200_000) < p
+    tracemalloc.start()
+    interval = stats.bootstrap(stats.auc, y, p, n=60)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 400e6
+    assert interval.low < interval.value < interval.high
+    assert interval.value == pytest.approx(5 / 6, abs=.004), "by integration, as positives are as likely as p"
+
+
 @pytest.mark.parametrize("y, p, groups", [
     ([], [], None), ([0, 1], [.1], None), ([0, 1], [.1, .2], [1]), ([0, 1], [.1, .2], ["a", None]),
     ([0, 1], [.1, .2], [0, NAN])])
@@ -194,41 +170,7 @@ def test_bca_without_spread_is_a_point_and_of_one_patient_nothing():
     assert stats.bootstrap(stats.auc, *one_patient)[:3] == (1, 1, 1)
 
 
-# ---- comparisons -----------------------------------------------------------------------------------------
-
-def table_2x2(both, only_a, only_b, neither):
-    """Labels and two predictions whose agreement table is the one given."""
-    a = np.repeat([1, 1, 0, 0], [both, only_a, only_b, neither])
-    b = np.repeat([1, 0, 1, 0], [both, only_a, only_b, neither])
-    return np.ones_like(a), a, b
-
-
-def test_mcnemar_of_approval_ratings():
-    y, a, b = table_2x2(794, 150, 86, 570)
-    assert stats.mcnemar(y, a, b).statistic == pytest.approx(16.8178, abs=1e-4)
-    assert stats.mcnemar(y, a, b, correction=False).statistic == pytest.approx(17.35593, abs=1e-5)
-    assert stats.mcnemar(y, a, b, exact=True).p == pytest.approx(3.715936e-05, rel=1e-6)
-
-
-@pytest.mark.parametrize("exact", [False, True])
-@pytest.mark.parametrize("n", [0, 1, 7])
-def test_mcnemar_of_equal_errors_is_nothing(n, exact):
-    result = stats.mcnemar(*table_2x2(5, n, n, 5), exact=exact)
-    assert result.p == pytest.approx(1) and (exact or result.statistic == 0)
-
-
-@pytest.mark.parametrize("y, a, b", [([0, 1], [0, 1], [0]), ([0, NAN], [0, 1], [0, 1])])
-def test_mcnemar_refuses_what_is_missing(y, a, b):
-    with pytest.raises(Problem):
-        stats.mcnemar(y, a, b)
-
-
-def test_corrections_for_many_tests():
-    assert stats.bonferroni([.01, .2, NAN, .6]) == pytest.approx([.03, .6, NAN, 1], nan_ok=True)
-    # 3 x .01; 1 x .04, but not below the .06 of 2 x .03; 4 x .005
-    assert stats.holm([.01, .04, .03, .005]) == pytest.approx([.03, .06, .06, .02])
-    assert stats.holm([.5, NAN, .5]) == pytest.approx([1, NAN, 1], nan_ok=True)
-
+# ---- small things ----------------------------------------------------------------------------------------
 
 def test_mean_sd():
     assert stats.mean_sd([1, 2, 3, NAN])[:3] == (2, 1, 3)

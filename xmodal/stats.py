@@ -8,12 +8,10 @@ file passes on names.
 from typing import NamedTuple
 
 import numpy as np
-import pandas as pd
-from scipy import special, stats as dist
+from scipy import special
 
 from .config import Problem
 from .metrics.calibration import (
-    binary,
     brier,
     brier_parts,
     case_benefit,
@@ -24,20 +22,24 @@ from .metrics.calibration import (
     ece_shift,
     integrated_net_benefit,
     net_benefit,
-    numbers,
-    plain,
     reliability,
     temperature,
 )
+from .metrics.comparisons import bonferroni, delong, holm, mcnemar, paired_mean
 from .metrics.detection import box_average_precision, dice, free_response, froc, froc_score, iou
 from .metrics.embeddings import davies_bouldin, intra_pair_similarity, modality_gap, silhouette, unit
+from .metrics.inputs import binary, numbers, patients, plain
+from .metrics.miscalibration import debiased_ece
+from .metrics.ordering import concordance
 from .metrics.readers import compare_readers, obuchowski_rockette, wafroc_wins
 from .metrics.weighted import (
+    AT_ONCE,
     accuracy,
     auc,
     auc_by_group,
     average_precision,
     draws,
+    draws_in_parts,
     f1,
     kappa,
     pr_trapezoid,
@@ -46,73 +48,6 @@ from .metrics.weighted import (
     youden,
 )
 
-# ---- discrimination ------------------------------------------------------------------------------------
-
-class DeLong(NamedTuple):
-    z: float
-    p: float            # two-sided
-    auc_p: float
-    auc_q: float
-    var_p: float
-    var_q: float
-
-
-def delong(y, p, q):
-    """Compares the AUCs of two scores on the same cases (DeLong 1988).
-
-    y: (N,) 0/1; p, q: (N,) scores. Equal scores: z 0, p 1. Fewer than two cases of a class: nan.
-
-    >>> test = delong([0, 0, 1, 1], [0.1, 0.4, 0.6, 0.9], [0.1, 0.6, 0.4, 0.9])
-    >>> f"{test.auc_p:.2f} against {test.auc_q:.2f}, z {test.z:.2f}, p {test.p:.2f}"
-    '1.00 against 0.75, z 0.71, p 0.48'
-    """
-    y, p = binary(y, p)
-    y, q = binary(y, q)
-    positives, negatives = y.sum(), (~y).sum()
-    if min(positives, negatives) < 2:
-        return DeLong(*[np.nan] * 6)
-    scores = np.column_stack([p, q])
-    ranks = dist.rankdata(scores, axis=0)                           # equal scores share their mean rank
-    ranks_of_positives = dist.rankdata(scores[y], axis=0)
-    ranks_of_negatives = dist.rankdata(scores[~y], axis=0)
-    negatives_below = (ranks[y] - ranks_of_positives) / negatives   # for each positive, their share
-    positives_above = 1 - (ranks[~y] - ranks_of_negatives) / positives
-    auc_p, auc_q = negatives_below.mean(0)
-    covariance = np.cov(negatives_below.T) / positives + np.cov(positives_above.T) / negatives
-    variance = covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1]
-    if variance > 1e-15:
-        z = (auc_p - auc_q) / np.sqrt(variance)
-    else:
-        z = 0.0 if auc_p == auc_q else np.nan
-    p_value = 2 * dist.norm.sf(abs(z))
-    return DeLong(float(z), float(p_value), float(auc_p), float(auc_q), covariance[0, 0], covariance[1, 1])
-
-
-def concordance(time, event, risk):
-    """Harrell's C: of the pairs whose order of events is known, the share in which the earlier had the higher
-    risk.
-
-    time: (N,) any unit; event: (N,) 1 seen, 0 censored; risk: (N,) higher means an earlier event. Equal risks
-    count 1/2. A censoring at the time of an event is later than it; two events at one time are no pair. No
-    pair: nan.
-
-    >>> concordance(time=[1, 2, 3], event=[1, 1, 0], risk=[0.9, 0.2, 0.5])
-    0.6666666666666666
-    """
-    time, event, risk = numbers(time, "Times"), plain(event), numbers(risk, "Risks")
-    one_shape = time.shape == event.shape == risk.shape and time.ndim == 1
-    if not one_shape or np.isnan(time).any() or np.isnan(risk).any():
-        raise Problem("time, event and risk must have one shape and no NaN; drop the incomplete rows.")
-    if not np.isin(event, (0, 1)).all():
-        raise Problem("An event is 1 (seen) or 0 (censored); drop the rows where that is open or NaN.")
-    event = event.astype(bool)
-    outlived = (time[:, None] < time) | ((time[:, None] == time) & ~event)
-    comparable = event[:, None] & outlived
-    score = (risk[:, None] > risk) + 0.5 * (risk[:, None] == risk)
-    return float(score[comparable].mean()) if comparable.any() else np.nan
-
-
-# ---- intervals and comparisons -------------------------------------------------------------------------
 
 class Interval(NamedTuple):
     value: float        # on the data as they are
@@ -121,16 +56,28 @@ class Interval(NamedTuple):
     skipped: int        # resamples without a value (say, of one class only), left out of the percentiles
 
 
-def _numbered(groups, rows):
-    """The sorted names of the groups, and for each of the rows the number of its group."""
-    groups = np.asarray(groups)
-    if groups.shape != (rows,) or pd.isna(groups).any():
-        raise Problem("Give the patient of every row, without NaN.")
-    return np.unique(groups, return_inverse=True)
+LEFT_OUT = 1000     # more groups than that are left out some at a time
+
+
+def _all_but_some(groups):
+    """Parts (B, G) of 1, with 0 where a group is left out: each of G in turn, or of many some neighbours."""
+    left_out = np.array_split(np.arange(groups), min(groups, LEFT_OUT))
+    at_once = max(1, AT_ONCE // groups)
+    for start in range(0, len(left_out), at_once):
+        part = left_out[start:start + at_once]
+        counts = np.ones((len(part), groups), int)
+        for row, some in enumerate(part):
+            counts[row, some] = 0
+        yield counts
 
 
 def _on_resamples(metric, y, p, group, counts):
-    """metric(y, p) with the rows of group g taken counts[b, g] times: (B, G) -> (B,)."""
+    """metric(y, p) with the rows of group g taken counts[b, g] times: parts (B, G) -> (all B,)."""
+    return np.concatenate([_on_part(metric, y, p, group, part) for part in counts])
+
+
+def _on_part(metric, y, p, group, counts):
+    """`_on_resamples` of one part (B, G): (B,)."""
     if metric is auc:                           # the same numbers, for many resamples at once
         truth, scores = binary(y, p, runs=True)
         runs = scores.reshape(len(y), -1).T
@@ -160,7 +107,8 @@ def bootstrap(metric, y, p, groups=None, n=1000, seed=42, method="percentile"):
 
     y: (N,), p: (N, ...); groups: (N,) patient of each row (None: every row by itself). The draw follows the
     sorted group names, so the order of the rows does not matter. method: "percentile" (2.5th and 97.5th), or
-    "bca", bias-corrected and accelerated by leaving out one group at a time. Undefined on every resample, or
+    "bca", bias-corrected and accelerated by leaving out one group at a time, or of more than 1,000 groups one
+    part in 1,000. Undefined on every resample, or
     with "bca" as given, for one group or beyond all resamples: nan. No rows, a row without a patient:
     `Problem`.
 
@@ -173,70 +121,20 @@ def bootstrap(metric, y, p, groups=None, n=1000, seed=42, method="percentile"):
                       "give one score for each label, and at least one.")
     if n < 1 or method not in ("percentile", "bca"):
         raise Problem('Give at least one resample, and the method "percentile" or "bca".')
-    names, group = _numbered(np.arange(len(y)) if groups is None else groups, len(y))
+    names, group = patients(np.arange(len(y)) if groups is None else groups, len(y))
     value = float(metric(y, p))
-    values = _on_resamples(metric, y, p, group, draws(len(names), n, seed))
+    values = _on_resamples(metric, y, p, group, draws_in_parts(len(names), n, seed))
     values = values[~np.isnan(values)]
     percentiles = np.array([2.5, 97.5])
     if method == "bca" and len(values):
         percentiles = np.full(2, np.nan)
         if len(names) > 1:
-            all_but_one = 1 - np.eye(len(names), dtype=int)
-            percentiles = _bca(value, values, _on_resamples(metric, y, p, group, all_but_one))
+            percentiles = _bca(value, values, _on_resamples(metric, y, p, group, _all_but_some(len(names))))
     skipped = int(n - len(values))
     if skipped == n or np.isnan(percentiles).any():
         return Interval(value, np.nan, np.nan, skipped)
     low, high = np.percentile(values, percentiles)
     return Interval(value, float(low), float(high), skipped)
-
-
-class McNemar(NamedTuple):
-    statistic: float    # chi squared with one degree of freedom; the smaller discordant count if exact
-    p: float
-
-
-def mcnemar(y, a, b, exact=False, correction=True):
-    """Do two classifiers err equally often? y, a, b: (N,) true labels and two predictions.
-
-    No disagreement: 0, p 1.
-
-    >>> mcnemar(y=[1, 1, 1, 1, 1], a=[1, 1, 1, 1, 0], b=[0, 0, 0, 0, 1], exact=True)
-    McNemar(statistic=1.0, p=0.375)
-    """
-    y, a, b = map(plain, (y, a, b))
-    if not (y.shape == a.shape == b.shape) or pd.isna([y, a, b]).any():
-        raise Problem("y, a and b must have one shape and no NaN: "
-                      "for each case its true label and two predictions.")
-    only_a_right = int(((a == y) & (b != y)).sum())
-    only_b_right = int(((a != y) & (b == y)).sum())
-    discordant = only_a_right + only_b_right
-    if exact:
-        p = float(dist.binomtest(only_a_right, discordant).pvalue) if discordant else 1.0
-        return McNemar(float(min(only_a_right, only_b_right)), p)
-    gap = max(abs(only_a_right - only_b_right) - bool(correction), 0)   # equal counts give 0, also corrected
-    statistic = gap ** 2 / discordant if discordant else 0.0
-    return McNemar(float(statistic), float(dist.chi2.sf(statistic, 1)))
-
-
-def bonferroni(p):
-    """(K,) p-values -> adjusted by the number of tests that are not NaN, at most 1."""
-    p = numbers(p, "p-values")
-    return np.minimum(p * (~np.isnan(p)).sum(), 1.0)
-
-
-def holm(p):
-    """(K,) p-values -> adjusted by Holm's step-down rule (1979); NaN stays NaN and is not counted.
-
-    >>> holm([0.5, 0.125, 0.25]).tolist()
-    [0.5, 0.375, 0.5]
-    """
-    p = numbers(p, "p-values")
-    known = np.flatnonzero(~np.isnan(p))
-    order = known[np.argsort(p[known], kind="stable")]
-    tests_left = np.arange(len(order), 0, -1)
-    adjusted = np.full(p.shape, np.nan)
-    adjusted[order] = np.minimum(np.maximum.accumulate(p[order] * tests_left), 1.0)
-    return adjusted
 
 
 class MeanSD(NamedTuple):

@@ -112,6 +112,15 @@ def test_net_benefit_of_treating_all_and_none():
         stats.net_benefit(y, y, 1)
 
 
+def test_a_probability_at_a_threshold_is_treated():
+    """At k / 100 for every k, as np.linspace would not."""
+    thresholds = np.arange(1, 100) / 100
+    curve = decision_curve([1, 1], [.3, .7], thresholds)
+    treated = (np.array([.3, .7]) >= thresholds[:, None]).mean(1)
+    np.testing.assert_array_equal(curve.model, treated)
+    assert decision_curve([1], [.29]).model[29] == 1
+
+
 def test_net_benefit_of_a_published_model():
     """df_binary of dcurves: 750 patients, 105 with cancer.
 
@@ -220,6 +229,12 @@ def test_no_cases_are_nan_one_class_and_ties_are_not(measure):
     (stats.temperature, ([], [])), (stats.temperature, ([[.1, .2]], [2])),
     (stats.temperature, ([.1], [0, 1])),
     (conformal_threshold, ([.1, NAN],)), (conformal_threshold, ([.1], 0)),
+    (stats.net_benefit, ([0, 1], [-1., 2], .3)), (decision_curve, ([0, 1], [-1., 2])),
+    (stats.case_benefit, ([0, 1], [.1, 1.5])), (stats.integrated_net_benefit, ([0, 1], [-3., 3])),
+    (conformal_sets, ([[2., -1]], [0], [[.5, .5]])), (conformal_sets, ([[.5, .5]], [0], [[.5, NAN]])),
+    (conformal_sets, ([[.5, .5]], [0], [[3., 4]])), (conformal_sets, ([[.5, .5]], [.5], [[.5, .5]])),
+    (conformal_sets, ([[.5, .5]], ["a"], [[.5, .5]])), (conformal_sets, ([[.5, .5]], [0], [[.2, .3, .5]])),
+    (conformal_sets, ([[.2, .2]], [0], [[.5, .5]])), (conformal_sets, ([[.5, .5]], [NAN], [[.5, .5]])),
     (conformal_sets, ([[.5, .5]], [2], [[.5, .5]])), (conformal_sets, ([.5], [0], [.5]))])
 def test_bad_input_is_a_problem(measure, arguments):
     with pytest.raises(Problem):

@@ -1,4 +1,6 @@
 """detection: overlap, average precision and free-response curves by hand; what must not change an answer."""
+import tracemalloc
+
 import numpy as np
 import pytest
 
@@ -99,12 +101,27 @@ def test_order_of_images_and_marks_does_not_matter():
     assert stats.froc_score(*stats.free_response(*shuffled)) == pytest.approx(froc_score)
 
 
+def test_a_free_response_curve_of_a_hundred_thousand_marks():
+    """False and true marks of one distribution: the curve is a straight line."""
+    rng = np.random.default_rng(0)
+    tracemalloc.start()
+    curve = stats.froc(rng.random(100_000), 1e-9 + rng.random(100_000), 100_000, 1000)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 50e6 and len(curve.sensitivity) > 199_000
+    assert np.abs(curve.false_positives / 100 - curve.sensitivity).max() < 0.01
+
+
 @pytest.mark.parametrize("measure, arguments", [
     (stats.iou, ([0, 0, 1], [0, 0, 1])), (stats.dice, ([1, 0], [1])), (stats.dice, ([NAN], [1])),
     (stats.dice, ([.4], [1])), (stats.box_average_precision, ([[]], [[], []])),
     (stats.box_average_precision, ([[[*LEFT, NAN]]], [[LEFT]])),
     (stats.free_response, ([[[*LEFT, .5]]], [[[NAN] * 4]])),
     (stats.free_response, ([[[*LEFT, 0]]], [[LEFT]])),
+    (stats.froc, ([float("inf")], [], 1, 1)), (stats.froc, ([-.5], [], 1, 1)),
+    (stats.free_response, ([[[0, 0, float("inf"), 5, .5]]], [[LEFT]])),
+    (stats.iou, ([0, 0, 1, float("inf")], LEFT)),
+    (stats.box_average_precision, ([[[0, 0, 10, 10]]], [[LEFT]])), (stats.dice, (["a"], [1])),
     (stats.froc, ([NAN], [], 1, 1)), (stats.froc, ([], [.5, .5], 1, 1))])
 def test_bad_input_is_a_problem(measure, arguments):
     with pytest.raises(Problem):

@@ -1,6 +1,7 @@
 """embeddings: closed forms, and what is not there or damaged."""
 import numpy as np
 import pytest
+import torch
 
 from xmodal import stats
 from xmodal.config import Problem
@@ -44,7 +45,11 @@ def test_embeddings_of_nobody():
 @pytest.mark.parametrize("measure, z, other", [
     (stats.intra_pair_similarity, [[1, 0]], [[1, 0]] * 2), (stats.modality_gap, [[1, 0]], [[1, 0, 0]]),
     (stats.modality_gap, [[1, NAN]], [[1, 0]]), (stats.silhouette, [[NAN], [1], [2]], [0, 0, 1]),
-    (stats.davies_bouldin, [1, 2, 3], [0, 0, 1])])
+    (stats.davies_bouldin, [1, 2, 3], [0, 0, 1]), (stats.modality_gap, [[1, float("inf")]], [[1, 0]]),
+    (stats.silhouette, [[float("inf")], [1], [2]], [0, 0, 1]), (stats.silhouette, [[0], [1], [2]], [0, 1]),
+    (stats.davies_bouldin, [[0], [1], [2]], [0, 0, NAN]), (stats.unit, [["a"]], None),
+    (stats.modality_gap, torch.ones(2, 2, requires_grad=True), torch.ones(2, 2))])
 def test_damaged_embeddings_are_a_problem(measure, z, other):
+    arguments = [z] if other is None else [z, other]
     with pytest.raises(Problem):
-        measure(z, other)
+        measure(*arguments)

@@ -2,7 +2,7 @@
 import numpy as np
 import pandas as pd
 import pytest
-from scipy.stats import t
+from scipy.stats import chi2, t
 from test_stats import REFERENCE, needs_reference
 
 from xmodal import stats
@@ -146,6 +146,58 @@ def test_obuchowski_rockette_refuses_holes():
     for bad in (np.ones((2, 3, 4)), np.ones((2, 1, 4, 4)), np.full((2, 3, 4, 4), NAN)):
         with pytest.raises(Problem):
             stats.compare_readers(bad)
+
+
+@pytest.mark.parametrize("column, value", [
+    ("reader", NAN), ("modality", None), ("case", NAN), ("truth", NAN), ("rating", NAN), ("truth", 2),
+    ("truth", "ill"), ("rating", "high")])
+def test_who_has_no_name_or_no_truth_is_not_left_out_in_silence(column, value):
+    frame = reader_study().astype({column: object})
+    frame.loc[frame.reader == 2, column] = value
+    with pytest.raises(Problem):
+        stats.obuchowski_rockette(frame)
+    single = reader_study().astype({column: object})
+    single.loc[0, column] = value
+    with pytest.raises(Problem):
+        stats.obuchowski_rockette(single)
+
+
+def test_nullable_columns_are_read():
+    frame = reader_study()
+    nullable = frame.convert_dtypes().astype({"truth": "Int64"})
+    assert stats.obuchowski_rockette(nullable) == stats.obuchowski_rockette(frame)
+
+
+def equal_differences(readers=4, gap=0.1):
+    """Tables of two modalities, the second better by `gap` for each of the readers alike."""
+    rng = np.random.default_rng(0)
+    case = rng.random((12, 15))
+    own = 0.2 * rng.random((readers, 12, 15))
+    own -= own.mean((1, 2), keepdims=True)
+    first = case + own
+    better = 0.3 * rng.random((12, 15))
+    return np.stack([first, first + better - better.mean() + gap])
+
+
+def test_where_all_readers_differ_alike_the_cases_alone_are_the_error():
+    """MS(modality) = R gap^2 / 2 over R (Cov2 - Cov3): chi squared with one degree of freedom."""
+    r = stats.compare_readers(equal_differences())
+    assert r.cov2 > r.cov3 and r.difference == pytest.approx(-0.1) and r.df == np.inf
+    assert r.f == pytest.approx(0.1 ** 2 / 2 / (r.cov2 - r.cov3))
+    assert r.p == pytest.approx(chi2.sf(r.f, 1))
+    assert (r.low + r.high) / 2 == pytest.approx(-0.1) and (r.p < .05) == (r.high < 0)
+    readers = stats.compare_readers(equal_differences(), random="readers")
+    assert np.isnan(readers.p), "nothing varies among the readers, so that rounding is no error term"
+    near = equal_differences()
+    near[1, 0] += 1e-4
+    assert stats.compare_readers(near).p == pytest.approx(r.p, rel=0.01)
+
+
+@pytest.mark.parametrize("random", ["readers and cases", "cases", "readers"])
+def test_two_modalities_that_are_the_same_cannot_be_told_apart(random):
+    same = equal_differences()[[0, 0]]
+    r = stats.compare_readers(same, random=random)
+    assert r.difference == 0 and not r.p < 1
 
 
 @pytest.mark.parametrize("random", ["readers and cases", "cases", "readers"])

@@ -48,12 +48,6 @@ def test_every_risk_of_the_house_points_the_same_way():
     assert high > low
 
 
-def test_the_cox_loss_falls_when_risks_are_turned_the_right_way():
-    from torchsurv.loss.cox import neg_partial_log_likelihood
-    time, event, risk = (torch.tensor(v) for v in tied(0))
-    assert neg_partial_log_likelihood(risk, event, time) < neg_partial_log_likelihood(-risk, event, time)
-
-
 # ---- ties ----------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("seed", range(5))
@@ -69,6 +63,91 @@ def test_weighted_statistics_agree_with_scikit_survival_where_times_are_tied(see
     assert survival.uno(time, event, risk, 12) == pytest.approx(uno, abs=1e-12)
     brier = brier_score(y, y, alive, 7.0)[1][0]
     assert survival.brier(time, event, alive, 7.0) == pytest.approx(brier, abs=1e-12)
+
+
+CODES = ([1, 2, 1, 2], [1, 0, float("nan"), 1], ["dead", "alive", "dead", "dead"], ["1", "0", "1", "1"],
+         [1, -1, 1, 1], [1, 0, None, 1], [1, 0, 0.5, 1])
+
+
+TIME, RISK = [1., 2, 3, 4], [4., 3, 2, 1]
+
+
+@pytest.mark.parametrize("code", CODES, ids=str)
+@pytest.mark.parametrize("measure, arguments", [
+    (survival.cuts, {"time": TIME, "bins": 2}), (survival.still_observed, {"time": TIME, "at": 2}),
+    (survival.uno, {"time": TIME, "risk": RISK}), (stats.concordance, {"time": TIME, "risk": RISK}),
+    (survival.brier, {"time": TIME, "survival": [.5] * 4, "at": 2}),
+    (survival.ridge_cox, {"time": TIME, "x": np.eye(4)}),
+    (survival.DiscreteHazard(2).fit, {"time": TIME, "x": np.eye(4)})], ids=str)
+def test_an_event_is_one_or_zero_in_all_of_survival(measure, arguments, code):
+    with pytest.raises(Problem, match="1 .seen. or 0"):
+        measure(event=code, **arguments)
+
+
+@pytest.mark.parametrize("code", CODES, ids=str)
+def test_an_event_is_one_or_zero_also_in_training(code):
+    time, risk = torch.tensor(TIME), torch.tensor(RISK)
+    with pytest.raises(Problem, match="1 .seen. or 0"):
+        survival.uno(TIME, [1, 1, 1, 0], RISK, train=(TIME, code))
+    if not {str, type(None)} & set(map(type, code)):
+        event = torch.tensor(code, dtype=torch.float)
+        with pytest.raises(Problem, match="1 .seen. or 0"):
+            survival.cox_loss(risk, time, event)
+        with pytest.raises(Problem, match="1 .seen. or 0"):
+            survival.discrete_nll(torch.zeros(4, 2), torch.tensor([0, 0, 1, 1]), event)
+
+
+def test_booleans_and_whole_floats_are_events_too():
+    time, risk = [1., 2, 3, 4], [4., 1, 2, 3]
+    values = [survival.uno(time, np.array([1, 1, 0, 1], kind), risk, tau=4) for kind in (int, bool, float)]
+    assert len(set(values)) == 1
+
+
+def test_a_column_is_not_broadcast():
+    time, event, risk = tied(0)
+    column = risk[:, None]
+    tensors = [torch.tensor(values) for values in (column, time, event)]
+    for measure, arguments in (
+            (survival.uno, (time, event, column)), (stats.concordance, (time, event, column)),
+            (survival.brier, (time, event, np.full((80, 1), .5), 7.0)),
+            (survival.uno, (time[:, None], event, risk)), (survival.cox_loss, tensors),
+            (survival.ridge_cox, (column[:-1], time, event))):
+        with pytest.raises(Problem):
+            measure(*arguments)
+
+
+def test_a_horizon_beyond_the_follow_up_has_no_brier_score():
+    """As in scikit-survival, a horizon lies before the last time; so do those of the training patients."""
+    time, event, _ = tied(0)
+    alive = np.full(80, 0.5)
+    for at in (time.max(), time.max() + 1, [3.0, 5.0], np.arange(80.0), float("nan"), float("inf")):
+        with pytest.raises(Problem):
+            survival.brier(time, event, alive, at)
+    short = (time / 4, np.ones(80))
+    with pytest.raises(Problem, match="earlier time"):
+        survival.brier(time, event, alive, 7.0, train=short)
+    with pytest.raises(Problem, match="pass tau"):
+        survival.uno(time, event, -time, train=short)
+    with pytest.raises(Problem):
+        survival.brier(time, event, alive + 1, 7.0)
+
+
+def test_after_the_last_time_it_is_not_known_who_is_observed():
+    seen_last = survival.still_observed([1, 2, 3.0], [1, 0, 1], [2, 3, 4])
+    assert seen_last[:2] == pytest.approx([.5, .5]) and np.isnan(seen_last[2])
+    assert survival.still_observed([1, 2, 3.0], [1, 1, 0], [4]) == [0]
+
+
+def test_tensors_with_gradients_are_a_problem_and_no_traceback():
+    time, event, risk = (torch.tensor(v, dtype=torch.float64) for v in tied(0))
+    plain = survival.uno(time, event, risk, 12)
+    assert plain == survival.uno(*tied(0), 12)
+    with pytest.raises(Problem, match="detach"):
+        survival.uno(time, event, risk.requires_grad_(), 12)
+    with pytest.raises(Problem, match="detach"):
+        survival.discrete_risk(torch.rand(3, 4, requires_grad=True))
+    with pytest.raises(Problem, match="sigmoid"):
+        survival.discrete_risk([[2.0, -1.0]])
 
 
 def test_at_a_tied_time_the_event_leaves_before_the_censoring():
@@ -143,29 +222,3 @@ def test_too_few_events_for_the_bins_are_said():
         survival.cuts([1.0, 1, 1, 2], [1, 1, 1, 0])
     with pytest.raises(Problem, match="use fewer bins"):
         survival.cuts([1.0, 2], [0, 0])
-
-
-# ---- a regularised Cox model ---------------------------------------------------------------------------
-
-@pytest.mark.parametrize("ties", [False, True])
-def test_ridge_cox_finds_the_coefficients_of_scikit_survival(ties):
-    from sksurv.linear_model import CoxPHSurvivalAnalysis
-    from sksurv.util import Surv
-    rng = np.random.default_rng(3)
-    x = rng.normal(size=(120, 4))
-    time = rng.exponential(np.exp(-x @ [1, -0.5, 0, 0.3])) + 0.01
-    time, event = np.ceil(time * 10) / 10 if ties else time, rng.random(120) < 0.7
-    theirs = CoxPHSurvivalAnalysis(alpha=5.0, ties="efron").fit(x, Surv.from_arrays(event, time)).coef_
-    assert survival.ridge_cox(x, time, event, alpha=5.0) == pytest.approx(theirs, abs=2e-3)
-
-
-def test_ridge_cox_on_real_expression_is_scikit_survivals():
-    """Desmedt's 198 patients and 76 probes, as `mirror.rna_arm` calls it."""
-    from sksurv.linear_model import CoxPHSurvivalAnalysis
-    from sksurv.util import Surv
-
-    from data_scripts import breast_expression
-    genes, time, event = breast_expression.load("desmedt")
-    z, time, event = ((genes - genes.mean()) / genes.std()).to_numpy(), time.to_numpy(), event.to_numpy()
-    theirs = CoxPHSurvivalAnalysis(alpha=76, ties="efron").fit(z, Surv.from_arrays(event == 1, time)).coef_
-    assert survival.ridge_cox(z, time, event, alpha=76) == pytest.approx(theirs, abs=1e-3)

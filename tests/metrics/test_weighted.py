@@ -1,4 +1,6 @@
 """weighted: plain measures are those of libraries and by hand; their twins those of repeated rows."""
+import tracemalloc
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -102,6 +104,38 @@ def test_bad_scores_are_a_problem(measure, y, p):
         measure(y, p)
 
 
+@pytest.mark.parametrize("measure", [stats.accuracy, stats.f1, stats.sensitivity, stats.specificity])
+def test_calls_are_of_probabilities_at_one_finite_threshold(measure):
+    for p, threshold in (([-1., 2], .5), ([.1, 1.1], .5), ([.1, .9], NAN), ([.1, .9], [.2, .5])):
+        with pytest.raises(Problem):
+            measure([0, 1], p, threshold)
+    assert measure([0, 1], [0, 1]) == measure([0, 1], [False, True]) == 1, "calls are probabilities too"
+    assert measure([0, 1], [-1e-9, 1 + 1e-9]) == 1, "sums of probabilities miss 1 by rounding"
+
+
+@pytest.mark.parametrize("measure", [stats.average_precision, stats.pr_trapezoid])
+def test_infinite_scores_have_no_precision(measure):
+    with pytest.raises(Problem, match="finite"):
+        measure([0, 1], [1, float("inf")])
+
+
+def test_youden_is_the_best_of_all_thresholds_also_of_a_hundred_thousand(scores):
+    y, p = scores
+    best = stats.youden(y, p)
+    for threshold in np.unique(p):
+        gain = stats.sensitivity(y, p, threshold) + stats.specificity(y, p, threshold)
+        assert gain <= best.sensitivity + best.specificity + 1e-12
+    assert best.sensitivity == stats.sensitivity(y, p, best.threshold)
+    assert best.specificity == stats.specificity(y, p, best.threshold)
+    rng = np.random.default_rng(0)
+    y = rng.random(100_000) < .3
+    tracemalloc.start()
+    threshold = stats.youden(y, y + rng.normal(size=100_000)).threshold
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 50e6 and threshold == pytest.approx(.5, abs=.1), "two normals cross half way"
+
+
 def test_weighted_kappa():
     counts = np.array([[7, 7, 2, 3], [2, 8, 3, 7], [1, 5, 4, 9], [2, 8, 9, 14]])
     a, b = (np.repeat(index.ravel(), counts.ravel()) for index in np.indices((4, 4)))
@@ -121,7 +155,8 @@ def test_kappa_keeps_the_distance_of_a_grade_nobody_gave():
 
 @pytest.mark.parametrize("a, b, weights", [
     ([0, 1], [0], None), ([0, NAN], [0, 1], None), ([0, 1], [1, 0], "cubic"),
-    ([0., .5], [.5, 0.], "quadratic")])
+    ([0., .5], [.5, 0.], "quadratic"), ([.1, .2], [.2, .1], None), ([0, float("inf")], [0, 1], None),
+    (["b", "c"], ["b", "c"], "linear"), (["0", "1"], [0, 1], None), ([[0], [1]], [[0], [1]], None)])
 def test_kappa_refuses_what_is_missing(a, b, weights):
     with pytest.raises(Problem):
         stats.kappa(a, b, weights)
@@ -146,6 +181,15 @@ def repeated(weights):
 def assert_same_as_plain(measured, plain, y, p, w):
     expected = [plain(y[resample], p[resample]) for resample in repeated(w)]
     np.testing.assert_allclose(measured, expected, rtol=1e-10)
+
+
+def test_draws_in_parts_are_the_draws(monkeypatch):
+    at_once = weighted.draws(30, 50, seed=3)
+    drawn = np.random.default_rng(3).integers(30, size=(50, 30))
+    assert np.array_equal(at_once, [np.bincount(row, minlength=30) for row in drawn])
+    monkeypatch.setattr(weighted, "AT_ONCE", 100)
+    parts = list(weighted.draws_in_parts(30, 50, seed=3))
+    assert len(parts) == 17 and np.array_equal(np.concatenate(parts), at_once)
 
 
 def test_a_resample_draws_as_many_patients_as_there_are_each_alike():

@@ -6,53 +6,10 @@ Calibration, decision curves, temperature and conformal sets, also called throug
 from typing import NamedTuple
 
 import numpy as np
-import pandas as pd
 from scipy import optimize, special
 
 from ..config import Problem
-
-
-def plain(values):
-    """`values` as a NumPy array of a plain type; None and pandas' NA are NaN."""
-    array = np.asarray(values)
-    if array.dtype != object:
-        return array
-    filled = pd.Series(np.where(pd.isna(array), np.nan, array).ravel(), dtype=object)
-    return filled.infer_objects().to_numpy().reshape(array.shape)
-
-
-def numbers(values, what):
-    """`values` as an array of floats; None and pandas' NA are NaN. Raises `Problem`, which calls them `what`,
-    for text."""
-    try:
-        return plain(values).astype(float)
-    except (TypeError, ValueError):
-        raise Problem(f"{what} must be numbers; drop or convert the others.") from None
-
-
-def binary(y, p, runs=False):
-    """(N,) labels 0/1 as booleans and (N,) scores as floats, or `Problem`.
-
-    runs: scores may be (N, S), one column per run.
-    """
-    y, p = plain(y), numbers(p, "Scores")
-    dimensions = (1, 2) if runs else (1,)
-    if y.ndim != 1 or p.ndim not in dimensions or len(y) != len(p):
-        raise Problem(f"Labels {y.shape} and scores {p.shape} do not go together; "
-                      "give one score for each label.")
-    if not np.isin(y, (0, 1)).all():
-        raise Problem("Labels must be 0 or 1; drop the rows whose label is open or NaN.")
-    if np.isnan(p).any():
-        raise Problem("Scores hold NaN; drop those rows or find out where they come from.")
-    return y.astype(bool), p
-
-
-def _probabilities(y, p):
-    y, p = binary(y, p)
-    if len(p) and (p.min() < 0 or p.max() > 1):
-        raise Problem("Calibration needs probabilities between 0 and 1; pass scores through a sigmoid first.")
-    return y, p
-
+from .inputs import classes, finite, numbers, plain, probabilities, shares
 
 # ---- calibration ---------------------------------------------------------------------------------------
 
@@ -73,7 +30,7 @@ def reliability(y, p, bins=10, equal="width"):
     y: (N,) 0/1. p: (N,) probabilities of class 1. equal: "width", or "mass" for bins between quantiles of p,
     which hold equally many cases but for ties: equal probabilities share a bin.
     """
-    y, p = _probabilities(y, p)
+    y, p = probabilities(y, p)
     if equal not in ("width", "mass"):
         raise Problem(f'Bins are of equal "width" or of equal "mass", not {equal!r}.')
     if equal == "mass" and len(p):
@@ -112,7 +69,7 @@ def ece_shift(y, p, y_target, p_target, bins=15, equal="width"):
 
 def brier(y, p):
     """Brier score: mean squared distance of the probabilities from the labels, 0 to 1. No cases: nan."""
-    y, p = _probabilities(y, p)
+    y, p = probabilities(y, p)
     return float(((p - y) ** 2).mean()) if len(y) else np.nan
 
 
@@ -145,17 +102,18 @@ def brier_parts(y, p, bins=10):
 def net_benefit(y, p, thresholds):
     """Net benefit of treating where p >= t: TP/N - FP/N * t/(1 - t) (Vickers 2006).
 
-    Of the same shape as `thresholds`, which lie in [0, 1).
+    p: (N,) probabilities of class 1. Of the same shape as `thresholds`, which lie in [0, 1).
     To treat all is p = 1, to treat none has net benefit 0. No cases: nan.
     """
-    y, p = binary(y, p)
+    y, p = probabilities(y, p)
     t = numbers(thresholds, "Thresholds")
     if not ((t >= 0) & (t < 1)).all():
         raise Problem("Decision thresholds lie in [0, 1).")
     if not len(y):
         return np.full(t.shape, np.nan) if t.ndim else np.nan
-    treated = p >= t[..., None]
-    benefit = (treated & y).mean(-1) - (treated & ~y).mean(-1) * t / (1 - t)
+    true_positives = y.sum() - np.searchsorted(np.sort(p[y]), t)
+    false_positives = (~y).sum() - np.searchsorted(np.sort(p[~y]), t)
+    benefit = true_positives / len(y) - false_positives / len(y) * t / (1 - t)
     return benefit if t.ndim else float(benefit)
 
 
@@ -165,11 +123,11 @@ class DecisionCurve(NamedTuple):
     treat_all: np.ndarray   # (K,); to treat none has net benefit 0
 
 
-def decision_curve(y, p, thresholds=np.linspace(0, 0.99, 100)):
+def decision_curve(y, p, thresholds=np.arange(100) / 100):
     """Net benefit of the model and of treating all over (K,) thresholds."""
     model = net_benefit(y, p, thresholds)
     treat_all = net_benefit(y, np.ones(len(y)), thresholds)
-    return DecisionCurve(np.asarray(thresholds, float), model, treat_all)
+    return DecisionCurve(numbers(thresholds, "Thresholds"), model, treat_all)
 
 
 def _lost_up_to(t):
@@ -183,7 +141,7 @@ def case_benefit(y, p, low=0.1, high=0.3):
     A case is treated up to the threshold p; a positive then gains 1 and a negative loses t / (1 - t), whose
     integral is -t - ln(1 - t).
     """
-    y, p = binary(y, p)
+    y, p = probabilities(y, p)
     if not 0 <= low < high < 1:
         raise Problem(f"Decision thresholds go up and lie in [0, 1); {low} to {high} do not.")
     treated_up_to = np.clip(p, low, high)
@@ -208,16 +166,13 @@ def temperature(logits, y):
     right, the upper end where the logits are no better than none. Raises `Problem` for NaN, infinities and no
     cases.
     """
-    logits, y = numbers(logits, "Logits"), plain(y)
+    logits = finite(logits, "Logits")
     if logits.ndim == 1:
         logits = np.column_stack([np.zeros(len(logits)), logits])
-    if logits.ndim != 2 or y.shape != logits.shape[:1] or not len(y) or not np.isfinite(logits).all():
-        raise Problem(f"Logits {logits.shape} and classes {y.shape} do not go together; "
-                      "give finite logits and one class for each case.")
-    if not np.isin(y, np.arange(logits.shape[1])).all():
-        raise Problem(f"Classes must be 0 to {logits.shape[1] - 1}; "
-                      "drop the rows whose class is open or NaN.")
-    logit_of_truth = np.take_along_axis(logits, y.astype(int)[:, None], 1).mean()
+    y = classes(y, logits)
+    if not len(y):
+        raise Problem("A temperature needs cases; give logits and classes of some.")
+    logit_of_truth = np.take_along_axis(logits, y[:, None], 1).mean()
 
     def slope(log_t):
         """Of the cross-entropy in b = 1 / temperature; it grows with b, so that it is 0 only once."""
@@ -254,9 +209,8 @@ def conformal_sets(p, y, p_new, alpha=0.1):
     On average the true class is among them in at least 1 - alpha of the cases.
     p: (n, K) probabilities and y: (n,) true classes of the calibration cases; p_new: (M, K).
     """
-    p, y = numbers(p, "Probabilities"), plain(y)
-    if p.ndim != 2 or y.shape != p.shape[:1] or not np.isin(y, np.arange(p.shape[1])).all():
-        raise Problem(f"Probabilities {p.shape} and classes {y.shape} do not go together; "
-                      "give one class from 0 on for each case.")
-    strangeness = 1 - p[np.arange(len(y)), y.astype(int)]
-    return 1 - np.asarray(p_new, dtype=float) <= conformal_threshold(strangeness, alpha)
+    p, p_new = shares(p, "Probabilities"), shares(p_new, "New probabilities")
+    if p.shape[1] != p_new.shape[1]:
+        raise Problem(f"Probabilities {p.shape} and new ones {p_new.shape} must be of the same classes.")
+    strangeness = 1 - p[np.arange(len(p)), classes(y, p)]
+    return 1 - p_new <= conformal_threshold(strangeness, alpha)

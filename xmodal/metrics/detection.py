@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..config import Problem
+from .inputs import finite, numbers, plain, zero_or_one
 
 
 def _area(box):
@@ -21,7 +22,9 @@ def iou(a, b):
 
     A missing (NaN) box or two empty ones: nan.
     """
-    a, b = np.asarray(a, dtype=float), np.asarray(b, dtype=float)
+    a, b = numbers(a, "Boxes"), numbers(b, "Boxes")
+    if np.isinf(a).any() or np.isinf(b).any():
+        raise Problem("Boxes must be finite; a box that is missing is NaN.")
     if a.shape[-1:] != (4,) or b.shape[-1:] != (4,):
         raise Problem(f"A box is x0, y0, x1, y1; {a.shape} and {b.shape} do not end in 4.")
     upper_left = np.maximum(a[..., :2], b[..., :2])
@@ -34,8 +37,8 @@ def iou(a, b):
 
 def dice(a, b):
     """Dice overlap of two boolean masks of one shape. Both empty: nan, as no lesion could be met."""
-    a, b = np.asarray(a), np.asarray(b)
-    if a.shape != b.shape or not np.isin(a, (0, 1)).all() or not np.isin(b, (0, 1)).all():
+    a, b = plain(a), plain(b)
+    if a.shape != b.shape or a.size and not (zero_or_one(a) and zero_or_one(b)):
         raise Problem(f"Masks must have one shape and hold 0 and 1 only; these are {a.shape} and {b.shape}.")
     a, b = a.astype(bool), b.astype(bool)
     if not a.any() and not b.any():
@@ -51,10 +54,13 @@ def _images(marks, truth):
         raise Problem(f"Marks of {len(marks)} images and lesions of {len(truth)} do not go together; "
                       "an image without any has an empty entry.")
     for own_marks, own_lesions in zip(marks, truth):
-        own_marks = np.asarray(own_marks, float).reshape(-1, 5)
-        own_lesions = np.asarray(own_lesions, float).reshape(-1, 4)
-        if np.isnan(own_marks).any() or np.isnan(own_lesions).any():
-            raise Problem("Marks or lesions hold NaN; leave a box that is missing out.")
+        own_marks = finite(own_marks, "Marks")
+        own_lesions = finite(own_lesions, "Lesions")
+        if own_marks.size % 5 or own_lesions.size % 4:
+            raise Problem(f"Marks {own_marks.shape} must be (F, 5), boxes with a score, and lesions "
+                          f"{own_lesions.shape} (L, 4); an image without any has an empty entry.")
+        own_marks = own_marks.reshape(-1, 5)
+        own_lesions = own_lesions.reshape(-1, 4)
         best_first = np.lexsort((*own_marks[:, :4].T, -own_marks[:, 4]))    # ties by place
         own_marks = own_marks[best_first]
         yield own_marks, own_lesions, iou(own_marks[:, None, :4], own_lesions[None])
@@ -147,19 +153,19 @@ def froc(fp_probs, tp_probs, lesions, images):
     fp_probs: scores of the marks outside every lesion; tp_probs: the best score of each lesion, 0 where it
     was missed; lesions, images: their numbers. Without lesions or images: nan.
     """
-    fp_probs = np.asarray(fp_probs, float).ravel()
-    tp_probs = np.asarray(tp_probs, float).ravel()
+    fp_probs = finite(fp_probs, "Scores").ravel()
+    tp_probs = finite(tp_probs, "Scores").ravel()
     met = (tp_probs > 0).sum()
-    if np.isnan(fp_probs).any() or np.isnan(tp_probs).any() or met > lesions:
-        raise Problem(f"{met} of {lesions} lesions are found, or scores are NaN; "
+    if met > lesions or (fp_probs < 0).any() or (tp_probs < 0).any():
+        raise Problem(f"{met} of {lesions} lesions are found, or scores are below 0; "
                       "give each lesion's best score, 0 where missed.")
     if not lesions or not images:
         return FROC(np.array([np.nan]), np.array([np.nan]))
     thresholds = np.unique(np.concatenate([fp_probs, tp_probs]))
     thresholds = np.append(thresholds[thresholds > 0], np.inf)[::-1]        # score 0: the lesion was missed
-    false_positives = (fp_probs >= thresholds[:, None]).sum(1) / images
-    sensitivity = (tp_probs >= thresholds[:, None]).sum(1) / lesions
-    return FROC(false_positives, sensitivity)
+    false_positives = len(fp_probs) - np.searchsorted(np.sort(fp_probs), thresholds)
+    met = len(tp_probs) - np.searchsorted(np.sort(tp_probs), thresholds)
+    return FROC(false_positives / images, met / lesions)
 
 
 def froc_score(fp_probs, tp_probs, lesions, images, at=(0.25, 0.5, 1, 2, 4, 8)):

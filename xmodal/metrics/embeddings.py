@@ -1,22 +1,24 @@
 """How modalities and classes lie in the shared space; also called through `stats`."""
 import numpy as np
+import pandas as pd
 
 from ..config import Problem
+from .inputs import numbers, plain
 
 
 def unit(z):
     """(N, D) rows scaled to length 1; a row of zeros stays zero."""
-    z = np.asarray(z, dtype=float)
+    z = numbers(z, "Embeddings")
     return z / np.maximum(np.linalg.norm(z, axis=-1, keepdims=True), 1e-12)
 
 
 def _alike(*embeddings):
-    """Embeddings as arrays of (N, D) without NaN and with one D, or `Problem`."""
-    embeddings = [np.asarray(z, dtype=float) for z in embeddings]
+    """Embeddings as finite arrays of (N, D) with one D, or `Problem`."""
+    embeddings = [numbers(z, "Embeddings") for z in embeddings]
     for z in embeddings:
-        if z.ndim != 2 or z.shape[1] != embeddings[0].shape[1] or np.isnan(z).any():
+        if z.ndim != 2 or z.shape[1] != embeddings[0].shape[1] or not np.isfinite(z).all():
             shapes = ", ".join(str(z.shape) for z in embeddings)
-            raise Problem(f"Embeddings must be (N, D) with one D and no NaN; these are {shapes}.")
+            raise Problem(f"Embeddings must be (N, D) with one D and finite; these are {shapes}.")
     return embeddings
 
 
@@ -42,20 +44,25 @@ def modality_gap(z_m, z_p):
     return float(np.linalg.norm(unit(z_m).mean(0) - unit(z_p).mean(0)))
 
 
-def _has_clusters(labels):
-    """Whether there are 2 to N - 1 different labels of N."""
-    return 2 <= len(np.unique(labels)) < len(labels)
+def _clusters(z, labels):
+    """(N, D) embeddings and (N,) labels, or `Problem`; and whether 2 to N - 1 labels are different."""
+    z, = _alike(z)
+    labels = plain(labels)
+    if labels.shape != z.shape[:1] or pd.isna(labels).any():
+        raise Problem(f"Embeddings {z.shape} and labels {labels.shape} do not go together; "
+                      "give one label for each row, without NaN.")
+    return z, labels, 2 <= len(set(labels.tolist())) < len(labels)
 
 
 def silhouette(z, labels):
     """Mean silhouette coefficient, -1 to 1, Euclidean. Needs 2 to N - 1 labels, else nan."""
     from sklearn.metrics import silhouette_score
-    z, = _alike(z)
-    return float(silhouette_score(z, labels)) if _has_clusters(labels) else np.nan
+    z, labels, defined = _clusters(z, labels)
+    return float(silhouette_score(z, labels)) if defined else np.nan
 
 
 def davies_bouldin(z, labels):
     """Davies-Bouldin index, lower is better separated. Needs 2 to N - 1 labels, else nan."""
     from sklearn.metrics import davies_bouldin_score
-    z, = _alike(z)
-    return float(davies_bouldin_score(z, labels)) if _has_clusters(labels) else np.nan
+    z, labels, defined = _clusters(z, labels)
+    return float(davies_bouldin_score(z, labels)) if defined else np.nan

@@ -10,8 +10,10 @@ import numpy as np
 from scipy import stats as dist
 
 from ..config import Problem
+from .inputs import numbers, zero_or_one
 
 COLUMNS = ("reader", "modality", "case", "truth", "rating")
+ROUNDING = 1e-12    # what is smaller beside a figure of merit, or a variance, is no difference
 
 
 class ObuchowskiRockette(NamedTuple):
@@ -30,8 +32,8 @@ class ObuchowskiRockette(NamedTuple):
 def wins(diseased, healthy):
     """(..., M) and (..., N) ratings -> (..., M, N): 1 where the diseased case is rated higher, ties 1/2, else
     0."""
-    diseased = np.asarray(diseased, float)[..., None]
-    healthy = np.asarray(healthy, float)[..., None, :]
+    diseased = numbers(diseased, "Ratings")[..., None]
+    healthy = numbers(healthy, "Ratings")[..., None, :]
     return (diseased > healthy) + 0.5 * (diseased == healthy)
 
 
@@ -43,9 +45,9 @@ def wafroc_wins(lesions, healthy, weights):
     L) of the lesions, with sum 1 over a case, 0 for no lesion. Marks beside the lesions of a diseased case do
     not count. Raises `Problem` for NaN and other sums.
     """
-    lesions = np.asarray(lesions, float)
-    healthy = np.asarray(healthy, float)
-    weights = np.asarray(weights, float)
+    lesions = numbers(lesions, "Ratings")
+    healthy = numbers(healthy, "Ratings")
+    weights = numbers(weights, "Weights")
     if np.isnan(lesions).any() or np.isnan(healthy).any() or lesions.shape[-2:] != weights.shape:
         raise Problem(f"Ratings {lesions.shape} and weights {weights.shape} do not go together, or hold NaN; "
                       "-inf says unmarked.")
@@ -87,24 +89,30 @@ def _mean_squares(merit):
     grand = merit.mean()
     of_modality = readers * ((by_modality - grand) ** 2).sum() / (modalities - 1)
     interaction = ((merit - by_modality - by_reader + grand) ** 2).sum() / ((modalities - 1) * (readers - 1))
-    return of_modality, interaction
+    return of_modality, interaction if interaction > ROUNDING ** 2 else 0.0
+
+
+def _excess(larger, smaller, scale):
+    """larger - smaller, or 0 where that is negative or rounding beside `scale`."""
+    excess = larger - smaller
+    return excess if excess > ROUNDING * scale else 0.0
 
 
 def _error_and_df(interaction, covariances, shape, random):
     """The error term of F and its degrees of freedom, from (T, R) `shape`; what varies is `random`."""
     modalities, readers = shape
     var, cov1, cov2, cov3 = covariances
-    between_readers = max(cov2 - cov3, 0.0)
+    between_readers = _excess(cov2, cov3, var)
     if random == "cases":
-        return var - cov1 + (readers - 1) * between_readers, np.inf
+        return _excess(var, cov1, var) + (readers - 1) * between_readers, np.inf
     if random == "readers":
         error = interaction
     elif random == "readers and cases":
         error = interaction + readers * between_readers
     else:
         raise Problem(f'Random are "readers and cases", "cases" or "readers", not {random!r}.')
-    if not interaction > 0:
-        return error, np.nan
+    if interaction == 0:                                        # all readers differ alike between modalities
+        return error, np.inf
     return error, error ** 2 / (interaction ** 2 / ((modalities - 1) * (readers - 1)))
 
 
@@ -114,11 +122,12 @@ def compare_readers(tables, random="readers and cases"):
 
     random: what the answer is to hold beyond this study: "readers and cases" (F, Hillis 2007), "cases" (these
     readers only: df is inf and f * (T - 1) is chi squared), or "readers" (these cases only: F on (T - 1)(R -
-    1)). Cov2 - Cov3 enters as max(., 0). Where nothing varies, so that there is no error to test against:
-    nan. Raises `Problem` for NaN, or fewer than two of anything.
+    1)). Cov2 - Cov3 enters as max(., 0). Where all readers have the same difference, its variance comes from
+    the cases alone: df is inf. Where nothing varies, so that there is no error to test against: nan. Raises
+    `Problem` for NaN, or fewer than two of anything.
     """
-    tables = np.asarray(tables, float)
-    if tables.ndim != 4 or min(tables.shape) < 2 or np.isnan(tables).any():
+    tables = numbers(tables, "Tables")
+    if tables.ndim != 4 or min(tables.shape) < 2 or not np.isfinite(tables).all():
         raise Problem(f"Tables {tables.shape} must be (modalities, readers, diseased, healthy) cases, "
                       "at least two of each, without NaN.")
     merit = tables.mean((2, 3))
@@ -128,7 +137,7 @@ def compare_readers(tables, random="readers and cases"):
     error, df = _error_and_df(interaction, covariances, merit.shape, random)
     by_modality = merit.mean(1)
     difference = float(by_modality[0] - by_modality[1])
-    if not error > 0 or np.isnan(df):                                       # readers agree to the last digit
+    if not error > 0:                                                       # readers agree to the last digit
         return ObuchowskiRockette(np.nan, np.nan, np.nan, difference, np.nan, np.nan, *covariances)
     f = of_modality / error
     half = dist.t.ppf(0.975, df) * np.sqrt(2 * error / readers)
@@ -151,6 +160,11 @@ def _ratings(frame):
     if missing:
         raise Problem(f"The reader table has no column {sorted(missing)[0]!r}; "
                       "it needs reader, modality, case, truth and rating.")
+    truth = numbers(frame["truth"], "The truth")
+    frame = frame.assign(truth=truth, rating=numbers(frame["rating"], "Ratings"))
+    if frame[list(COLUMNS)].isna().any(axis=None) or not zero_or_one(truth):
+        raise Problem("The reader table holds NaN, or a truth that is not 0 or 1; "
+                      "name every reader, modality and case, and drop what was not rated in all of them.")
     cube = frame.pivot_table(index=["modality", "reader"], columns="case", values="rating", aggfunc="mean")
     cube = cube.sort_index()
     sizes = [len(level) for level in cube.index.levels]

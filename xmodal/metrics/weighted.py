@@ -9,19 +9,32 @@ import numpy as np
 import pandas as pd
 
 from ..config import CLASSES, Problem
-from .calibration import binary, equal_edges, plain
+from .calibration import equal_edges
+from .inputs import binary, finite, labels_alike, probabilities, whole
 
 BINS = 10                       # of probability, for calibration
-GRID = np.linspace(0, 1, 101)   # where curves are drawn
+GRID = np.arange(101) / 100     # where curves are drawn
 
 
 # ---- resamples of patients -----------------------------------------------------------------------------
 
+AT_ONCE = 8_000_000             # draws in memory
+
+
+def draws_in_parts(groups, n=1000, seed=42):
+    """The rows of `draws`, some at a time: memory grows with the groups and not with the resamples."""
+    rng = np.random.default_rng(seed)
+    at_once = max(1, AT_ONCE // max(groups, 1))
+    for start in range(0, n, at_once):
+        rows = min(at_once, n - start)
+        drawn = rng.integers(groups, size=(rows, groups))
+        drawn += groups * np.arange(rows)[:, None]
+        yield np.bincount(drawn.ravel(), minlength=rows * groups).reshape(rows, groups)
+
+
 def draws(groups, n=1000, seed=42):
     """(n, groups) how often each group comes in each of n resamples with replacement."""
-    drawn = np.random.default_rng(seed).integers(groups, size=(n, groups))
-    drawn = drawn + groups * np.arange(n)[:, None]
-    return np.bincount(drawn.ravel(), minlength=n * groups).reshape(n, groups)
+    return np.concatenate(list(draws_in_parts(groups, n, seed)))
 
 
 def resamples(patients, n=1000, seed=42):
@@ -85,7 +98,8 @@ def auc_by_group(y, p, group, counts):
     below = np.searchsorted(p[negative], p[y], "left")      # for each positive, how many negatives score less
     up_to = np.searchsorted(p[negative], p[y], "right")     # and how many score no more
     aucs = []
-    fitting_the_cache = np.array_split(counts, 1 + len(counts) * len(y) // 200_000)
+    parts = 1 + len(counts) * len(y) // 200_000
+    fitting_the_cache = np.array_split(counts, min(parts, max(len(counts), 1)))
     for part in fitting_the_cache:
         taken = np.ascontiguousarray(part.T, dtype=float)
         positives = taken[group[y]]
@@ -104,6 +118,7 @@ def average_precision(y, p):
     """
     from sklearn.metrics import average_precision_score
     y, p = binary(y, p)
+    p = finite(p, "Scores")
     return float(average_precision_score(y, p)) if y.any() else np.nan
 
 
@@ -114,6 +129,7 @@ def pr_trapezoid(y, p):
     """
     from sklearn.metrics import precision_recall_curve
     y, p = binary(y, p)
+    p = finite(p, "Scores")
     if not y.any():
         return np.nan
     precision, recall, _ = precision_recall_curve(y, p)
@@ -149,10 +165,18 @@ def ranking(y, p, w):
 
 # ---- calls at a threshold ------------------------------------------------------------------------------
 
+def positive_calls(y, p, threshold):
+    """(N,) booleans: the labels, and p >= threshold, of probabilities p or of calls themselves (0 or 1)."""
+    y, p = probabilities(y, p)
+    threshold = finite(threshold, "The threshold")
+    if threshold.ndim:
+        raise Problem("A call is made at one threshold; ask for one after the other.")
+    return y, p >= threshold
+
+
 def accuracy(y, p, threshold=0.5):
     """Share of the cases on the right side of the threshold; positive means p >= threshold. No cases: nan."""
-    y, p = binary(y, p)
-    called = p >= threshold
+    y, called = positive_calls(y, p, threshold)
     return float((y == called).mean()) if len(y) else np.nan
 
 
@@ -161,8 +185,7 @@ def f1(y, p, threshold=0.5):
 
     Where no case is positive and none is called positive: nan.
     """
-    y, p = binary(y, p)
-    called = p >= threshold
+    y, called = positive_calls(y, p, threshold)
     if not y.any() and not called.any():
         return np.nan
     return float(2 * (y & called).sum() / (y.sum() + called.sum()))
@@ -170,15 +193,13 @@ def f1(y, p, threshold=0.5):
 
 def sensitivity(y, p, threshold=0.5):
     """Share of the positives with p >= threshold. Without positives: nan."""
-    y, p = binary(y, p)
-    called = p >= threshold
+    y, called = positive_calls(y, p, threshold)
     return float(called[y].mean()) if y.any() else np.nan
 
 
 def specificity(y, p, threshold=0.5):
     """Share of the negatives with p < threshold. Without negatives: nan."""
-    y, p = binary(y, p)
-    called = p >= threshold
+    y, called = positive_calls(y, p, threshold)
     return float((~called[~y]).mean()) if not y.all() else np.nan
 
 
@@ -200,8 +221,8 @@ def youden(y, p):
     if y.all() or not y.any():
         return Youden(np.nan, np.nan, np.nan)
     thresholds = np.unique(p)[::-1]
-    sensitivities = (p[y] >= thresholds[:, None]).mean(1)
-    specificities = (p[~y] < thresholds[:, None]).mean(1)
+    sensitivities = (y.sum() - np.searchsorted(np.sort(p[y]), thresholds)) / y.sum()
+    specificities = np.searchsorted(np.sort(p[~y]), thresholds) / (~y).sum()
     best = np.argmax(np.round(sensitivities + specificities, 12))
     return Youden(float(thresholds[best]), float(sensitivities[best]), float(specificities[best]))
 
@@ -236,22 +257,22 @@ def kappa(a, b, weights=None):
     """Cohen's kappa of two readings of (N,) cases.
 
     weights: None, "linear" or "quadratic" (of integer grades, also those nobody used). Both constant and
-    equal, or no readings: nan. NaN, or weights for labels that are not integers: `Problem`.
+    equal, or no readings: nan. NaN, numbers that are not whole, weights for names: `Problem`.
 
     >>> kappa([0, 1, 2, 2], [0, 1, 2, 1], weights="quadratic")
     0.8
     """
     from sklearn.metrics import cohen_kappa_score
-    a, b = plain(a), plain(b)
-    if a.shape != b.shape or pd.isna([a, b]).any() or weights not in (None, "linear", "quadratic"):
-        raise Problem('Give two readings of every case, without NaN, '
-                      'and the weights None, "linear" or "quadratic".')
+    a, b = labels_alike(a, b)
+    if weights not in (None, "linear", "quadratic"):
+        raise Problem(f'The weights are None, "linear" or "quadratic", not {weights!r}.')
     labels = np.unique(np.concatenate([a, b])) if len(a) else []
     if len(labels) < 2:
         return np.nan
     if weights:                                                 # distances are between grades, not ranks
-        if not np.issubdtype(labels.dtype, np.integer):
-            raise Problem(f"Weighted kappa needs grades that are integers, not {labels.dtype}.")
+        if not whole(labels):
+            raise Problem("Weighted kappa needs grades that are whole numbers, not names.")
+        a, b, labels = a.astype(int), b.astype(int), labels.astype(int)
         labels = np.arange(labels.min(), labels.max() + 1)
     return float(cohen_kappa_score(a, b, labels=labels, weights=weights))
 
