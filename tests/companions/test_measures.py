@@ -31,6 +31,16 @@ def test_ties_are_what_all_orders_of_them_give_on_average():
     assert measures.retrieval(similarity)["R@1"] == pytest.approx(100 * (by_hand == 1).mean())
 
 
+def test_a_harmonic_mean_of_what_is_not_known_is_not_known():
+    assert measures.harmonic(10, 30) == 15 and measures.harmonic(0, 10) == measures.harmonic(0, 0) == 0
+    assert np.isnan(measures.harmonic(np.nan, 10)) and np.isnan(measures.harmonic(10, None))
+    assert np.isnan(measures.harmonic(np.nan, 0))
+    np.testing.assert_array_equal(measures.harmonic([10, np.nan, 0], [30, 10, 5]), [15, np.nan, 0])
+    for wrong in (-1, np.inf, "ten"):
+        with pytest.raises(Problem):
+            measures.harmonic(wrong, 10)
+
+
 def test_a_constant_similarity_has_the_ranks_of_chance():
     assert measures.retrieval(np.zeros((50, 50))) == pytest.approx(measures.chance(50))
     assert measures.chance(50)["MedR"] == 25.5

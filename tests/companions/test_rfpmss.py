@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from xmodal.companions import measures, rfpmss, rfpmss_data, rfpmss_study, rfpmss_training
+from xmodal.config import Problem
 
 SMALL = rfpmss.Settings(width=32, depth=1, heads=2, anchors=6, chosen=3, length=24, epochs=14, batch=40,
                         lr=5e-3, patches="pixels", bank=20)
@@ -69,15 +70,28 @@ def test_a_poisoned_report_is_not_found(trained):
     out = rfpmss_study.represent(models["whole"], studies, test)
     cosine = rfpmss_study.cosine(out["v"], out["joint"]["report"])
     before = measures.ranks(cosine)
-    who = int(np.argmin(before))
-    least_like = int(cosine[who].argmin())
-    one_swapped = rfpmss_study.poisoned(out, who, least_like)
-    assert one_swapped == (before[who], len(test) - 0.5), "one study with the report least like its own"
+    drawn = rfpmss_study.poison_at_random(out)
+    assert (drawn.other != drawn.study).all() and drawn.before.tolist() == before.tolist()
+    assert drawn.equals(rfpmss_study.poison_at_random(out, 42)), "the seed says whose report it is"
+    assert (rfpmss_study.poison_at_random(out, 1).other != drawn.other).any()
+    assert drawn.after.median() > 3 * drawn.before.median()
     swapped = rfpmss_data.Studies(studies.table, studies.tokens, studies.reports.clone(), studies.mask)
     swapped.reports[test] = swapped.reports[test[::-1].copy()]            # every study gets another's report
     out = rfpmss_study.represent(models["whole"], swapped, test)
     after = measures.ranks(rfpmss_study.cosine(out["v"], out["joint"]["report"]))
     assert np.median(after) > 3 * np.median(before)
+
+
+def test_what_was_never_aligned_is_not_hurt_by_poison():
+    """Random vectors: the report least like a study comes last, whatever the model; a random one does not."""
+    torch.manual_seed(0)
+    out = {"v": torch.randn(100, 16), "joint": {"report": torch.randn(100, 16)}}
+    drawn = rfpmss_study.poison_at_random(out)
+    assert abs(drawn.before.mean() - 50.5) < 10 and abs(drawn.after.mean() - 50.5) < 10
+    least_like = int(rfpmss_study.cosine(out["v"], out["joint"]["report"])[0].argmin())
+    assert rfpmss_study.poisoned(out, 0, least_like)[1] == 99.5
+    with pytest.raises(Problem, match="two studies"):
+        rfpmss_study.poison_at_random({"v": torch.randn(1, 16), "joint": {}})
 
 
 @pytest.mark.parametrize("name", [*rfpmss.TABLE4A, *rfpmss.TABLE5])

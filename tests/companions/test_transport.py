@@ -1,5 +1,6 @@
 """Optimal transport: anchors with right marginals, fused Gromov-Wasserstein against closed forms and POT."""
 import itertools
+import math
 
 import numpy as np
 import ot
@@ -114,6 +115,39 @@ def test_more_starts_never_find_worse_and_sometimes_better():
             losses.append(float(transport.fgw_loss(spaces, plan, 1.0)))
     single, many = np.reshape(losses, (-1, 2)).T
     assert (many <= single + 1e-9).all() and (many < single - 1e-3).any()
+
+
+def least_by_trying_all(spaces, alpha):
+    """The least loss of all one-to-one assignments, among which the optimum of two metric spaces lies."""
+    n = len(spaces.high)
+    losses = []
+    for assignment in itertools.permutations(range(n)):
+        plan = torch.eye(n, dtype=torch.float64)[list(assignment)] / n
+        losses.append(float(transport.fgw_loss(spaces, plan, alpha)))
+    return min(losses)
+
+
+@pytest.mark.parametrize("n, alpha", [(3, 1.0), (4, 1.0), (4, 0.5), (4, 0.1)])
+def test_by_default_up_to_four_points_get_the_best_of_all_plans(n, alpha):
+    """Also two copies of one set of points in different orders, whose structures differ by nothing."""
+    for seed in range(8):
+        _, _, high, low, cost = points(seed, n, dim=2)
+        order = np.random.default_rng(seed).permutation(n)
+        for other in (low, high[order][:, order]):
+            spaces = space(high, other, cost)
+            loss = float(transport.fgw_loss(spaces, transport.fgw_plan(spaces, alpha, epsilon=0), alpha))
+            assert loss <= least_by_trying_all(spaces, alpha) + 1e-9
+
+
+def test_starts_are_as_many_as_asked_for_and_none_comes_twice():
+    for n, count in ((2, 25), (4, 25), (4, 3), (7, 10)):
+        starts = list(transport._starts(n, n, count, 0))
+        assert len({start.tobytes() for start in starts}) == len(starts) == min(count, 1 + math.factorial(n))
+    np.testing.assert_allclose(list(transport._starts(4, 4, 2, 0))[1], np.eye(4) / 4)
+    assert len(list(transport._starts(3, 5, 4, 0))) == 4
+    _, _, high, low, cost = points(0)
+    with pytest.raises(Problem, match="at least one start"):
+        transport.fgw_plan(space(high, low, cost), starts=0)
 
 
 def test_the_gradient_of_fgw_is_that_of_the_entropic_objective_and_reaches_the_low_end_only():

@@ -4,6 +4,7 @@ from collections import Counter
 import numpy as np
 
 from ..config import Problem
+from ..metrics.inputs import numbers
 
 
 def ranks(similarity):
@@ -12,7 +13,7 @@ def ranks(similarity):
     Items that are as similar as the answer share their mean rank, so that a constant gives the rank of
     chance.
     """
-    similarity = np.asarray(similarity, float)
+    similarity = numbers(similarity, "Similarities")
     if similarity.ndim != 2 or similarity.shape[0] != similarity.shape[1]:
         raise Problem(f"Retrieval needs as many items as queries, not a table of shape {similarity.shape}; "
                       "give row i the answer in column i.")
@@ -34,9 +35,10 @@ def hits(similarity, k):
 
     Items that are as similar as the answer are taken to stand in random order.
     """
-    similarity = np.asarray(similarity, float)
+    first = ranks(similarity)
+    similarity = numbers(similarity, "Similarities")
     ties = (similarity == np.diag(similarity)[:, None]).sum(1)
-    first = ranks(similarity) - (ties - 1) / 2                      # the best rank that the ties allow
+    first = first - (ties - 1) / 2                                  # the best rank that the ties allow
     return np.clip((k + 1 - first) / ties, 0, 1)
 
 
@@ -47,10 +49,14 @@ def chance(n):
 
 
 def harmonic(high, low):
-    """Harmonic mean; 0 where either value is 0."""
-    high = np.asarray(high, float)
-    low = np.asarray(low, float)
-    return np.where(high + low > 0, 2 * high * low / np.maximum(high + low, 1e-12), 0.0)
+    """Harmonic mean; 0 where either value is 0, NaN where either is NaN. Raises `Problem` for values below 0
+    and infinities."""
+    high = numbers(high, "Values")
+    low = numbers(low, "Values")
+    if (high < 0).any() or (low < 0).any() or np.isinf(high).any() or np.isinf(low).any():
+        raise Problem("A harmonic mean is of values that are finite and not below 0.")
+    total = high + low
+    return np.where(total == 0, 0.0, 2 * high * low / np.where(total == 0, 1, total))
 
 
 def ngrams(tokens, n):

@@ -13,6 +13,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from .. import config
+from ..config import Problem
 from ..runtime.checkpoints import checkpoint_path
 from ..stats import auc, bootstrap
 from . import measures, rfpmss_training, study
@@ -199,6 +200,20 @@ def _report_scores(candidates, references, ending):
     return {f"bleu1{ending}": measures.bleu(candidates, references, 1),
             f"bleu4{ending}": measures.bleu(candidates, references),
             f"rouge_l{ending}": measures.rouge_l(candidates, references)}
+
+
+def poison_at_random(out, seed=42):
+    """Ranks of every study with its own report and with that of another, which `seed` draws.
+
+    One row per study, columns study, other, before, after. Without alignment `before` is as bad as `after`;
+    that a report which the model itself ranks last comes last would say nothing of the model.
+    """
+    n = len(out["v"])
+    if n < 2:
+        raise Problem("A report is exchanged for that of another study; give at least two studies.")
+    others = (np.arange(n) + np.random.default_rng(seed).integers(1, n, n)) % n
+    rows = [(who, other, *poisoned(out, who, other)) for who, other in enumerate(others)]
+    return pd.DataFrame(rows, columns=["study", "other", "before", "after"])
 
 
 def poisoned(out, who, other):

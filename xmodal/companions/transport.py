@@ -92,6 +92,9 @@ def _newton(weights, rows, columns):
 
 # ---- fused Gromov-Wasserstein ------------------------------------------------------------------------------
 
+STARTS = 25     # of the solver: the product of the weights, and all 24 assignments of four points
+
+
 class Space(NamedTuple):
     """Two sets of points as fused Gromov-Wasserstein sees them: distances within, cost between them."""
     high: torch.Tensor    # (N, N)
@@ -107,14 +110,18 @@ def fgw_loss(space, plan, alpha):
     return (1 - alpha) * (space.cost * plan).sum() + alpha * structure
 
 
-def fgw_plan(space, alpha=0.1, epsilon=0.1, iterations=100, starts=3, seed=0):
+def fgw_plan(space, alpha=0.1, epsilon=0.1, iterations=100, starts=STARTS, seed=0):
     """The coupling (N, M) of uniform weights that minimises `fgw_loss` - epsilon * entropy; epsilon 0:
     without entropy.
 
-    The problem is not convex. It is solved from the product of the weights, from the diagonal (where N = M),
-    and from random plans, and the best of `starts` solutions is returned, detached, on the device of the
-    space. Raises `Problem` where exp(-cost / epsilon) is zero.
+    The problem is not convex. It is solved from the product of the weights and, where N = M, from one-to-one
+    assignments, the diagonal first and then others, none twice; else from random plans. The best of `starts`
+    solutions is returned, detached, on the device of the space. STARTS try all assignments of up to four
+    points; 3 missed the least loss for a quarter of random sets of four points where structure alone counts.
+    Raises `Problem` where exp(-cost / epsilon) is zero.
     """
+    if starts < 1:
+        raise Problem(f"A plan is sought from at least one start, not {starts}.")
     cost, high, low = (t.detach().cpu().double().numpy() for t in (space.cost, space.high, space.low))
     on_cpu = Space(*map(torch.as_tensor, (high, low, cost)))
     best, least = None, np.inf
@@ -149,10 +156,17 @@ def _starts(n, m, count, seed):
     q = np.full(m, 1 / m)
     rng = np.random.default_rng([seed, n, m])
     yield np.outer(p, q)
-    if n == m and count > 1:
-        yield np.eye(n) / n
-    for _ in range(count - 1 - (n == m)):
-        yield emd(p, q, rng.random((n, m)))
+    if n != m:
+        for _ in range(count - 1):
+            yield emd(p, q, rng.random((n, m)))
+        return
+    tried = set()
+    assignment = np.arange(n)
+    while len(tried) < min(count - 1, math.factorial(n)):
+        if tuple(assignment) not in tried:
+            tried.add(tuple(assignment))
+            yield np.eye(n)[assignment] / n
+        assignment = rng.permutation(n)
 
 
 def _distance(a, b):
@@ -160,7 +174,7 @@ def _distance(a, b):
     return torch.cdist(a, b, compute_mode="donot_use_mm_for_euclid_dist")
 
 
-def fgw(high, low, alpha=0.1, epsilon=0.1, iterations=100, starts=3):
+def fgw(high, low, alpha=0.1, epsilon=0.1, iterations=100, starts=STARTS):
     """K-MaT's alignment loss of class embeddings high and low (C, D), a scalar.
 
     Its gradient reaches `low` alone. The plan is held fixed in the gradient; by the envelope theorem this is
