@@ -51,6 +51,34 @@ def test_macenko_leaves_pictures_without_two_stains_as_they_are(colour):
     assert not normalised and (out == picture).all()
 
 
+def mixture(seed, side=32):
+    """(tile, share of haematoxylin in each pixel) with stains and their spread drawn by `seed`."""
+    rng = np.random.default_rng(seed)
+    stains = np.abs(STAINS + rng.normal(0, 0.06, (2, 3)))
+    stains /= np.linalg.norm(stains, axis=1, keepdims=True)
+    share = rng.random((side, side))
+    strength = np.clip(1 + rng.uniform(0.05, 0.3) * rng.standard_normal((side, side)), 0.3, 3)
+    density = (share * strength)[..., None] * stains[0] + ((1 - share) * strength)[..., None] * stains[1]
+    return np.clip(np.round(240 * np.exp(-density) - 1), 0, 255).astype(np.uint8), share
+
+
+def test_macenko_does_not_depend_on_the_signs_of_principal_directions(monkeypatch):
+    """1,000 tiles, each with all four signs: equal within a grey level, and eosin stays coloured."""
+    eigh = np.linalg.eigh
+    for seed in range(1000):
+        tile, share = mixture(seed)
+        results = []
+        for signs in ((1, 1, 1), (1, -1, 1), (1, 1, -1), (1, -1, -1)):
+            def signed(matrix, signs=signs):
+                values, vectors = eigh(matrix)
+                return values, vectors * np.where(vectors.sum(0) < 0, -1, 1) * signs
+            monkeypatch.setattr(np.linalg, "eigh", signed)
+            out, normalised = stain.macenko(tile)
+            assert normalised and out[share < 0.2].mean(0)[1] < 200, seed
+            results.append(out.astype(int))
+        assert np.ptp(results, axis=0).max() <= 1, seed
+
+
 def test_macenko_takes_the_tiles_of_a_slide_together(tissue):
     tiles = tissue[:4]
     together, normalised = stain.macenko(tiles)

@@ -90,12 +90,24 @@ def _stains(density):
         return None
     plane = np.linalg.eigh(spread)[1][:, 1:]              # the two directions of largest variance
     along = plane.T.astype(np.float32) @ density
-    angle = np.arctan2(along[1], along[0])
+    angle = _unwrapped(np.arctan2(along[1], along[0]), along.mean(1))
     ends = []
     for extreme in (percentile(angle, 1), percentile(angle, 99)):
         ends.append(plane @ (np.cos(extreme), np.sin(extreme)))
     ends.sort(key=lambda stain: -stain[0])                # haematoxylin, which absorbs more red, comes first
     return np.column_stack(ends)
+
+
+def _unwrapped(angle, mean):
+    """`angle` (n,) counted to both sides of the direction `mean` (2,), so that no stain is cut in two at pi.
+
+    A principal direction may point either way: where it points backwards, tissue lies around pi.
+    """
+    middle = np.arctan2(mean[1], mean[0])
+    turn = np.float32(2 * np.pi)
+    angle[angle > middle + np.float32(np.pi)] -= turn
+    angle[angle < middle - np.float32(np.pi)] += turn
+    return angle
 
 
 def _covariance(rows):
