@@ -2,26 +2,35 @@
 
 Every form is read as [(group, [[x, y], ...]), ...]: the group in lower case, the points in pixels of level 0.
 
-    ASAP          Annotation@PartOfGroup, Coordinate@Order@X@Y; the group is PartOfGroup
-    ImageScope    Region, Vertex@X@Y; the group is `HOLE` where NegativeROA is 1, else the Value of an
-                  Attribute, else the Text of the Region
+    ASAP          Annotation@PartOfGroup@Type, Coordinate@Order@X@Y; the group is PartOfGroup; a Spline is
+                  the polygon through its points, as ASAP itself makes masks of it
+    ImageScope    Region@Type, Vertex@X@Y; the group is `HOLE` where NegativeROA is 1, else the Value of an
+                  Attribute, else the Text of the Region; an ellipse is stored as two corners around it
     NCRF          {"positive": [{"vertices": [[x, y], ...]}, ...], "negative": [...]}; the group is one of
                   these two names
     mask          a TIFF of 0, 1 (tumour) and 2 (excluded); the group is "positive", or "negative" for a hole
                   in a tumour, whatever value the hole has
+
+What encloses no area (points, measurements, arrows) has no points here. In XML, entities may not be declared:
+they serve no outline, and a chain of them can fill the memory or end the process.
 """
 import json
 import struct
 import xml.etree.ElementTree as ElementTree
 import zlib
 
+import defusedxml.ElementTree
 import numpy as np
 import tifffile
 from skimage.measure import approximate_polygon, find_contours
 
 from xmodal.config import Problem
+from xmodal.imaging.tiff import check_tiff
 
 HOLE = "hole"
+ASAP_WITHOUT_AREA = {"dot", "pointset", "measurement"}
+RECTANGLE, ELLIPSE, ARROW, RULER = "1234"                     # Region@Type of ImageScope; 0 is drawn by hand
+CORNERS = 128                                                 # of the polygon that stands for an ellipse
 DAMAGED = (
     ElementTree.ParseError, OSError, ValueError, TypeError, AttributeError, LookupError, ArithmeticError,
     AssertionError, RuntimeError, MemoryError, struct.error, zlib.error)
@@ -29,6 +38,10 @@ DAMAGED = (
 FINE = 4096
 # Some scanners fill levels up to whole tiles: they are wider than the halved slide by at most this share.
 PADDED = 0.03
+# A mask whose tumour has more pixels along its border than this is noise: tracing it would take hours.
+BORDER = 500_000
+# Outlines of one file with more points than this together are no drawing.
+POINTS = 5_000_000
 
 
 def read(path):
@@ -44,6 +57,8 @@ def read(path):
             outlines = _ncrf(path.read_bytes())
         else:
             outlines = _xml(path.read_bytes())
+        if sum(len(points) for _, points in outlines) > POINTS:
+            raise ValueError(f"its outlines have more than {POINTS} points")
         for _, points in outlines:
             if points and not np.isfinite(points).all():
                 raise ValueError("a coordinate is not a number")
@@ -53,7 +68,7 @@ def read(path):
 
 
 def _xml(text):
-    root = ElementTree.fromstring(text)
+    root = defusedxml.ElementTree.fromstring(text)
     if root.tag == "ASAP_Annotations":
         annotations = list(root.iter("Annotation"))
         return [(a.get("PartOfGroup", "").strip().lower(), _ordered(a)) for a in annotations]
@@ -64,6 +79,8 @@ def _xml(text):
 
 def _ordered(annotation):
     """The points of an ASAP annotation, by their Order."""
+    if annotation.get("Type", "").strip().lower() in ASAP_WITHOUT_AREA:
+        return []
     points = []
     for corner in annotation.iter("Coordinate"):
         points.append((int(corner.get("Order")), float(corner.get("X")), float(corner.get("Y"))))
@@ -80,15 +97,47 @@ def _label(region):
 
 
 def _vertices(region):
-    """The points of a region of ImageScope."""
-    return [[float(vertex.get("X")), float(vertex.get("Y"))] for vertex in region.iter("Vertex")]
+    """The points of a region of ImageScope as a polygon, by its Type."""
+    points = [[float(vertex.get("X")), float(vertex.get("Y"))] for vertex in region.iter("Vertex")]
+    shape = region.get("Type", "0").strip()
+    if shape in (ARROW, RULER):
+        return []
+    if shape == ELLIPSE and 2 <= len(points) <= 4:
+        return _ellipse(points)
+    if shape == RECTANGLE and len(points) == 2:
+        (x0, y0), (x1, y1) = points
+        return [[x0, y0], [x1, y0], [x1, y1], [x0, y1]]
+    return points
+
+
+def _ellipse(corners):
+    """The polygon of the ellipse in the box that `corners` span."""
+    low = np.min(corners, axis=0)
+    high = np.max(corners, axis=0)
+    angle = np.linspace(0, 2 * np.pi, CORNERS, endpoint=False)
+    circle = np.column_stack([np.cos(angle), np.sin(angle)])
+    return ((low + high) / 2 + circle * (high - low) / 2).tolist()
+
+
+def has_outlines(path):
+    """False where a JSON file beside a slide holds something else than outlines in NCRF's form.
+
+    A file that is no JSON counts as outlines, so that `read` says that it is damaged.
+    """
+    try:
+        content = json.loads(path.read_bytes())
+    except DAMAGED:
+        return True
+    return isinstance(content, dict) and bool({"positive", "negative"} & set(content))
 
 
 def _ncrf(text):
     groups = json.loads(text)
+    if not {"positive", "negative"} & set(groups):
+        raise ValueError("it has neither positive nor negative outlines")
     outlines = []
     for group in ("positive", "negative"):
-        for outline in groups[group]:
+        for outline in groups.get(group, ()):
             outlines.append((group, [[float(x), float(y)] for x, y in outline["vertices"]]))
     return outlines
 
@@ -98,6 +147,9 @@ def _mask(path):
     mask, scale = _level(path)
     if mask.max() > 2:
         raise ValueError(f"it holds the value {mask.max()}, and a mask has 0, 1 and 2")
+    border = sum(int((np.diff(mask == 1, axis=axis)).sum()) for axis in (0, 1))
+    if border > BORDER:
+        raise ValueError(f"the border of its tumour has {border} pixels, and at most {BORDER} are traced")
     outlines = []
     tumour = np.pad((mask == 1).astype(np.float32), 1)
     for contour in find_contours(tumour, 0.5):
@@ -111,6 +163,7 @@ def _mask(path):
 
 def _level(path):
     """(pixels of the level of a mask that is traced, pixels of level 0 for each of them in x and y)."""
+    check_tiff(path)
     with tifffile.TiffFile(path) as tiff:
         pages = [page for page in tiff.pages if len(page.shape) == 2]
         levels = max(tiff.series[0].levels, pages, key=len)

@@ -2,9 +2,10 @@
 import hashlib
 import logging
 import re
-import xml.etree.ElementTree as ElementTree
 from functools import partial
 from urllib.parse import quote
+
+import defusedxml.ElementTree
 
 from data_scripts.archive import Damaged
 from data_scripts.download import CHUNK, File, ask
@@ -32,7 +33,7 @@ def listing(bucket, prefix):
 
 def _page(answer):
     """A page of a listing as ([(key, bytes, ETag), ...], token of the next page or None)."""
-    page = ElementTree.fromstring(answer.content)
+    page = defusedxml.ElementTree.fromstring(answer.content)
     objects = []
     for item in page.iterfind("{*}Contents"):
         key = item.findtext("{*}Key").strip()

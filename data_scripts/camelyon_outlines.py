@@ -23,11 +23,16 @@ def find(files):
     for path in files:
         if re.fullmatch(r".*_mask\.tiff?", path.name.lower()):
             outlines[path.stem.lower().removesuffix("_mask")] = path
-    outlines |= _by_stem(files, ".json")
+    outlines |= _by_stem([path for path in files if _is_outline(path)], ".json")
     for path in files:
         if re.fullmatch(r".*annotations.*\.zip", path.name.lower()):
             outlines |= _archived(path)
     return outlines | _by_stem(files, ".xml")
+
+
+def _is_outline(path):
+    """False for JSON that tells something else of a slide, such as its metadata."""
+    return path.suffix.lower() != ".json" or annotations.has_outlines(path)
 
 
 def _by_stem(files, suffix):

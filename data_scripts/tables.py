@@ -1,30 +1,13 @@
 """Tables from elsewhere, read as text with any separator, line ends, byte-order mark and case of header."""
-import csv
-import io
-
 import pandas as pd
 
 from xmodal.config import Problem
+from xmodal.runtime.files import table_lines
 
 
 def lines(path):
-    """[[field, ...], ...] of a CSV separated by commas, semicolons or tabs, without blank lines and spaces
-    around fields.
-
-    Line feeds in quoted fields are kept, since CBIS-DDSM has them. Raises `Problem` if the table is missing
-    or no text.
-    """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-        header = text.partition("\n")[0]
-        separator = max(",;\t", key=header.count)
-        table = []
-        for line in csv.reader(io.StringIO(text, newline=""), delimiter=separator):
-            table.append([field.strip(" \t\r") for field in line])
-    except (OSError, ValueError, csv.Error) as error:
-        raise Problem(f"The table {path} cannot be read ({error}); "
-                      "copy or fetch the original again.") from None
-    return [line for line in table if any(line)]
+    """[[field, ...], ...] of a CSV, as `xmodal.runtime.files.table_lines` reads it."""
+    return table_lines(path)
 
 
 def read(path, needed, rename=None):

@@ -7,7 +7,7 @@ import pytest
 import tifffile
 
 from data_scripts import annotations, camelyon_outlines
-from slide_copies import asap, put
+from slide_copies import IMAGESCOPE, asap, put
 from xmodal.config import HOME, Problem
 from xmodal.imaging import slides as xslides
 
@@ -29,12 +29,75 @@ official = pytest.mark.skipif(
         ("a.json", "[" * 100_000),
         ("a.json", '{"positive": [{"vertices": [[1]]}], "negative": []}'),
         ("a.tif", "no tiff"),
+        ("a.xml", '<!DOCTYPE a [<!ENTITY e "x">]>' + asap("Tumor")),
+        ("a.json", '{"type": "FeatureCollection"}'),
     ),
 )
 def test_damaged_outlines_are_a_problem(tmp_path, name, text):
     put(tmp_path / name, text)
     with pytest.raises(Problem, match=f"{name} is damaged"):
         annotations.read(tmp_path / name)
+
+
+def test_a_chain_of_entities_is_refused_before_it_grows(tmp_path):
+    """Each of 100,000 entities holds the next one: to follow them ends the process."""
+    chain = "".join(f'<!ENTITY e{k} "&e{k + 1};">' for k in range(100_000))
+    text = asap("Tumor").replace('Name="a"', 'Name="&e0;"')
+    put(tmp_path / "a.xml", f'<!DOCTYPE a [{chain}<!ENTITY e100000 "x">]>{text}')
+    with pytest.raises(Problem, match="a.xml is damaged"):
+        annotations.read(tmp_path / "a.xml")
+
+
+@pytest.mark.parametrize("kind, areas", (
+    ("Polygon", 1), ("Spline", 1), ("Rectangle", 1), ("Dot", 0), ("PointSet", 0), ("Measurement", 0),
+))
+def test_what_encloses_nothing_in_asap_has_no_area(tmp_path, kind, areas):
+    put(tmp_path / "a.xml", asap("Tumor").replace("Polygon", kind))
+    traps = Counter()
+    polygons = camelyon_outlines.polygons(tmp_path / "a.xml", traps)["polygons"]
+    assert len(polygons) == areas and traps["short_outline"] == 1 - areas
+
+
+def of_type(kind, *points):
+    """The text of an ImageScope file with one region of a Type and these vertices."""
+    corners = "".join(f'<Vertex X="{x}" Y="{y}"/>' for x, y in points)
+    return IMAGESCOPE.format(f'<Region Type="{kind}" Text="tumor"><Vertices>{corners}</Vertices></Region>')
+
+
+@pytest.mark.parametrize("kind, points, area", (
+    (0, ((10, 20), (90, 20), (90, 60), (10, 60)), 80 * 40),
+    (1, ((10, 20), (90, 20), (90, 60), (10, 60)), 80 * 40),
+    (1, ((10, 20), (90, 60)), 80 * 40),
+    (2, ((10, 20), (90, 60)), np.pi * 40 * 20),
+    (2, ((10, 20), (90, 20), (90, 60), (10, 60)), np.pi * 40 * 20),
+    (3, ((10, 20), (90, 60)), 0),
+    (3, ((10, 20), (90, 60), (20, 60)), 0),
+    (4, ((10, 20), (90, 60)), 0),
+))
+def test_regions_of_imagescope_by_their_type(tmp_path, kind, points, area):
+    put(tmp_path / "a.xml", of_type(kind, *points))
+    ((group, outline),) = annotations.read(tmp_path / "a.xml")
+    drawn = xslides.tumour_mask(json.dumps({"polygons": [outline]}), (100, 100), 1)
+    assert group == "tumor" and drawn.sum() == pytest.approx(area, rel=0.05)
+
+
+def test_other_json_beside_a_slide_is_no_outline(tmp_path):
+    """Metadata and drawings of another program are passed over; JSON that is cut short is named."""
+    put(tmp_path / "tumor_001_mask.tif")
+    for text in ('{"scanner": "x"}', "[]", '{"type": "FeatureCollection", "features": []}'):
+        put(tmp_path / "tumor_001.json", text)
+        files = sorted(tmp_path.iterdir())
+        assert camelyon_outlines.find(files) == {"tumor_001": tmp_path / "tumor_001_mask.tif"}
+    for text in ('{"positive": [', '{"positive": []}'):
+        put(tmp_path / "tumor_001.json", text)
+        assert camelyon_outlines.find(files) == {"tumor_001": tmp_path / "tumor_001.json"}
+
+
+def test_a_mask_of_noise_is_refused_and_not_traced_for_hours(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 2, (1024, 1024), np.uint8)
+    tifffile.imwrite(tmp_path / "a_mask.tif", noise)
+    with pytest.raises(Problem, match="border of its tumour"):
+        annotations.read(tmp_path / "a_mask.tif")
 
 
 @pytest.mark.parametrize("levels", (1, 3))

@@ -1,4 +1,6 @@
 """Slides opened and read: where the pixel size comes from, and tiles decoded as OpenSlide decodes them."""
+import unicodedata
+
 import numpy as np
 import pytest
 import tifffile
@@ -38,10 +40,28 @@ def test_missing_and_damaged_files_are_named(tmp_path):
             regions.open_slide(tmp_path / name, 1.0)
 
 
+def test_a_tiff_that_would_end_the_process_is_refused(tmp_path):
+    rgb = np.full((512, 512, 3), PINK, np.uint8)
+    chain = '<?xml version="1.0"?><!DOCTYPE OME [<!ENTITY a "b">]><OME>&a;</OME>'
+    for name, text in (("tile.tif", None), ("entity.tif", chain)):
+        tifffile.imwrite(tmp_path / name, rgb, tile=(256, 256), photometric="rgb", resolution=(2e4, 2e4),
+                         resolutionunit="CENTIMETER", metadata=None, description=text)
+    with tifffile.TiffFile(tmp_path / "tile.tif", mode="r+b") as tiff:
+        for tag in ("TileWidth", "TileLength"):
+            tiff.pages[0].tags[tag].overwrite(1 << 30, dtype="I")
+    for name, reason in (("tile.tif", "tiles of 1073741824 x"), ("entity.tif", "declares entities")):
+        with pytest.raises(Problem, match=f"{name} is not a readable slide or image .*{reason}"):
+            regions.open_slide(tmp_path / name)
+
+
 @pytest.mark.parametrize("text", [
     "file,mpp\nother.png,1\nplain.png,0.25\n",
     "\ufeffFile ; MPP\r\nplain.png ; 0.25\r\n",
     "file;mpp\nplain.png;0,25\n",
+    "file\tmpp\r\nplain.png\t0,25\r\n",
+    '"file","mpp"\r"plain.png","0.25"\r',
+    'note,file,mpp\n"a, b; c",plain.png,"0,25"\n',
+    "file,mpp\nplain.png,0.25\n\nplain.png,0.250\n",
 ])
 def test_pixel_size_by_the_table_beside_the_slide(tmp_path, text):
     path = tmp_path / "plain.png"
@@ -56,12 +76,43 @@ def test_pixel_size_by_the_table_beside_the_slide(tmp_path, text):
     ("name,size\nplain.png,1\n", "mpp.csv"),
     ("file,mpp\nplain.png,small\n", "mpp.csv"),
     ("file,mpp\nplain.png,40\n", "mpp.csv"),
+    ("file,mpp\nplain.png,\n", "mpp.csv"),
+    ("file,mpp\nplain.png,0.25\nplain.png,0.5\n", "gives plain.png the sizes 0.25 and 0.5"),
 ])
 def test_a_table_without_a_usable_pixel_size_is_a_problem(tmp_path, text, reason):
     Image.fromarray(np.full((64, 64, 3), PINK, np.uint8)).save(tmp_path / "plain.png")
     (tmp_path / "mpp.csv").write_text(text, encoding="utf-8")
     with pytest.raises(Problem, match=reason):
         regions.open_slide(tmp_path / "plain.png")
+
+
+@pytest.mark.parametrize("stored, typed", (("NFC", "NFD"), ("NFD", "NFC")))
+def test_a_name_is_the_same_in_either_form_of_unicode(tmp_path, stored, typed):
+    path = tmp_path / unicodedata.normalize(stored, "Pr\u00e4parat.png")
+    Image.fromarray(np.full((64, 64, 3), PINK, np.uint8)).save(path)
+    line = unicodedata.normalize(typed, "Pr\u00e4parat.png,0.25\n")
+    (tmp_path / "mpp.csv").write_text("file,mpp\n" + line, encoding="utf-8")
+    assert regions.open_slide(path)[1] == 0.25
+
+
+@pytest.mark.parametrize("options", ({"tile": (64, 64)}, {}), ids=("slide", "photograph"))
+def test_pixels_that_are_not_square_are_refused(tmp_path, options):
+    rgb = np.full((128, 128, 3), PINK, np.uint8)
+    for name, dots in (("a.tif", (40000, 20000)), ("b.tif", (40000, 39900))):
+        tifffile.imwrite(tmp_path / name, rgb, photometric="rgb", resolution=dots,
+                         resolutionunit="CENTIMETER", **options)
+    with pytest.raises(Problem, match="not square .0.25 um across and 0.5 um down"):
+        regions.open_slide(tmp_path / "a.tif")
+    assert regions.open_slide(tmp_path / "b.tif")[1] == pytest.approx(0.25, rel=1e-4)
+
+
+def test_a_table_that_contradicts_the_file_is_refused(tmp_path):
+    path = photo(tmp_path / "a.tif", np.full((64, 64, 3), PINK, np.uint8), 0.5)
+    (tmp_path / "mpp.csv").write_text("file,mpp\na.tif,0.499\n")
+    assert regions.open_slide(path)[1] == pytest.approx(0.5, rel=1e-3)
+    (tmp_path / "mpp.csv").write_text("file,mpp\na.tif,0.25\n")
+    with pytest.raises(Problem, match="0.5 um per pixel, and .* says 0.25"):
+        regions.open_slide(path)
 
 
 def test_a_real_slide_without_pixel_size_is_refused_and_read_with_a_table(tmp_path):

@@ -1,4 +1,5 @@
 """Slides: tissue, pen, focus, tiles and outlines, on pictures with known answers and on a real slide."""
+import io
 import json
 import subprocess
 import sys
@@ -43,6 +44,37 @@ def test_a_field_without_glass_is_tissue_throughout():
     rgb[30:60, 30:60] = PURPLE
     assert slides.tissue_mask(rgb).all()
     assert not slides.tissue_mask(np.full((100, 100, 3), GLASS, np.uint8)).any()
+
+
+def scene(glass, disturbance):
+    """(picture, where tissue is): a piece of tissue on glass of this colour, as light through it looks."""
+    rng = np.random.default_rng(0)
+    y, x = np.mgrid[:256, :256]
+    tissue = (y - 90) ** 2 + (x - 90) ** 2 < 60 ** 2
+    nuclei = tissue & (np.kron(rng.random((128, 128)) < 0.25, np.ones((2, 2))) > 0)
+    rgb = np.empty((256, 256, 3))
+    rgb[:] = glass
+    rgb[tissue] *= np.array([200, 130, 170]) / 242
+    rgb[nuclei] = np.array(glass) * (110, 70, 140) / 242
+    if disturbance == "pen":
+        rgb[200:220, 30:200] = PENS["blue"]
+    rgb = np.clip(rgb + rng.normal(0, 4, rgb.shape), 0, 255).astype(np.uint8)
+    if disturbance in ("black", "white"):
+        rgb[:, 236:] = 0 if disturbance == "black" else 255
+    if disturbance == "jpeg":
+        file = io.BytesIO()
+        Image.fromarray(rgb).save(file, "jpeg", quality=50)
+        rgb = np.asarray(Image.open(file))
+    return rgb, tissue
+
+
+@pytest.mark.parametrize("disturbance", ("none", "black", "white", "pen", "jpeg"))
+@pytest.mark.parametrize("tint", ((1, 1, 1), (1, 0.96, 0.9), (0.93, 0.95, 1)), ids=("grey", "yellow", "blue"))
+def test_glass_is_measured_whatever_its_brightness(tint, disturbance):
+    for level in (*range(120, 256, 15), 214, 226):
+        rgb, tissue = scene(np.multiply(tint, level), disturbance)
+        mask = slides.tissue_mask(rgb)
+        assert mask[tissue].mean() > 0.9 and mask[~tissue].mean() < 0.04, level
 
 
 def test_grid_measures_tissue_and_tumour(half):

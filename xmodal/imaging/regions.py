@@ -2,7 +2,6 @@
 
 The tiles are decoded directly where the slide is a TIFF whose tiles are JPEG or lossless, which is faster.
 """
-import csv
 import os
 import struct
 from functools import lru_cache
@@ -15,6 +14,8 @@ import tifffile
 from PIL import Image
 
 from ..config import Problem
+from ..runtime.files import composed, table_lines
+from .tiff import check_tiff
 
 # What OpenSlide, Pillow and tifffile raise on damaged files.
 UNREADABLE = (
@@ -36,6 +37,7 @@ UNREADABLE = (
 LARGEST = 1 << 20         # side of a slide, pixels: a quarter of a metre at 0.25 um
 MPP = {"bach": 0.42}      # um per pixel of a domain's photographs whose files do not say it; slides must
 TABLE = "mpp.csv"         # beside the slides: file,mpp
+EQUAL = 0.02              # two pixel sizes that differ by a smaller share are one
 PLAIN = ("generic-tiff", "aperio")    # vendors whose levels are pages of tiles and nothing else
 JPEG = 7                              # compression of TIFF pages
 LOSSLESS = (1, 5, 8, 32946)           # the same: none, LZW, and deflate by two numbers
@@ -55,6 +57,7 @@ def open_slide(path, mpp=None):
     if not Path(path).is_file():
         raise Problem(f"There is no slide {path}; run 01_download again, or correct the path.")
     try:
+        check_tiff(path)
         slide = openslide.open_slide(str(path))
     except UNREADABLE as error:
         raise Problem(f"{path} is not a readable slide or image ({error}); "
@@ -63,7 +66,7 @@ def open_slide(path, mpp=None):
         if max(slide.dimensions) > LARGEST:
             raise Problem(f"{path} says it has {slide.dimensions} pixels, which no slide has; "
                           "delete it and fetch it again.")
-        pixel_size = _stated_mpp(slide) or _table_mpp(Path(path)) or mpp
+        pixel_size = _known_mpp(slide, Path(path)) or mpp
         if not pixel_size:
             raise Problem(f"{path} does not give its pixel size; add the line "
                           f"{Path(path).name},<micrometres per pixel> to {Path(path).with_name(TABLE)} "
@@ -74,14 +77,42 @@ def open_slide(path, mpp=None):
     return slide, float(pixel_size)
 
 
+def _known_mpp(slide, path):
+    """um per pixel as the file or the table says, or None.
+
+    Raises `Problem` where they contradict each other, or where pixels are not square.
+    """
+    across, down = _stated_mpp(slide)
+    if across and down and not _equal(across, down):
+        raise Problem(f"The pixels of {path} are not square ({across:g} um across and {down:g} um down); "
+                      "save it with square pixels and use that file.")
+    listed = _table_mpp(path)
+    if across and listed and not _equal(across, listed):
+        raise Problem(f"{path} says that it has {across:g} um per pixel, and {path.with_name(TABLE)} says "
+                      f"{listed:g}; correct the table or take out the line.")
+    return across or listed
+
+
+def _equal(a, b):
+    return abs(a / b - 1) < EQUAL
+
+
 def _stated_mpp(slide):
-    """um per pixel as the file says, or None; what no microscope has (72 dpi is 353 um) counts as missing."""
+    """[um per pixel in x, in y] as the file says, each None where it does not.
+
+    What no microscope has (72 dpi is 353 um) counts as missing.
+    """
+    if isinstance(slide, openslide.OpenSlide):
+        names = (openslide.PROPERTY_NAME_MPP_X, openslide.PROPERTY_NAME_MPP_Y)
+        return [_possible(slide.properties.get(name)) for name in names]
+    dots_per_inch = slide._image.info.get("dpi", (0, 0))
+    return [_possible(25400 / (float(dots) or np.inf)) for dots in dots_per_inch[:2]]
+
+
+def _possible(mpp):
+    """`mpp` as a number, or None where it is none that a microscope has."""
     try:
-        if isinstance(slide, openslide.OpenSlide):
-            mpp = float(slide.properties.get(openslide.PROPERTY_NAME_MPP_X, 0))
-        else:
-            dots_per_inch = slide._image.info.get("dpi", (0, 0))[0]
-            mpp = 25400 / float(dots_per_inch or np.inf)
+        mpp = float(mpp or 0)
     except ValueError:
         return None
     return mpp if 0.05 < mpp < 10 else None
@@ -90,25 +121,38 @@ def _stated_mpp(slide):
 def _table_mpp(path):
     """um per pixel of the slide `path` by the table beside it, or None if that is absent or does not name it.
 
-    Raises `Problem` if the table cannot be used.
+    Raises `Problem` if the table cannot be used, or gives the slide two sizes.
     """
     table = path.with_name(TABLE)
     if not table.is_file():
         return None
+    header, *lines = table_lines(table) or [[]]
+    columns = [name.lower() for name in header]
+    if not {"file", "mpp"} <= set(columns):
+        raise Problem(f"{table} cannot be used; its first line must be file,mpp and each mpp a number.")
+    name = columns.index("file")
+    size = columns.index("mpp")
+    sizes = set()
+    for line in lines:
+        if line[name:name + 1] == [composed(path.name)] and any(line[size:size + 1]):
+            sizes.add(_listed_mpp(line[size], table, path))
+    if len(sizes) > 1:
+        listed = " and ".join(map(str, sorted(sizes)))
+        raise Problem(f"{table} gives {path.name} the sizes {listed}; keep the line that is right.")
+    return sizes.pop() if sizes else None
+
+
+def _listed_mpp(text, table, path):
+    """The size that the table gives to the slide `path`. Raises `Problem` if no microscope has it."""
     try:
-        header, *lines = table.read_text(encoding="utf-8-sig").splitlines() or [""]
-        separator = ";" if ";" in header else ","         # spreadsheets with decimal commas write semicolons
-        names = [name.strip().lower() for name in header.split(separator)]
-        rows = csv.DictReader(lines, names, delimiter=separator)
-        sizes = {row["file"].strip(): row["mpp"] for row in rows}
-        mpp = float((sizes.get(path.name) or "0").replace(",", "."))
-    except (KeyError, AttributeError, ValueError, csv.Error) as error:
+        mpp = float(text.replace(",", "."))
+    except ValueError as error:
         raise Problem(f"{table} cannot be used ({error}); "
                       "its first line must be file,mpp and each mpp a number.") from None
-    if mpp and not 0.05 < mpp < 10:
+    if not 0.05 < mpp < 10:
         raise Problem(f"{table} gives {mpp} um per pixel for {path.name}, which no microscope has; "
                       "correct it.")
-    return mpp or None
+    return mpp
 
 
 # ---- regions ---------------------------------------------------------------------------------------------

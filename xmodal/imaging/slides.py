@@ -2,6 +2,7 @@
 import json
 import warnings
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -15,13 +16,14 @@ from histolab.filters.image_filters import (
     RgbToGrayscale,
 )
 from histolab.filters.morphological_filters import BinaryDilation, RemoveSmallHoles, RemoveSmallObjects
-from PIL import Image, ImageDraw
+from PIL import Image
 from scipy.ndimage import binary_dilation
 from skimage.filters import threshold_otsu
 from skimage.measure import blur_effect
 from skimage.morphology import remove_small_objects
 
 from ..config import Problem
+from . import outlines
 from .regions import Regions
 
 GRID = 16                 # side of a tile on the overview that tissue and tumour are measured on, pixels
@@ -95,12 +97,12 @@ def tissue_mask(thumbnail, smallest=GRID * GRID // 4):
 
     Holes and specks of fewer than `smallest` pixels are removed. The steps are those of histolab for
     slides, with a floor under its threshold: Otsu's alone would part nuclei from stroma where a field of
-    view holds no glass.
+    view holds no glass. Where the glass is dim, it is measured: see `dim_glass`.
     """
     thumbnail = Image.fromarray(np.asarray(thumbnail, np.uint8)).convert("RGB")
     steps = [
         RgbToGrayscale(),
-        Lambda(_darker_than_glass),
+        Lambda(partial(_darker_than_glass, glass=dim_glass(thumbnail))),
         BinaryDilation(disk_size=1),
         RemoveSmallHoles(smallest),
         RemoveSmallObjects(smallest, avoid_overmask=False),
@@ -112,13 +114,37 @@ def tissue_mask(thumbnail, smallest=GRID * GRID // 4):
         return tissue & ~pen_mask(thumbnail, smallest)
 
 
-def _darker_than_glass(grey):
+def _darker_than_glass(grey, glass):
     grey = np.asarray(grey)
+    if glass is not None:
+        return grey < 0.9 * glass
     return grey < max(_otsu(grey), 215)
 
 
 def _otsu(grey):
     return threshold_otsu(grey) if grey.min() < grey.max() else 0
+
+
+def dim_glass(thumbnail):
+    """Grey level of the glass in an RGB thumbnail where it is 100 to 225, or None where it is brighter or not
+    seen.
+
+    Dim glass is the commonest grey among pixels without the colours of stain or ink. It fills a twentieth of
+    the picture at least, above 216 half of it, and next to nothing is brighter. Neither white, which fills what no scanner stored,
+    nor black around the slide counts.
+    """
+    rgb = np.asarray(thumbnail.convert("RGB")).astype(int)
+    grey = np.asarray(thumbnail.convert("L")).astype(int)
+    seen = (grey < 254) & (grey > 40)
+    brightest = rgb.max(-1)
+    stain = (rgb[..., 0] + rgb[..., 2]) / 2 - rgb[..., 1]             # H&E absorbs green most
+    colourless = (stain < 0.08 * brightest) & (np.ptp(rgb, axis=-1) < 0.2 * brightest)
+    levels = np.bincount(grey[seen & colourless], minlength=256)
+    glass = int(np.convolve(levels, np.ones(9), "same").argmax())
+    share = levels[max(0, glass - 8):glass + 9].sum() / max(1, seen.sum())
+    brighter = (grey[seen] > 1.06 * glass + 4).sum() / max(1, seen.sum())
+    least = 0.05 if glass <= 216 else 0.5                 # just above 215, fat and gaps in tissue look alike
+    return glass if 100 <= glass <= 225 and share >= least and brighter <= 0.02 else None
 
 
 def pen_mask(thumbnail, smallest=GRID * GRID // 4):
@@ -148,16 +174,13 @@ def in_focus(tile, blurred=0.55):
 def tumour_mask(annotation, shape, scale):
     """Bool (H, W) of the polygons in `annotation` (JSON text of the cohort table).
 
-    A pixel of the annotation is `scale` pixels of this mask.
+    A pixel of the annotation is `scale` pixels of this mask. What is excluded is none, but for polygons that
+    lie in it again.
     """
-    outlines = json.loads(annotation or "{}")
-    canvas = Image.new("1", shape[::-1])
-    for key, value in (("polygons", 1), ("exclude", 0)):
-        for points in outlines.get(key, ()):
-            if len(points) > 2:
-                corners = [(x * scale - 0.5, y * scale - 0.5) for x, y in points]
-                ImageDraw.Draw(canvas).polygon(corners, fill=value)
-    return np.asarray(canvas)
+    drawn = json.loads(annotation or "{}")
+    polygons = [np.array(points, float).reshape(-1, 2) * scale for points in drawn.get("polygons", ())]
+    excluded = [np.array(points, float).reshape(-1, 2) * scale for points in drawn.get("exclude", ())]
+    return outlines.area(polygons, excluded, shape)
 
 
 def tile_grid(slide, mpp, tile_um, annotation=""):

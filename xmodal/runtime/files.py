@@ -1,16 +1,20 @@
 """Files that stay whole: each is written atomically, a folder is held by one process at a time, and a full
-disk is reported in one sentence."""
+disk is reported in one sentence. Small tables of strangers are read here as text."""
+import codecs
 import contextlib
+import csv
 import errno
 import fcntl
 import glob
 import hashlib
+import io
 import json
 import logging
 import os
 import platform
 import re
 import time
+import unicodedata
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -172,3 +176,31 @@ def write_json(path, value):
     """Writes `value` as sorted, indented JSON, atomically."""
     with atomic(path) as partial:
         partial.write_text(json_text(value))
+
+
+def table_lines(path):
+    """[[field, ...], ...] of a small table as text, without blank lines and spaces around fields.
+
+    Fields are separated by commas, semicolons or tabs, as the first line has most of; they may be quoted, and
+    line feeds in quoted fields are kept. Any line ends and any Unicode form will do: letters are composed
+    (NFC), so that a name typed on one system equals that of another. Raises `Problem` if the table is missing
+    or no text.
+    """
+    try:
+        content = Path(path).read_bytes()
+        is_wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+        text = composed(content.decode("utf-16" if is_wide else "utf-8-sig"))
+        header = re.sub('"[^"]*"', "", re.split("[\r\n]", text, maxsplit=1)[0])
+        separator = max(",;\t", key=header.count)
+        lines = []
+        for line in csv.reader(io.StringIO(text, newline=""), delimiter=separator):
+            lines.append([field.strip(" \t\r") for field in line])
+    except (OSError, ValueError, csv.Error) as error:
+        raise Problem(f"The table {path} cannot be read ({error}); "
+                      "copy or fetch the original again.") from None
+    return [line for line in lines if any(line)]
+
+
+def composed(text):
+    """`text` with its letters and accents composed (NFC): macOS stores names decomposed, keyboards do not."""
+    return unicodedata.normalize("NFC", text)
