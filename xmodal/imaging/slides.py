@@ -130,8 +130,8 @@ def dim_glass(thumbnail):
     seen.
 
     Dim glass is the commonest grey among pixels without the colours of stain or ink. It fills a twentieth of
-    the picture at least, above 216 half of it, and next to nothing is brighter. Neither white, which fills what no scanner stored,
-    nor black around the slide counts.
+    the picture at least, above 216 half of it, and next to nothing is brighter. Neither white, which fills
+    what no scanner stored, nor black around the slide counts.
     """
     rgb = np.asarray(thumbnail.convert("RGB")).astype(int)
     grey = np.asarray(thumbnail.convert("L")).astype(int)
