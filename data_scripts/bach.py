@@ -104,8 +104,9 @@ def _photos(table, files, traps):
     named = defaultdict(list)
     for path in files:
         named[path.stem.lower()].append(path)
-    for number, (name, *labels) in enumerate(tables.lines(table), 1):
-        label = next(filter(None, labels), "")
+    lines = [(name, next(filter(None, labels), "")) for name, *labels in tables.lines(table)]
+    contradicted = _contradicted(lines, named)
+    for number, (name, label) in enumerate(lines, 1):
         stem = Path(name).stem.lower()
         if label not in CLASSES or Path(name).name != name or not name:
             traps["faulty_row"] += 1
@@ -113,7 +114,11 @@ def _photos(table, files, traps):
             left_out.append((str(table), tables.reason(table, number, fault)))
             continue
         photo = _photo_of(label, named[stem])
-        if stem in listed:
+        if photo in contradicted:
+            traps["faulty_row"] += 1
+            fault = f"gives {name} one of several classes"
+            left_out.append((str(table), tables.reason(table, number, fault)))
+        elif stem in listed:
             traps["listed_twice"] += 1
             left_out.append((name, f"{name} is listed twice."))
         elif photo is None:
@@ -126,6 +131,19 @@ def _photos(table, files, traps):
     if listed == set(RELEASE):
         rows = [{**row, "study": side(row["patient"].removeprefix("bach/"))} for row in rows]
     return rows, left_out
+
+
+def _contradicted(lines, named):
+    """The photos that the `lines` (name, class) of the table give several classes.
+
+    `named` has the paths of all photos by their names.
+    """
+    classes = defaultdict(set)
+    for name, label in lines:
+        photo = _photo_of(label, named[Path(name).stem.lower()])
+        if label in CLASSES and photo:
+            classes[photo].add(label)
+    return {photo for photo, labels in classes.items() if len(labels) > 1}
 
 
 def _photo_of(label, paths):

@@ -158,20 +158,30 @@ def _labels(files, slides, left_out, traps):
     `left_out`.
     """
     before = len(left_out)
+    positive = {stem: stem.startswith("tumor") for stem in slides if stem.startswith(("normal", "tumor"))}
     stages = {}
-    for name in ("stage_labels.csv", "stages.csv"):    # where a slide is in both, the second counts
+    for name in ("stage_labels.csv", "stages.csv"):    # where a slide is in both, the second tells its centre
         for path in _named(files, name):
-            stages |= read_stages(path, left_out)
-    key = {}
+            listed = read_stages(path, left_out)
+            stages |= listed
+            has_tumour = {stem: STAGES[stage] for stem, (stage, _) in listed.items()}
+            _add_labels(positive, has_tumour, path, left_out)
     for path in _named(files, "reference.csv"):
-        key |= read_reference(path, left_out)
+        _add_labels(positive, read_reference(path, left_out), path, left_out)
     traps["faulty_row"] += len(left_out) - before
     for stem, (stage, center) in stages.items():
         traps["itc"] += stage == "itc"
         traps["odd_center"] += center not in ("", str(int(stem[8:11]) // 20 % 5))
-    by_name = {stem: stem.startswith("tumor") for stem in slides if stem.startswith(("normal", "tumor"))}
-    by_stage = {stem: STAGES[stage] for stem, (stage, _) in stages.items()}
-    return by_name | by_stage | key
+    return positive
+
+
+def _add_labels(positive, listed, path, left_out):
+    """Adds to `positive` what the table `path` says of slides: None where it contradicts what is there."""
+    for stem, has_tumour in listed.items():
+        if positive.setdefault(stem, has_tumour) != has_tumour:
+            positive[stem] = None
+            reason = f"{path} contradicts the name of {stem} or another table; correct what is wrong."
+            left_out.append((str(path), reason))
 
 
 def _named(files, name):
@@ -186,9 +196,13 @@ def read_stages(path, left_out=None):
     list `left_out` as (table, reason). Raises `Problem` if the table cannot be read or lacks a column.
     """
     stages = {}
-    for line in tables.read(path, {"patient", "stage"}).to_dict("records"):
-        name = line["patient"].lower()
-        stage = line["stage"].lower()
+    table = tables.read(path, {"patient", "stage"})
+    for column in ("patient", "stage"):
+        table[column] = table[column].str.lower()
+    tables.mark_contradictions(table, "patient", ["stage"])
+    for line in table.to_dict("records"):
+        name = line["patient"]
+        stage = line["stage"]
         is_slide = re.fullmatch(r"patient_\d{3}_node_\d\.tiff?", name) and stage in STAGES
         is_patient = re.fullmatch(r"patient_\d{3}\.zip", name)
         if is_slide and not line["fault"]:
@@ -205,15 +219,19 @@ def read_reference(path, left_out=None):
 
     Other lines go to the list `left_out` as (table, reason). Raises `Problem` if the table cannot be read.
     """
+    fields = [(*line[:2], "")[:2] for line in tables.lines(path)]
+    table = pd.DataFrame(fields, columns=["slide", "label"], dtype=str)
+    table["slide"] = table.slide.str.lower().str.removesuffix(".tif")
+    table["label"] = table.label.str.lower()
+    table["fault"] = ""
+    tables.mark_contradictions(table, "slide", ["label"])
     has_tumour = {}
-    for number, line in enumerate(tables.lines(path), 1):
-        name = line[0].lower().removesuffix(".tif")
-        label = line[1].lower() if len(line) > 1 else ""
-        if label in ("normal", "tumor") and SLIDE.fullmatch(name):
+    for number, (name, label, fault) in enumerate(table.itertuples(index=False), 1):
+        if not fault and label in ("normal", "tumor") and SLIDE.fullmatch(name):
             has_tumour[name] = label == "tumor"
         else:
-            fault = f"gives {name!r} the label {label!r}, and one of the two is unknown"
-            _skip(path, number, fault, left_out)
+            unknown = f"gives {name!r} the label {label!r}, and one of the two is unknown"
+            _skip(path, number, fault or unknown, left_out)
     return has_tumour
 
 

@@ -113,6 +113,7 @@ def read_table(root):
         strings = table[column].str
         table[column] = strings.lower() if column == "bi-rads" else strings.upper()
         tables.mark(table, column, table[column].isin(known))
+    tables.mark_contradictions(table, "file name", list(KNOWN))
     return table, path
 
 

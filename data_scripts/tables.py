@@ -48,6 +48,15 @@ def mark(table, column, good):
     table.loc[wrong, "fault"] = faults
 
 
+def mark_contradictions(table, key, columns):
+    """Sets `fault` of the rows of `table` that had none and give one `key` different values in `columns`."""
+    sound = table.fault.eq("")
+    different = table[sound].drop_duplicates([key, *columns])
+    names = different[key][different[key].duplicated()]
+    wrong = sound & table[key].isin(names)
+    table.loc[wrong, "fault"] = [f"contradicts another row of {name}" for name in table.loc[wrong, key]]
+
+
 def reason(path, row, fault):
     """The sentence that tells why a faulty row is left out."""
     return f"Row {row} of {path} {fault}; correct it from the original table."

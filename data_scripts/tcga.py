@@ -124,6 +124,7 @@ def clinical(root):
     days = pd.to_numeric(decimal_point.where((table.days != "") & ~ambiguous), errors="coerce")
     dead = table.dead.str.lower().map(EVENT)
     tables.mark(table, "case", table.case.str.fullmatch(CASE))
+    tables.mark_contradictions(table, "case", ["days", "dead", "diagnosis", "stage"])
     table.loc[table.fault.eq("") & table.case.duplicated(), "fault"] = "lists a case again"
     tables.mark(table, "dead", dead.notna())
     tables.mark(table, "days", table.days.eq("") | days.between(0, 1e5))

@@ -79,6 +79,19 @@ def test_bach_table_from_a_spreadsheet_and_a_photo_listed_twice(photos, tmp_path
     assert again.equals(rows) and traps == {"listed_twice": 1, "second_copy": 1} and len(left_out) == 2
 
 
+def test_bach_photo_that_the_table_gives_two_classes_is_left_out(photos, tmp_path):
+    """Where no folder says which of them is right; its class is not the one that is read first."""
+    rows = bach.index(tmp_path)
+    table = photos / "microscopy_ground_truth.csv"
+    (photos / "Benign" / "b001.tif").rename(photos / "b001.tif")
+    table.write_text(table.read_text() + "b001.tif,Normal\n")
+    fewer, left_out, traps = bach.read(tmp_path)
+    assert fewer.equals(rows[rows["sample"] != "bach/b001"].reset_index(drop=True))
+    assert traps == {"faulty_row": 2, "unlisted_image": 1}
+    reasons = [reason for _, reason in left_out]
+    assert "Row 2 of" in reasons[0] and "Row 5 of" in reasons[1] and "its class is not sure" not in reasons[0]
+
+
 def test_bach_held_out_is_the_target_as_a_whole_and_as_a_source_no_photo_is_in_two_splits(photos, tmp_path):
     """What is not known of the patients cannot leak into a target; `study` keeps the sides for who divides
     BACH itself."""

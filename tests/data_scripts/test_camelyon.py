@@ -154,6 +154,43 @@ def test_camelyon_counts_odd_centres_and_outlines_that_are_no_polygon(slides):
     }
 
 
+def leave_out(root, slide):
+    """(reasons why, traps) of a copy without one `slide`, less what was left out before."""
+    fewer, left_out, traps = camelyon.read(root)
+    assert f"camelyon/{slide}" not in set(fewer["sample"]) and len(fewer) == 4
+    return [reason for _, reason in left_out if "contradicts" in reason], traps
+
+
+def test_camelyon_slide_with_two_stages_is_left_out(slides):
+    """In one table or in two; the same stage again, and any form of table, change nothing."""
+    rows, _, _ = camelyon.read(slides)
+    table = slides / "CAMELYON17" / "stages.csv"
+    text = table.read_text()
+    again = text + "PATIENT_000_node_1.tif,Macro,0"
+    put(table, '"' + again.replace("\n", '"\r\n"').replace(",", '"\t"') + '"\r\n')
+    assert camelyon.read(slides).rows.equals(rows)
+    put(table, text + "patient_000_node_1.tif,negative,0\n")
+    reasons, traps = leave_out(slides, "patient_000_node_1")
+    assert [reason[:9] for reason in reasons] == ["Row 3 of ", "Row 5 of "] and traps["faulty_row"] == 2
+    put(table, text)
+    put(slides / "CAMELYON17" / "stage_labels.csv", "patient,stage\npatient_000_node_1.tif,negative\n")
+    reasons, traps = leave_out(slides, "patient_000_node_1")
+    assert len(reasons) == 1 and "or another table" in reasons[0] and traps["faulty_row"] == 1
+
+
+def test_camelyon_slide_that_the_key_calls_both_is_left_out(slides):
+    key = slides / "CAMELYON16" / "reference.csv"
+    put(key, "test_001,Tumor\ntest_001.tif,Tumor,Macro\n")
+    rows, _, _ = camelyon.read(slides)
+    assert "camelyon/test_001" in set(rows["sample"])
+    put(key, "test_001,Tumor\ntest_001.tif,Normal\ntumor_001,Normal\n")
+    fewer, left_out, traps = camelyon.read(slides)
+    assert "camelyon/tumor_001" not in set(fewer["sample"]) and traps["faulty_row"] == 3
+    reasons = [reason for path, reason in left_out if path == str(key)]
+    assert [reason[:9] for reason in reasons[:2]] == ["Row 1 of ", "Row 2 of "]
+    assert "contradicts the name of tumor_001" in reasons[2]
+
+
 def test_camelyon_two_stage_tables(slides):
     """A slide that is in both tables counts once; letters' case and blanks mean nothing."""
     put(slides / "CAMELYON17" / "stage_labels.csv", "Patient, Stage\npatient_000_node_1.tif, Macro \n")

@@ -140,6 +140,18 @@ def test_inbreast_row_that_cannot_be_used_is_left_out_and_counted(native, column
         assert re.search(f"^Row 4 of .*INbreast.csv has the .* '{value}', which is unknown", reason, re.I)
 
 
+def test_inbreast_image_with_two_categories_is_left_out(native):
+    root = native / "inbreast"
+    rows = inbreast.index(root)
+    number = rows["sample"][3].removeprefix("inbreast/")
+    line_of(root, rows["sample"][3], birads="2")
+    (line,) = re.findall(f".*;{number};.*;", (root / "INbreast.csv").read_text())
+    edit(root / "INbreast.csv", lambda text: f"{text}{line}5\r\n")
+    fewer, left_out, traps = inbreast.read(root)
+    assert fewer.equals(rows.drop(index=3).reset_index(drop=True)) and traps["faulty_row"] == 2
+    assert all(f"contradicts another row of {number}" in reason for _, reason in left_out)
+
+
 def test_inbreast_odd_names_copies_and_rows_are_told(native):
     root = native / "inbreast"
     rows = inbreast.index(root)

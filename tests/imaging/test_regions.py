@@ -49,7 +49,7 @@ def test_a_tiff_that_would_end_the_process_is_refused(tmp_path):
     with tifffile.TiffFile(tmp_path / "tile.tif", mode="r+b") as tiff:
         for tag in ("TileWidth", "TileLength"):
             tiff.pages[0].tags[tag].overwrite(1 << 30, dtype="I")
-    for name, reason in (("tile.tif", "tiles of 1073741824 x"), ("entity.tif", "declares entities")):
+    for name, reason in (("tile.tif", "tiles of 1073741824 x"), ("entity.tif", "its XML declares entities")):
         with pytest.raises(Problem, match=f"{name} is not a readable slide or image .*{reason}"):
             regions.open_slide(tmp_path / name)
 

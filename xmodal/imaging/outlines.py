@@ -90,7 +90,8 @@ def _even_odd(corners, shape):
 
     Time grows with the number of edges and of rows that they cross, memory only with the mask.
     """
-    toggles = np.zeros((shape[0], shape[1] + 1), np.uint8)
+    width = shape[1] + 1
+    toggles = np.zeros(shape[0] * width, np.uint8)
     start = corners
     end = np.roll(corners, -1, axis=0)
     first = np.clip(np.ceil(np.minimum(start[:, 1], end[:, 1])), 0, shape[0]).astype(int)
@@ -105,5 +106,6 @@ def _even_odd(corners, shape):
         share = (row - start[edge, 1]) / (end[edge, 1] - start[edge, 1])
         x = start[edge, 0] + share * (end[edge, 0] - start[edge, 0])
         column = np.clip(np.ceil(x), 0, shape[1]).astype(int)
-        np.add.at(toggles, (row, column), 1)
+        np.add.at(toggles, row * width + column, np.uint8(1))
+    toggles = toggles.reshape(shape[0], width)
     return (np.cumsum(toggles[:, :-1], axis=1, dtype=np.uint8) & 1).astype(bool)

@@ -128,7 +128,7 @@ def _table_mpp(path):
         return None
     header, *lines = table_lines(table) or [[]]
     columns = [name.lower() for name in header]
-    if not {"file", "mpp"} <= set(columns):
+    if columns.count("file") != 1 or columns.count("mpp") != 1:
         raise Problem(f"{table} cannot be used; its first line must be file,mpp and each mpp a number.")
     name = columns.index("file")
     size = columns.index("mpp")

@@ -181,16 +181,17 @@ def write_json(path, value):
 def table_lines(path):
     """[[field, ...], ...] of a small table as text, without blank lines and spaces around fields.
 
-    Fields are separated by commas, semicolons or tabs, as the first line has most of; they may be quoted, and
-    line feeds in quoted fields are kept. Any line ends and any Unicode form will do: letters are composed
-    (NFC), so that a name typed on one system equals that of another. Raises `Problem` if the table is missing
-    or no text.
+    Fields are separated by commas, semicolons or tabs, whichever the first line has most of. They may be
+    quoted, and line feeds in quoted fields are kept, since CBIS-DDSM has them. Any line ends and any Unicode
+    form will do: letters are composed (NFC), so that a name typed on one system equals that of another.
+    Raises `Problem` if the table is missing or no text.
     """
     try:
         content = Path(path).read_bytes()
         is_wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
         text = composed(content.decode("utf-16" if is_wide else "utf-8-sig"))
-        header = re.sub('"[^"]*"', "", re.split("[\r\n]", text, maxsplit=1)[0])
+        text = re.sub("\r\n?", "\n", text)
+        header = re.sub('"[^"]*"', "", text.partition("\n")[0])
         separator = max(",;\t", key=header.count)
         lines = []
         for line in csv.reader(io.StringIO(text, newline=""), delimiter=separator):
