@@ -71,7 +71,7 @@ def scene(glass, disturbance):
 @pytest.mark.parametrize("disturbance", ("none", "black", "white", "pen", "jpeg"))
 @pytest.mark.parametrize("tint", ((1, 1, 1), (1, 0.96, 0.9), (0.93, 0.95, 1)), ids=("grey", "yellow", "blue"))
 def test_glass_is_measured_whatever_its_brightness(tint, disturbance):
-    for level in (*range(120, 256, 15), 214, 226):
+    for level in (120, 150, 180, 205, 214, 220, 226, 240, 255):
         rgb, tissue = scene(np.multiply(tint, level), disturbance)
         mask = slides.tissue_mask(rgb)
         assert mask[tissue].mean() > 0.9 and mask[~tissue].mean() < 0.04, level
