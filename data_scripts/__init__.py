@@ -9,6 +9,7 @@ of its native patients are one person. README.md in this folder describes layout
 """
 import logging
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
 from typing import NamedTuple
 
@@ -96,7 +97,7 @@ def _read_registry(path):
 def parallel(function, items, workers, title):
     """[function(item) for item in items], in order, by `workers` processes, with a progress bar.
 
-    `function` must be importable.
+    `function` must be importable. Raises `Problem` where a process ends before its work is done.
     """
     items = list(items)
     if workers < 2:
@@ -104,4 +105,8 @@ def parallel(function, items, workers, title):
     # Processes are spawned, since forking a process that runs torch can hang.
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
         results = pool.map(function, items, chunksize=min(4, 1 + len(items) // 50))
-        return list(tqdm(results, title, len(items), disable=None))
+        try:
+            return list(tqdm(results, title, len(items), disable=None))
+        except BrokenProcessPool:
+            raise Problem(f"A process of {title} was ended, perhaps for want of memory; "
+                          "use fewer workers and start again.") from None

@@ -1,6 +1,8 @@
 """Preprocessing: index rows in, cohort and arrays out, with the same bytes for any number of workers."""
 import hashlib
 import json
+import os
+import signal
 from dataclasses import replace
 
 import numpy as np
@@ -196,10 +198,41 @@ def test_an_interrupted_build_leaves_what_was_there(built, rows, tmp_path, monke
 
     def broken(*_):
         raise KeyboardInterrupt
-    monkeypatch.setattr(preprocess.stain, "macenko", broken)
+    monkeypatch.setattr(preprocess, "_load", broken)
     with pytest.raises(KeyboardInterrupt):
         preprocess.build(rows, SMALL, tmp_path, workers=1, exclusions=INDEX_LEFT_OUT)
     assert digest(tmp_path) == digest(built[0])
+
+
+def read_or_end(entry, profile, folder):
+    """What `read_once` gives; but the sample "deadly" leaves a line in met.txt and ends its process."""
+    if entry["sample"].endswith("deadly"):
+        with open(folder.parents[1] / "met.txt", "a") as file:
+            file.write("met\n")
+        os.kill(os.getpid(), signal.SIGSEGV)
+    return preprocess.read_once(entry, profile, folder)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_file_that_ends_its_process_is_left_out_by_name_and_not_met_again(
+        built, rows, tmp_path, monkeypatch, workers):
+    deadly = row("deadly", "bach", tmp_path / "deadly.tif")
+    more = pd.concat([pd.DataFrame([deadly]), rows], ignore_index=True)
+    monkeypatch.setattr(preprocess, "read_once", read_or_end)
+    out = tmp_path / "out"
+
+    def broken(*_):
+        raise KeyboardInterrupt
+    with monkeypatch.context() as patch:
+        patch.setattr(preprocess, "_write_list", broken)
+        with pytest.raises(KeyboardInterrupt):
+            preprocess.build(more, SMALL, out, workers)
+    table = preprocess.build(more, SMALL, out, workers, exclusions=INDEX_LEFT_OUT)
+    assert (tmp_path / "met.txt").read_text() == "met\n"
+    listed = pd.read_csv(out / "exclusions.csv").set_index("source").reason
+    assert "ended the process that read it (by SIGSEGV)" in listed[str(tmp_path / "deadly.tif")]
+    assert len(listed) == 5, "and the rest went on"
+    pd.testing.assert_frame_equal(table, built[1])
 
 
 def test_a_stack_is_a_plain_npy_file_of_any_length(tmp_path):

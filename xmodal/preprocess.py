@@ -10,11 +10,9 @@ import logging
 import shutil
 import zipfile
 from collections import Counter
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import asdict
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +23,7 @@ from . import __version__, cohort
 from .config import DOMAINS, MAMMOGRAPHY, PRETRAINING, Problem
 from .imaging import dicom, mammograms, regions, slides, stain
 from .runtime.files import atomic, held, sha256, spelled
+from .runtime.workers import Died, in_order
 
 log = logging.getLogger(__name__)
 FORMULA = r"^(?=[=+\-@\t\r])"   # the beginning of a cell that spreadsheets would calculate
@@ -66,11 +65,10 @@ def build(rows, profile, out, workers=2, exclusions=()):
 def _build(rows, excluded, profile, out, workers):
     """Does what `build` says; `excluded` are the (source, reason) of the files that the index left out."""
     entries = []
-    with _workers(workers) as run:
-        for domain, part in rows.groupby("domain", sort=True):
-            taken, left_out = _domain(domain, part.to_dict("records"), profile, out, run)
-            entries += taken
-            excluded += left_out
+    for domain, part in rows.groupby("domain", sort=True):
+        taken, left_out = _domain(domain, part.to_dict("records"), profile, out, workers)
+        entries += taken
+        excluded += left_out
     notes = sorted({(entry["source"], entry["note"]) for entry in entries if entry["note"]})
     _write_list(out / "exclusions.csv", excluded, "reason")
     _write_list(out / "notes.csv", notes, "note")
@@ -103,7 +101,7 @@ def _tidy(out):
             left_over.unlink(missing_ok=True)
 
 
-def _domain(domain, rows, profile, out, run):
+def _domain(domain, rows, profile, out, workers):
     """Writes the arrays of one domain; returns its cohort rows as dicts and its exclusions."""
     mammography = rows[0]["modality"] == MAMMOGRAPHY
     square = (profile.image_size, profile.image_size)
@@ -115,8 +113,8 @@ def _domain(domain, rows, profile, out, run):
         for kind, shape in shapes.items():
             path = stack.enter_context(atomic(out / kind / f"{domain}.npy"))
             stacks[kind] = Stack(path, shape)
-        once = partial(read_once, profile=profile, folder=out / UNFINISHED)
-        for row, path in zip(rows, tqdm(run(once, rows), domain, len(rows), disable=None)):
+        results = _results(rows, profile, out / UNFINISHED, workers)
+        for row, path in zip(rows, tqdm(results, domain, len(rows), disable=None)):
             images, reason = _load(path)
             if reason:
                 log.warning("%s Left out.", reason)
@@ -130,15 +128,17 @@ def _domain(domain, rows, profile, out, run):
     return taken, excluded
 
 
-@contextmanager
-def _workers(n):
-    """Yields a `map` that works in order, in `n` processes where n > 1."""
-    if n < 2:
-        yield map
-        return
-    context = get_context("spawn")                        # forking a process that runs torch can hang
-    with ProcessPoolExecutor(n, mp_context=context) as pool:
-        yield partial(pool.map, chunksize=4)
+def _results(rows, profile, folder, workers):
+    """Yields the file of `read_once` for each row. A file that ends the process that reads it is left out,
+    also by a run that goes on after this one."""
+    once = partial(read_once, profile=profile, folder=folder)
+    for row, path in zip(rows, in_order(once, rows, workers)):
+        if isinstance(path, Died):
+            reason = (f"{row['source']} ended the process that read it ({path.how}); "
+                      "delete it and fetch it again.")
+            path = result_path(row, profile, folder)
+            _store(path, [], reason)
+        yield path
 
 
 # ---- one native file -------------------------------------------------------------------------------------
@@ -155,6 +155,9 @@ def read(row, profile):
         checksum = sha256(row["source"])
     except (Problem, OSError) as error:
         return [], str(error)
+    except MemoryError:
+        return [], (f"{row['source']} needs more memory than this computer has; "
+                    "take it out of the index, or read it on a larger one.")
     return [({**entry, "checksum": checksum}, image, mask) for entry, image, mask in images], ""
 
 
@@ -199,8 +202,8 @@ def _tiles(row, profile):
 
 # ---- results that outlive a killed run -------------------------------------------------------------------
 
-def read_once(row, profile, folder):
-    """The file below `folder` that holds what `read` gives; it is written only if it is missing or damaged.
+def result_path(row, profile, folder):
+    """The file below `folder` for the result of one native file.
 
     Its name follows from all that the result depends on: row, profile, size and date of the native file,
     and the version of this package.
@@ -211,18 +214,27 @@ def read_once(row, profile, folder):
     except OSError:
         native = None
     key = json.dumps([row, asdict(profile), native, __version__], sort_keys=True)
-    path = Path(folder) / f"{hashlib.sha256(key.encode()).hexdigest()}.npz"
+    return Path(folder) / f"{hashlib.sha256(key.encode()).hexdigest()}.npz"
+
+
+def read_once(row, profile, folder):
+    """The file at `result_path` that holds what `read` gives; it is written only if it is missing or
+    damaged."""
+    path = result_path(row, profile, folder)
     if not _whole(path):
-        images, reason = read(row, profile)
-        entries = json.dumps([entry for entry, _, _ in images])
-        arrays = {}
-        for k, (_, image, mask) in enumerate(images):
-            arrays[f"image{k}"] = image
-            if mask is not None:
-                arrays[f"mask{k}"] = mask
-        with atomic(path) as partial_path:
-            np.savez(partial_path, allow_pickle=False, entries=entries, reason=reason, **arrays)
+        _store(path, *read(row, profile))
     return path
+
+
+def _store(path, images, reason):
+    entries = json.dumps([entry for entry, _, _ in images])
+    arrays = {}
+    for k, (_, image, mask) in enumerate(images):
+        arrays[f"image{k}"] = image
+        if mask is not None:
+            arrays[f"mask{k}"] = mask
+    with atomic(path) as partial_path:
+        np.savez(partial_path, allow_pickle=False, entries=entries, reason=reason, **arrays)
 
 
 def _whole(path):

@@ -2,6 +2,7 @@
 
     files        files that stay whole: atomic writing, a folder held by one process
     engine       what a killed run leaves: locks of its engine, processes that outlived it
+    workers      processes that outlive what ends one of them
     checkpoints  a training that goes on where it was cut, and results that are kept when done
     notebook     the papermill wrapper: parameters checked, failures in one sentence
     doctor       says in words what is wrong with the environment
