@@ -2,6 +2,7 @@
 import hashlib
 import json
 import os
+import shutil
 import signal
 from dataclasses import replace
 
@@ -201,6 +202,8 @@ def test_an_interrupted_build_leaves_what_was_there(built, rows, tmp_path, monke
     monkeypatch.setattr(preprocess, "_load", broken)
     with pytest.raises(KeyboardInterrupt):
         preprocess.build(rows, SMALL, tmp_path, workers=1, exclusions=INDEX_LEFT_OUT)
+    assert (tmp_path / preprocess.UNFINISHED).is_dir(), "to go on with"
+    shutil.rmtree(tmp_path / preprocess.UNFINISHED)
     assert digest(tmp_path) == digest(built[0])
 
 
