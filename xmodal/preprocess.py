@@ -23,7 +23,7 @@ from . import __version__, cohort
 from .config import DOMAINS, MAMMOGRAPHY, PRETRAINING, Problem
 from .imaging import dicom, mammograms, regions, slides, stain
 from .runtime.files import atomic, held, sha256, spelled
-from .runtime.workers import Died, in_order
+from .runtime.workers import Died, processes
 
 log = logging.getLogger(__name__)
 FORMULA = r"^(?=[=+\-@\t\r])"   # the beginning of a cell that spreadsheets would calculate
@@ -65,10 +65,11 @@ def build(rows, profile, out, workers=2, exclusions=()):
 def _build(rows, excluded, profile, out, workers):
     """Does what `build` says; `excluded` are the (source, reason) of the files that the index left out."""
     entries = []
-    for domain, part in rows.groupby("domain", sort=True):
-        taken, left_out = _domain(domain, part.to_dict("records"), profile, out, workers)
-        entries += taken
-        excluded += left_out
+    with processes(partial(read_once, profile=profile, folder=out / UNFINISHED), workers) as run:
+        for domain, part in rows.groupby("domain", sort=True):
+            taken, left_out = _domain(domain, part.to_dict("records"), profile, out, run)
+            entries += taken
+            excluded += left_out
     notes = sorted({(entry["source"], entry["note"]) for entry in entries if entry["note"]})
     _write_list(out / "exclusions.csv", excluded, "reason")
     _write_list(out / "notes.csv", notes, "note")
@@ -101,7 +102,7 @@ def _tidy(out):
             left_over.unlink(missing_ok=True)
 
 
-def _domain(domain, rows, profile, out, workers):
+def _domain(domain, rows, profile, out, run):
     """Writes the arrays of one domain; returns its cohort rows as dicts and its exclusions."""
     mammography = rows[0]["modality"] == MAMMOGRAPHY
     square = (profile.image_size, profile.image_size)
@@ -113,7 +114,7 @@ def _domain(domain, rows, profile, out, workers):
         for kind, shape in shapes.items():
             path = stack.enter_context(atomic(out / kind / f"{domain}.npy"))
             stacks[kind] = Stack(path, shape)
-        results = _results(rows, profile, out / UNFINISHED, workers)
+        results = _results(rows, profile, out / UNFINISHED, run)
         for row, path in zip(rows, tqdm(results, domain, len(rows), disable=None)):
             images, reason = _load(path)
             if reason:
@@ -128,11 +129,10 @@ def _domain(domain, rows, profile, out, workers):
     return taken, excluded
 
 
-def _results(rows, profile, folder, workers):
-    """Yields the file of `read_once` for each row. A file that ends the process that reads it is left out,
-    also by a run that goes on after this one."""
-    once = partial(read_once, profile=profile, folder=folder)
-    for row, path in zip(rows, in_order(once, rows, workers)):
+def _results(rows, profile, folder, run):
+    """Yields the file of `read_once` for each row, as `run` maps them. A native file that ends the process
+    that reads it is left out, also by a run that goes on after this one."""
+    for row, path in zip(rows, run(rows)):
         if isinstance(path, Died):
             reason = (f"{row['source']} ended the process that read it ({path.how}); "
                       "delete it and fetch it again.")

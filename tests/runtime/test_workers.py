@@ -8,12 +8,13 @@ import time
 import pytest
 
 from xmodal.config import HOME, Problem
-from xmodal.runtime.workers import Died, in_order
+from xmodal.runtime.workers import Died, processes
 
 SCRIPT = """
 from pathlib import Path
-from xmodal.runtime.workers import in_order
-print(list(in_order(Path, ["a", "b"], 1)))
+from xmodal.runtime.workers import processes
+with processes(Path, 1) as run:
+    print(list(run(["a", "b"])))
 """
 
 
@@ -35,21 +36,25 @@ def test_what_ends_a_process_takes_one_item_with_it(n):
     items = ["slow", "a", "SIGSEGV", "b", "SIGKILL", "exit", "SIGABRT", "c"]
     expected = ["SLOW", "A", Died("by SIGSEGV"), "B", Died("by SIGKILL"), Died("with exit status 3"),
                 Died("by SIGABRT"), "C"]
-    assert list(in_order(act, items, n)) == expected
+    with processes(act, n) as run:
+        assert list(run(items)) == expected
+        assert list(run(["d"])) == ["D"]
 
 
 @pytest.mark.parametrize("item, message", [("problem", "so it is"), ("SIGTERM", "ended from outside")])
 def test_what_is_raised_or_ended_from_outside_is_raised_here(item, message):
-    results = in_order(act, ["a", item, "b"], 1)
-    assert next(results) == "A"
-    with pytest.raises(Problem, match=message):
-        next(results)
+    with processes(act, 1) as run:
+        results = run(["a", item, "b"])
+        assert next(results) == "A"
+        with pytest.raises(Problem, match=message):
+            next(results)
 
 
 def test_a_process_that_cannot_start_is_a_problem_and_blames_no_item(monkeypatch):
     monkeypatch.setattr("xmodal.runtime.workers.SERVE", "raise SystemExit(4)")
     with pytest.raises(Problem, match="could not start .it ended with exit status 4"):
-        list(in_order(act, ["a"], 1))
+        with processes(act, 1) as run:
+            list(run(["a"]))
 
 
 def test_the_script_that_asks_is_not_run_again(tmp_path):

@@ -11,6 +11,8 @@ import signal
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import partial
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from typing import NamedTuple
@@ -28,12 +30,13 @@ class Died(NamedTuple):
     how: str                 # "by SIGSEGV" or "with exit status 3"
 
 
-def in_order(function, items, n):
-    """Yields what `function` gives for each of `items`, in order, from `n` processes; `Died` for an item with
-    which its process ended.
+@contextmanager
+def processes(function, n):
+    """Yields a `map` that works in order, in `n` processes that are started when they are needed.
 
-    `function` must be importable. What it raises is raised here. Raises `Problem` where a process cannot
-    start, or was ended from outside.
+    It gives what `function` gives for each item, or `Died` for one with which its process ended. `function`
+    must be importable. What it raises is raised here. Raises `Problem` where a process cannot start, or was
+    ended from outside.
     """
     idle = queue.SimpleQueue()
     workers = [_Worker(function) for _ in range(max(n, 1))]
@@ -49,7 +52,7 @@ def in_order(function, items, n):
 
     pool = ThreadPoolExecutor(len(workers))
     try:
-        yield from pool.map(answer, items)
+        yield partial(pool.map, answer)
     finally:
         pool.shutdown(cancel_futures=True)
         for worker in workers:
