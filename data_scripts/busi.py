@@ -23,6 +23,7 @@ from data_scripts.archive import unpack
 from data_scripts.download import File, obtain
 from data_scripts.indexing import files_below, rows_of
 from xmodal.config import Problem
+from xmodal.imaging.photos import open_photo
 
 log = logging.getLogger(__name__)
 NAME = re.compile(r"^(benign|malignant|normal) \((\d+)\)(_mask(?:_\d+)?)?\.png$", re.IGNORECASE)
@@ -127,8 +128,10 @@ def read_mask(masks, shape):
     lesion = np.zeros(shape, bool)
     for path in masks:
         try:
-            with Image.open(path) as mask:
+            with open_photo(path) as mask:
                 mask = mask.convert("RGB")           # 1-bit, grey, RGB and RGBA files; opacity says nothing
+        except Problem:
+            raise
         except UNREADABLE as error:
             raise Problem(f"The mask {path} cannot be read ({error}); unpack the dataset again.") from None
         if mask.size != (shape[1], shape[0]):
@@ -143,7 +146,7 @@ def perceptual_hash(path):
 
     The image is scaled to 32 x 32 pixels first.
     """
-    with Image.open(path) as image:
+    with open_photo(path) as image:
         small = np.asarray(image.convert("L").resize((32, 32), Image.LANCZOS), float)
     low = dctn(small)[:8, :8].ravel()
     return low > np.median(low[1:])                       # the mean brightness would shift the median

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from data_scripts import camelyon_outlines, tables
+from data_scripts import answers, camelyon_outlines, tables
 from data_scripts.bucket import listing
 from data_scripts.download import ask, obtain
 from data_scripts.indexing import Index, files_below, met, rows_of
@@ -257,7 +257,7 @@ def fetch(root, limit=None, dry_run=False):
     not come.
     """
     listed = _listed("CAMELYON16") + _listed("CAMELYON17")
-    staged = ask(f"{BUCKET}/CAMELYON17/stages.csv", lambda answer: answer.text)
+    staged = ask(f"{BUCKET}/CAMELYON17/stages.csv", answers.text)
     slides = _in_folder(listed, "images")
     outlines = _in_folder(listed, "annotations")
     labelled = []
@@ -285,7 +285,7 @@ def _listed(part):
 
 def _checksums(answer):
     """[(md5, name), ...] of a checksums.md5."""
-    return re.findall(r"^([0-9a-f]{32}) [ *](.+?)\s*$", answer.text, re.M)
+    return re.findall(r"^([0-9a-f]{32}) [ *](.+?)\s*$", answers.text(answer), re.M)
 
 
 def _in_folder(files, folder):

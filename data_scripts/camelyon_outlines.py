@@ -3,9 +3,11 @@
 They come as XML of ASAP, also in an archive like lesion_annotations.zip, as NCRF's JSON, or as masks.
 """
 import re
+import struct
 import zipfile
 
 from data_scripts import annotations
+from data_scripts.archive import Archive
 from data_scripts.indexing import unfinished
 from xmodal.config import Problem
 
@@ -42,8 +44,10 @@ def _by_stem(files, suffix):
 def _archived(path):
     """{slide: `zipfile.Path` of its XML} in an archive. Raises `Problem` if it is none."""
     try:
-        archive = zipfile.ZipFile(path)
-    except (zipfile.BadZipFile, OSError) as error:
+        archive = Archive(path)
+    except Problem:
+        raise
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, struct.error) as error:
         raise Problem(f"{path} is not an archive ({error}); fetch it again.") from None
     members = {}
     for name in archive.namelist():

@@ -10,29 +10,27 @@ import os
 import shutil
 import threading
 import time
-import xml.etree.ElementTree as ElementTree
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import pandas as pd
 import requests
 from tqdm import tqdm
 
-from data_scripts import ranges
-from data_scripts.archive import Damaged, unpack
-from xmodal.config import Problem
+from data_scripts import answers, ranges
+from data_scripts.archive import Damaged, inside, unpack
+from xmodal.config import LIMITS, Problem
 
 log = logging.getLogger(__name__)
 TRIES = 6             # without a byte of progress, before a file is given up
 PAUSE = 2.0           # seconds before the second try, doubled before each further one
 TIMEOUT = (10, 60)    # seconds: to connect, and between two pieces of an answer
+SLOWEST = (900, 20_000)    # seconds that any file may take, and bytes a second that it must bring beyond them
 GIVE_UP = 20          # failed files, before the rest is not tried
 CHUNK = 1 << 20
-# What an answer raises that does not come, or that is of another form.
-UNREADABLE = (requests.RequestException, ElementTree.ParseError, ValueError, LookupError, TypeError,
-              AttributeError, ArithmeticError)
 
 
 @dataclass(frozen=True)
@@ -45,6 +43,18 @@ class File:
     unpacked: int = 0                 # of a zip archive the most bytes that may come out of it; else 0
     check: Callable | None = None     # called with file or folder before it takes its name; raises `Damaged`
 
+    def __post_init__(self):
+        if not (0 <= (self.bytes or 0) < 1 << 63 and 0 <= self.unpacked < 1 << 63):
+            raise Problem(f"The server says that {self.path!r} has {max(self.bytes or 0, self.unpacked)} "
+                          "bytes, which no file has; try again later.")
+
+    @property
+    def most(self):
+        """The most bytes that may come."""
+        if self.bytes is not None:
+            return self.bytes
+        return self.unpacked + (1 << 20) if self.unpacked else LIMITS["unsized file bytes"]
+
 
 # ---- the plan ----------------------------------------------------------------------------------------------
 
@@ -55,6 +65,9 @@ def obtain(files, root, terms, dry_run=False, workers=4):
     Raises `Problem` if the disk is too small or, in the end, if files did not come; those that came are kept.
     """
     root = Path(root).absolute()
+    path, times = next(iter(Counter(file.path for file in files).most_common(1)), ("", 0))
+    if times > 1:
+        raise Problem(f"The server lists {path!r} {times} times; nothing is fetched, try again later.")
     table = plan(files, root)
     left = [file for file, state in zip(files, table.state) if state != "complete"]
     need = 0
@@ -63,7 +76,7 @@ def obtain(files, root, terms, dry_run=False, workers=4):
         need += max(0, missing) + file.unpacked
     existing = next(folder for folder in (root, *root.parents) if folder.exists())
     free = shutil.disk_usage(existing).free
-    print(f"{len(table)} files, {table.bytes.sum() / 1e9:.1f} GB, "
+    print(f"{len(table)} files, {_total(files) / 1e9:.1f} GB, "
           f"of which {len(table) - len(left)} are in {root.name}; "
           f"{need / 1e9:.1f} GB of disk needed, {free / 1e9:.1f} free.\nTerms: {terms}")
     if dry_run:
@@ -73,6 +86,11 @@ def obtain(files, root, terms, dry_run=False, workers=4):
                       "make room, or fetch fewer with `limit`.")
     download(files, root, workers)
     return plan(files, root)
+
+
+def _total(files):
+    """Bytes, as Python counts them: a sum of sizes from servers may be beyond 64 bits."""
+    return sum(file.bytes or file.unpacked for file in files)
 
 
 def plan(files, root):
@@ -87,7 +105,7 @@ def plan(files, root):
 
 def _state(file, root):
     """"complete", "partial" or "missing"."""
-    path = _inside(root, file.path)
+    path = inside(root, file.path)
     if file.unpacked:
         is_complete = path.is_dir()
     else:
@@ -95,15 +113,6 @@ def _state(file, root):
     if is_complete:
         return "complete"
     return "partial" if _part(file, path).exists() else "missing"
-
-
-def _inside(root, path):
-    """root/path. Raises `Problem` if that is not below root: names come from servers."""
-    posix = PurePosixPath(path)
-    if posix.is_absolute() or ".." in posix.parts or "\\" in path or "\0" in path:
-        raise Problem(f"The server names a file {path!r}, which would lie outside {root}; "
-                      "nothing of it is fetched.")
-    return Path(root) / path
 
 
 def _size(path):
@@ -124,20 +133,16 @@ def ask(url, read=requests.Response.json, body=None, method="GET"):
     for attempt in range(TRIES):
         time.sleep(PAUSE * 2 ** (attempt - 1) if attempt else 0)
         try:
-            answer = requests.request("POST" if body else method, url, json=body, timeout=TIMEOUT)
+            answer = answers.whole("POST" if body else method, url, json=body, timeout=TIMEOUT)
             answer.raise_for_status()
             return read(answer)
-        except UNREADABLE as error:
+        except Problem:
+            raise
+        except answers.UNREADABLE as error:
             reason = error
-            if _final(error):
+            if answers.final(error):
                 break
     raise Problem(f"{url} gives no good answer ({reason}); check the network, or try again later.")
-
-
-def _final(error):
-    """True where asking again would give the same: errors 4xx but for timeouts, ranges, too many requests."""
-    status = getattr(getattr(error, "response", None), "status_code", 500)
-    return 400 <= status < 500 and status not in (408, 416, 425, 429)
 
 
 # ---- downloading -------------------------------------------------------------------------------------------
@@ -151,12 +156,12 @@ def download(files, root, workers=4):
     """
     failed = []
     stop = threading.Event()
-    total = sum(file.bytes or file.unpacked for file in files)
+    total = _total(files)
     with (requests.Session() as session, ThreadPoolExecutor(workers) as pool,
           tqdm(total=total, desc=Path(root).name, unit="B", unit_scale=True, disable=None) as bar):
         jobs = {}
         for file in files:
-            job = pool.submit(_bring, session, file, _inside(root, file.path), bar, stop)
+            job = pool.submit(_bring, session, file, inside(root, file.path), bar, stop)
             jobs[job] = file.path
         try:
             for job in as_completed(jobs):
@@ -182,7 +187,7 @@ def download(files, root, workers=4):
 def _bring(session, file, path, bar, stop):
     """Fetches one file: transfer, verification, its name; again after each failure.
 
-    Raises `Problem` once TRIES in a row have failed without progress.
+    Raises `Problem` once TRIES in a row have failed without progress, or when it takes longer than `SLOWEST`.
     """
     if _complete(file, path):
         bar.update(file.bytes or file.unpacked)
@@ -190,17 +195,13 @@ def _bring(session, file, path, bar, stop):
     part = _part(file, path)
     failures = 0
     best = 0                                                  # the most bytes that came so far
+    deadline = time.monotonic() + SLOWEST[0] + file.most / SLOWEST[1]
     part.parent.mkdir(parents=True, exist_ok=True)
     bar.update(_size(part))
     while not stop.wait(PAUSE * 2 ** (failures - 1) if failures else 0):
         try:
-            _transfer(session, file, part, bar, stop)
-            _verify(file, part)
-            if file.unpacked:
-                unpack(part, path, file.unpacked, file.check)
-            else:
-                os.replace(part, path)
-            _forget(part)
+            _transfer(session, file, part, bar, stop, deadline)
+            _take_name(file, part, path)
             return
         except Damaged as error:
             reason = error
@@ -208,52 +209,52 @@ def _bring(session, file, path, bar, stop):
             _forget(part)                                     # nothing to go on with
         except requests.RequestException as error:            # what came so far stays
             reason = error
-            if _final(error):
+            if answers.final(error):
                 raise Problem(f"{file.path}: {file.url} is refused ({error}); "
                               "look whether the dataset has moved.") from None
         failures = 1 if _size(part) > best else failures + 1
         best = max(_size(part), best)
-        if failures >= TRIES:
-            raise Problem(f"{file.path} did not come from {file.url} in {TRIES} tries ({reason}); "
+        late = time.monotonic() > deadline
+        if late or failures >= TRIES:
+            tries = "all the time that is allowed" if late else f"{TRIES} tries"
+            raise Problem(f"{file.path} did not come from {file.url} in {tries} ({reason}); "
                           "run it again later.")
 
 
-def _transfer(session, file, part, bar, stop):
+def _take_name(file, part, path):
+    _verify(file, part)
+    if file.unpacked:
+        unpack(part, path, file.unpacked, file.check)
+    else:
+        os.replace(part, path)
+    _forget(part)
+
+
+def _transfer(session, file, part, bar, stop, deadline):
     """Appends to `part` what it lacks. A server that cannot go on, or whose file has changed, sends all."""
     have = _size(part)
     if have and have == file.bytes:
         return
     tag = _tag(part)
     known = tag.read_text() if have and tag.exists() else ""
-    headers = ranges.headers(have, known, can_tell=bool(file.checksum))
-    with session.get(file.url, headers=headers, stream=True, timeout=TIMEOUT) as answer:
-        start, total = _span(file, answer, have)
+    can_tell = bool(file.checksum)
+    asked = ranges.headers(have, known, can_tell)
+    how = {"headers": asked, "stream": True, "timeout": TIMEOUT}
+    with answers.within(deadline, session.get, file.url, **how) as answer:
+        start, total = ranges.place(answer, have, file.bytes, known, can_tell)
         if not start:
             bar.update(-have)
             tag.write_text(ranges.validator(answer))
         with open(part, "r+b" if start else "wb") as out:
             out.seek(start)
-            for piece in answer.iter_content(CHUNK):      # decompressed, if the server compresses unasked
+            for piece in answers.pieces(answer, CHUNK, deadline):    # decompressed, if it came compressed
+                if out.tell() + len(piece) > file.most:
+                    raise Damaged(f"the server sends more than the {file.most} bytes of {file.path}")
                 out.write(piece)
                 bar.update(len(piece))
-                if file.bytes is not None and out.tell() > file.bytes:
-                    raise Damaged(f"the server sends more than the {file.bytes} bytes of {file.path}")
                 if stop.is_set():
                     raise Problem(f"{file.path} was interrupted; run it again.")
-    if total not in (None, _size(part)):
-        raise requests.ConnectionError(f"{_size(part)} of {total} bytes came")
-
-
-def _span(file, answer, have):
-    """(first byte, total bytes or None) of an answer. Raises `Damaged` unless it starts at 0 or `have`."""
-    if answer.status_code == 416:
-        raise Damaged(f"the server has less than the {have} bytes that came before")
-    answer.raise_for_status()
-    start, total = ranges.span(answer)
-    other_size = file.bytes is not None and total not in (None, file.bytes)
-    if start not in (0, have) or other_size:
-        raise Damaged(f"the server sends {total} bytes from byte {start} on, not {file.bytes} from {have}")
-    return start, total
+    answers.check_end(file, answer, _size(part), file.bytes if total is None else total)
 
 
 def _tag(part):

@@ -13,14 +13,14 @@ from xml.parsers.expat import ExpatError
 
 import numpy as np
 import pandas as pd
-from scipy.spatial.distance import pdist
 from tqdm import tqdm
 
-from data_scripts import tables
+from data_scripts import annotations, tables
 from data_scripts.indexing import Index, files_below, met, plain_number, rows_of
 from xmodal.cohort import INDEX, index_row, label_set, validate
 from xmodal.config import MAMMOGRAPHY, Problem
 from xmodal.imaging.dicom import dicom_header, read_pixels
+from xmodal.runtime.files import bounded_bytes
 
 log = logging.getLogger(__name__)
 NEEDED = {"laterality", "view", "file name", "acr", "bi-rads"}
@@ -149,7 +149,7 @@ def _row(line, path, name, outline, traps):
     allowed = BIRADS[line["bi-rads"]]
     truth = {label_set("normal"): 0, label_set("benign"): 1}.get(allowed, -1)
     kind, shape = lesion([finding for finding, _ in rois])
-    extents = [pdist(points).max() for _, points in rois if len(points) > 2]
+    extents = [annotations.extent(points) for _, points in rois if len(points) > 2]
     diameter = spacing * max(extents) if spacing and extents else float("nan")
     polygons = [points.tolist() for _, points in rois]
     annotation = json.dumps({"polygons": polygons}) if rois else ""
@@ -192,7 +192,7 @@ def read_rois(path, traps=None):
     if path is None:                                      # only images with findings have an outline file
         return []
     try:
-        rois = plistlib.loads(path.read_bytes())["Images"][0]["ROIs"]
+        rois = plistlib.loads(bounded_bytes(path, "outline bytes"))["Images"][0]["ROIs"]
         findings = [(name, points) for name, points in map(_finding, rois) if len(points)]
         for _, points in findings:
             if not np.isfinite(points).all():

@@ -1,7 +1,7 @@
 """Tables from elsewhere, read as text with any separator, line ends, byte-order mark and case of header."""
 import pandas as pd
 
-from xmodal.config import Problem
+from xmodal.config import LIMITS, Problem
 from xmodal.runtime.files import table_lines
 
 
@@ -28,6 +28,9 @@ def read(path, needed, rename=None):
         raise Problem(f"{path} lacks the columns {', '.join(lacking)}; copy or fetch the original again.")
     if len(set(columns)) < len(columns):
         raise Problem(f"{path} has two columns of one name; copy or fetch the original again.")
+    if width * len(rest) > LIMITS["table cells"]:
+        raise Problem(f"{path} has {width} columns and {len(rest)} rows, which no table here has; "
+                      "copy or fetch the original again.")
     fields = [(line + [""] * width)[:width] for line in rest]
     faults = [_fault(line, width) for line in rest]
     table = pd.DataFrame(fields, columns=columns, dtype=str)

@@ -176,12 +176,16 @@ def _hits(endpoint, wanted, order, fields, make):
     body = {"filters": {"op": "and", "content": terms}, "fields": fields, "format": "JSON",
             "sort": f"{order}:asc", "size": PAGE}
     hits = []
+    page = None
     total = 1
     while len(hits) < total:
+        before = page
         page, total = ask(f"{GDC}/{endpoint}", one_page, {**body, "from": len(hits)})
-        if not page and total:
+        if not page and total or page == before:
             raise Problem(f"GDC lists {len(hits)} of {total} {endpoint}; try again later.")
         hits += page
+    if len(hits) != total:
+        raise Problem(f"GDC lists {len(hits)} {endpoint} and counts {total}; try again later.")
     return hits
 
 

@@ -24,6 +24,7 @@ from data_scripts import tcga
 from xmodal.companions import pictures
 from xmodal.companions.pictures import PAM50, Cohort
 from xmodal.config import Problem
+from xmodal.runtime.bounds import check_matrix
 from xmodal.runtime.files import atomic
 
 log = logging.getLogger(__name__)
@@ -45,7 +46,10 @@ def _table(path, needed, **how):
     Raises `Problem` if it cannot be read or lacks one of the columns `needed`.
     """
     try:
+        check_matrix(path)
         table = pd.read_csv(path, **how)
+    except Problem:
+        raise
     except (OSError, EOFError, ValueError, zlib.error) as error:
         lines = str(error).splitlines() or [error]
         raise Problem(f"{path} cannot be read ({lines[0]}); fetch it again.") from None

@@ -60,7 +60,7 @@ def test_each_room_imports_only_from_those_above_it(path):
         assert ROOMS.index(module) < ROOMS.index(room), f"{room} imports {module}, which stands below it"
 
 
-BELOW = ("xmodal.config", "xmodal.cohort", "xmodal.runtime.files", "xmodal.imaging.",
+BELOW = ("xmodal.config", "xmodal.cohort", "xmodal.runtime.files", "xmodal.runtime.bounds", "xmodal.imaging.",
          "xmodal.companions.pictures", "data_scripts")
 DATA_SCRIPTS = [path for path in SOURCE if name_of(path).startswith("data_scripts")]
 

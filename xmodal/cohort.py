@@ -6,8 +6,10 @@ import math
 import numpy as np
 import pandas as pd
 import pandera.pandas as pa
+from pyarrow import ArrowException
 
 from .config import CLASSES, DOMAINS, MODALITIES, PRETRAINING, Problem, domain
+from .runtime.bounds import read_parquet
 
 log = logging.getLogger(__name__)
 
@@ -96,11 +98,13 @@ def validate(table, schema=COHORT, where="cohort table"):
 def load(path):
     """The checked cohort table at `path` (a cohort.parquet). Raises `Problem` if it is missing or damaged."""
     try:
-        table = pd.read_parquet(path)
+        table = read_parquet(path)
     except FileNotFoundError:
         raise Problem(f"There is no cohort at {path}; "
                       "run 01_download and 02_preprocess first (or `make reproduce`).") from None
-    except (OSError, ValueError) as error:
+    except Problem:
+        raise
+    except (OSError, ValueError, ArrowException) as error:
         raise Problem(f"The cohort at {path} cannot be read ({error}); "
                       "delete it and run 02_preprocess again.") from None
     return validate(table, where=f"cohort at {path}")

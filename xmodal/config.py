@@ -34,6 +34,21 @@ LIMITS = {  # what is larger is refused before it is read or decoded
     "jpeg scans": 20,                      # in one image
     "jpeg 2000 tiles": 10_000,             # in one image
     "jpeg 2000 blocks": 1_000_000,         # in one image: code-blocks, or packets
+    "answer bytes": 32_000_000,            # of a list that a server sends, after it is decompressed
+    "pages of a list": 10_000,
+    "unsized file bytes": 200_000_000,     # of a file of which the server does not say how large it is
+    "table bytes": 10_000_000,             # of a small table
+    "table cells": 2_000_000,              # of a small table, its short lines filled up
+    "matrix columns": 100_000,             # of a table such as genes by samples
+    "matrix line bytes": 20_000_000,
+    "matrix cells": 100_000_000,
+    "matrix bytes": 4_000_000_000,         # as text, after it is decompressed
+    "parquet cells": 50_000_000,
+    "parquet bytes": 4_000_000_000,        # of its texts, each written out as often as it occurs
+    "array bytes": 1_000_000_000,          # of the arrays in an .npz, after they are inflated
+    "outline bytes": 32_000_000,           # of a file of outlines
+    "picture pixels": 50_000_000,          # of a photograph or ultrasound image
+    "archive list bytes": 10_000_000,      # of the list of files in a zip archive: some 100,000 files
 }
 
 

@@ -27,6 +27,7 @@ from safetensors import SafetensorError
 
 from . import config
 from .config import CONDITIONS, DOMAINS, MODALITIES, SPLITS, Problem
+from .runtime.bounds import read_arrays, read_parquet
 from .runtime.checkpoints import damage, finish, finished, vouched_for
 from .runtime.doctor import cpu
 from .runtime.files import held
@@ -225,9 +226,8 @@ def load_run(folder):
     try:
         settings = json.loads((folder / "config.json").read_text())
         _own_folder(settings)
-        with np.load(folder / "embeddings.npz", allow_pickle=False) as arrays:
-            embeddings = dict(arrays)
-        predictions = pd.read_parquet(folder / "predictions.parquet")
+        embeddings = read_arrays(folder / "embeddings.npz")
+        predictions = read_parquet(folder / "predictions.parquet")
         history = pd.read_csv(folder / "history.csv")  # pandas reads back every digit that it wrote
         trajectory = pd.read_csv(folder / LATER) if LATER in vouched_for(folder) else None
     except UNREADABLE as error:

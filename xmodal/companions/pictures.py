@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 from ..config import Problem
+from ..imaging.photos import open_photo
 from ..imaging.regions import open_slide
 from ..imaging.slides import extract, tile_grid
 from . import study
@@ -81,10 +82,12 @@ def open_pictures(rows):
     pictures = []
     for path in rows.path:
         try:
-            with Image.open(path) as file:
+            with open_photo(path) as file:
                 as_it_is = file.mode in ("L", "RGB") or file.mode.startswith("I;16")
                 pixels = np.asarray(file if as_it_is else file.convert("RGB"))
-        except (OSError, ValueError, SyntaxError) as error:
+        except Problem:
+            raise
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             raise Problem(f"The picture {path} cannot be read ({error}); "
                           "fetch it again, or leave its row out.") from None
         if pixels.dtype != np.uint8:

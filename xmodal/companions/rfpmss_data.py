@@ -15,6 +15,7 @@ from PIL import Image
 
 from ..config import Problem
 from ..model import to_input
+from ..runtime.bounds import check_matrix
 from . import frozen
 from .pictures import open_pictures, split_patients
 
@@ -60,6 +61,7 @@ def load_table(root, size=128, seed=42):
     if not path.exists():
         raise Problem(f"There is no table of studies at {path}; write one as rfpmss_data.load_table tells, "
                       "or leave ROOT empty for phantoms.")
+    check_matrix(path)
     table = pd.read_csv(path, dtype=str, keep_default_na=False)
     missing = [c for c in ("patient", "label", "report", *VIEWS) if c not in table]
     if missing:

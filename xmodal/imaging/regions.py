@@ -13,7 +13,7 @@ import openslide
 import tifffile
 from PIL import Image
 
-from ..config import Problem
+from ..config import LIMITS, Problem
 from ..runtime.files import composed, table_lines
 from .tiff import check_tiff
 
@@ -63,7 +63,9 @@ def open_slide(path, mpp=None):
         raise Problem(f"{path} is not a readable slide or image ({error}); "
                       "delete it and fetch it again.") from None
     try:
-        if max(slide.dimensions) > LARGEST:
+        too_many = np.prod(slide.dimensions) > LIMITS["picture pixels"]
+        is_slide = isinstance(slide, openslide.OpenSlide)
+        if max(slide.dimensions) > LARGEST or too_many and not is_slide:
             raise Problem(f"{path} says it has {slide.dimensions} pixels, which no slide has; "
                           "delete it and fetch it again.")
         pixel_size = _known_mpp(slide, Path(path)) or mpp
@@ -263,7 +265,8 @@ class Regions:
         try:
             if page.compression == JPEG:
                 colours = "YCBCR" if page.photometric == 6 else "RGB"
-                tile = imagecodecs.jpeg8_decode(raw, tables=page.jpegtables,
+                room = np.empty((page.tilelength, page.tilewidth, 3), np.uint8)    # refused if it is larger
+                tile = imagecodecs.jpeg8_decode(raw, tables=page.jpegtables, out=room,
                                                colorspace=colours, outcolorspace="RGB")
             else:
                 tile = page.decode(raw, k)[0][0]

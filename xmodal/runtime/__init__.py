@@ -1,6 +1,7 @@
 """What a run stands on. The map of the wing:
 
     files        files that stay whole: atomic writing, a folder held by one process
+    bounds       tables and arrays whose size is looked at before they are read
     engine       what a killed run leaves: locks of its engine, processes that outlived it
     workers      processes that outlive what ends one of them
     checkpoints  a training that goes on where it was cut, and results that are kept when done

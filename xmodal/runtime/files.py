@@ -19,7 +19,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
-from ..config import Problem
+from ..config import LIMITS, Problem
 
 log = logging.getLogger(__name__)
 
@@ -178,6 +178,20 @@ def write_json(path, value):
         partial.write_text(json_text(value))
 
 
+# ---- files of strangers, whose size is looked at before they are read ------------------------
+
+def bounded_bytes(path, limit):
+    """The bytes of the file at a Path (or `zipfile.Path`). Raises `Problem` if they are more than `limit`, a
+    name in `config.LIMITS`."""
+    most = LIMITS[limit]
+    with path.open("rb") as file:
+        content = file.read(most + 1)
+    if len(content) > most:
+        raise Problem(f"{path} has more than {most:,} bytes, which no such file has; "
+                      "fetch the original again.")
+    return content
+
+
 def table_lines(path):
     """[[field, ...], ...] of a small table as text, without blank lines and spaces around fields.
 
@@ -187,7 +201,7 @@ def table_lines(path):
     Raises `Problem` if the table is missing or no text.
     """
     try:
-        content = Path(path).read_bytes()
+        content = bounded_bytes(Path(path), "table bytes")
         is_wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
         text = composed(content.decode("utf-16" if is_wide else "utf-8-sig"))
         text = re.sub("\r\n?", "\n", text)
@@ -196,6 +210,8 @@ def table_lines(path):
         lines = []
         for line in csv.reader(io.StringIO(text, newline=""), delimiter=separator):
             lines.append([field.strip(" \t\r") for field in line])
+    except Problem:
+        raise
     except (OSError, ValueError, csv.Error) as error:
         raise Problem(f"The table {path} cannot be read ({error}); "
                       "copy or fetch the original again.") from None
