@@ -10,6 +10,8 @@ CORES ?= 2
 PROFILE ?= lesson
 IP ?= 127.0.0.1
 PORT ?= 8888
+INPUTS ?= 20000
+FUZZ_SEED ?= 0
 ENGINE ?= $(shell command -v docker || command -v podman || command -v buildah)
 
 # In the order in which each reads what another wrote; 00_start_here looks at the trained model, so it is run last.
@@ -29,7 +31,7 @@ export PYTHONNOUSERSITE := 1
 # What is made depends on nothing of the user's own: neither other kernels, nor start-up files, nor a backend.
 unexport JUPYTER_PATH MPLBACKEND PYTHONSTARTUP
 
-.PHONY: help env doctor lab reproduce companions notebooks figures compare test code-test notebook-test bench faults slurm lock image container clean
+.PHONY: help env doctor lab reproduce companions notebooks figures compare test code-test notebook-test bench fuzz faults slurm lock image container clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -85,6 +87,9 @@ notebook-test: env  ## the notebooks of the main job, executed in an empty home 
 
 bench: env  ## speed as ratios to named peers, as one table and build/bench.json (three minutes)
 	@$(PY) tests/bench
+
+fuzz: env  ## read 20,000 damaged files, of which none may end the process, fill the memory or raise a traceback
+	OMP_NUM_THREADS=1 $(PY) tests/fuzz_campaign.py $(INPUTS) $(FUZZ_SEED)
 
 faults: env  ## kill the nine notebooks of the main job fifty times, resume them, and compare every file (under 15 minutes on 2 idle cores)
 	$(PY) tests/faults/kill.py

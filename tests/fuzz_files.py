@@ -1,4 +1,4 @@
-"""Small whole files of every kind that xmodal and data_scripts read, for test_fuzz.py to damage.
+"""Small whole files of every kind that xmodal and data_scripts read, for fuzz_campaign.py to change.
 
 Each function writes the files of one kind into a folder and returns their paths.
 """
@@ -142,11 +142,12 @@ def tables(folder):
     """The tables of the datasets, CBIS-DDSM's case descriptions among them."""
     for name, text in TABLES.items():
         (folder / name).write_text(text, newline="")
+    tifffile.imwrite(folder / "slide.tif", np.full((64, 64, 3), 200, np.uint8), photometric="rgb")
     for kind, columns in CASE_COLUMNS.items():
         for part in ("train", "test"):
             path = folder / f"{kind}_case_description_{part}_set.csv"
             path.write_text(CASE.format(*columns), newline="")
-    return sorted(folder.iterdir())
+    return sorted(folder.glob("*.csv"))
 
 
 LISTING = (

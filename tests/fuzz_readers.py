@@ -49,7 +49,8 @@ def read_table(path):
         case "microscopy_ground_truth.csv":
             texts.lines(path)
         case "mpp.csv":
-            regions._table_mpp(folder / "slide.tif")
+            slide, _ = regions.open_slide(folder / "slide.tif")
+            slide.close()
         case "clinical.csv":
             tcga.clinical(folder)
         case _:

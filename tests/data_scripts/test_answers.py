@@ -56,7 +56,7 @@ def serve(monkeypatch):
     """A function that starts a `Raw` server."""
     servers = []
     monkeypatch.setenv("NO_PROXY", "*")
-    for name, value in (("PAUSE", 0.01), ("TRIES", 2), ("TIMEOUT", (2, 0.5)), ("CHUNK", 1000)):
+    for name, value in (("PAUSE", 0.01), ("TRIES", 3), ("TIMEOUT", (2, 0.5)), ("CHUNK", 1000)):
         monkeypatch.setattr(download, name, value)
 
     def start(reply):
