@@ -87,6 +87,8 @@ class Archive(zipfile.ZipFile):
     Raises `Problem` where that is not so, and what zipfile and the system raise.
     """
 
+    guarded = None
+
     def __init__(self, path):
         self.guarded = _Guarded(io.FileIO(str(path)))
         super().__init__(self.guarded)
@@ -97,7 +99,8 @@ class Archive(zipfile.ZipFile):
 
     def close(self):
         super().close()
-        self.guarded.close()
+        if self.guarded:
+            self.guarded.close()
 
 
 def _refuse(archive, members, most):

@@ -152,7 +152,7 @@ BOMBS = [
 
 
 def peak():
-    """The most resident memory of this process, MB. (ru_maxrss counts that of the one that started it too.)"""
+    """The most resident memory of this process, MB; ru_maxrss counts that of the one that started it too."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) // 1024
 
