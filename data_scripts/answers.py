@@ -15,7 +15,7 @@ SECONDS = 300         # for a question and its answer
 PIECE = 1 << 16
 # What an answer raises that does not come, or that is of another form.
 UNREADABLE = (requests.RequestException, ElementTree.ParseError, ValueError, LookupError, TypeError,
-              AttributeError, ArithmeticError)
+              AttributeError, ArithmeticError, RecursionError)
 
 
 def whole(method, url, **how):

@@ -1,7 +1,6 @@
 """Damaged input gives a result or a `Problem`: a few hundred inputs of the campaign that `make fuzz` runs."""
 import os
 import sys
-import time
 
 import fuzz_campaign
 import fuzz_files
@@ -20,9 +19,9 @@ def test_changed_files_give_a_result_or_a_problem():
     print(fuzz_campaign.table(results))
     assert not fuzz_campaign.failures(results)
     assert len(results) == NUMBER
-    for kind in fuzz_campaign.KINDS:
+    for kind in ("dicom", "tiff", "outlines", "tables", "answers"):
         outcomes = {outcome.how for trial, outcome in results if trial.kind == kind}
-        assert outcomes == {"read", "problem"}, kind
+        assert outcomes == {"read", "problem"}, f"all inputs of {kind} have one outcome"
 
 
 @linux
@@ -56,12 +55,13 @@ def fill(_):
     return len(bytearray(b"x" * 400_000_000))
 
 
-def wait(_):
-    time.sleep(30)
+def turn(_):
+    while True:
+        pass
 
 
 # What a reader does with a path.
-WAYS = {"": str, "signal": end, "traceback": int, "memory": fill, "time": wait}
+WAYS = {"": str, "signal": end, "traceback": int, "memory": fill, "time": turn}
 
 
 @pytest.mark.parametrize("name", ["JPEGLossless", "JPEGLosslessSV1"])
