@@ -30,7 +30,7 @@ import numpy as np  # noqa: E402
 from fuzz_changes import change  # noqa: E402
 
 from xmodal.config import HOME, Problem  # noqa: E402
-from xmodal.runtime.workers import Died, in_order  # noqa: E402
+from xmodal.runtime.workers import Died, processes  # noqa: E402
 
 SECONDS = 20
 BYTES = 1_500_000_000
@@ -158,11 +158,12 @@ def campaign(number, seed=0, workers=2):
     outcomes = []
     with tempfile.TemporaryDirectory() as folder:
         os.environ["XMODAL_FUZZ_FOLDER"] = folder
-        for outcome in in_order(try_input, trials, workers):
-            if isinstance(outcome, Died):
-                how = "time" if outcome.how in ("by SIGPROF", "by SIGALRM") else "signal"
-                outcome = Outcome(how, f"its process ended {outcome.how}")
-            outcomes.append(outcome)
+        with processes(try_input, workers) as run:
+            for outcome in run(trials):
+                if isinstance(outcome, Died):
+                    how = "time" if outcome.how in ("by SIGPROF", "by SIGALRM") else "signal"
+                    outcome = Outcome(how, f"its process ended {outcome.how}")
+                outcomes.append(outcome)
     return list(zip(trials, outcomes))
 
 
