@@ -193,4 +193,4 @@ def extent(points):
             along = points @ [np.cos(angle), np.sin(angle)]
             outermost |= {int(along.argmin()), int(along.argmax())}
         points = points[sorted(outermost)]
-    return pdist(points).max()
+    return pdist(points).max(initial=0)

@@ -187,7 +187,7 @@ def test_lists_that_cannot_be(serve, message):
     server = serve(lambda _: LISTS[message])
     with pytest.raises(Problem, match=message):
         bucket.listing(server.url, "")
-    assert len(server.requests) <= 2
+    assert len(server.requests) <= 3
 
 
 def test_a_list_may_have_folders_and_several_pages(serve):

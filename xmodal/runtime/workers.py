@@ -5,7 +5,6 @@ of memory), which no exception tells. So each process is given one item at a tim
 blame, and another process goes on with the next.
 """
 import os
-import pickle
 import queue
 import signal
 import subprocess
@@ -132,23 +131,20 @@ def serve(number):
         function = pipe.recv()
         pipe.send("ready")
         while True:
-            pipe.send_bytes(_answer(function, pipe.recv()))
+            _answer(pipe, function, pipe.recv())
     except GONE:
         return
 
 
-def _answer(function, item):
-    """The pickled (True, result) or (False, exception) of an item."""
+def _answer(pipe, function, item):
+    """Sends (True, result) or (False, exception) of an item."""
     try:
-        return pickle.dumps((True, function(item)))
+        answer = (True, function(item))
     except Exception as error:                            # raised on the other side
-        return _pickled(error)
-
-
-def _pickled(error):
+        answer = (False, error)
     try:
-        text = pickle.dumps((False, error))
-        pickle.loads(text)
-    except Exception:
-        text = pickle.dumps((False, RuntimeError(repr(error))))
-    return text
+        pipe.send(answer)
+    except GONE:
+        raise
+    except Exception as error:                            # it cannot be sent as it is
+        pipe.send((False, RuntimeError(f"{answer[1]!r} cannot be sent ({error})")))
