@@ -45,11 +45,11 @@ def zipped(path, name, content, kind=zipfile.ZIP_DEFLATED):
 
 
 def arrays(path):
-    """An .npz whose only array says that it inflates to 2 GB."""
+    """An .npz whose only array says that it inflates to 4 GB."""
     np.savez_compressed(path, a=np.zeros(10))
     data = bytearray(path.read_bytes())
     entry = data.index(b"PK\1\2")
-    data[entry + 24:entry + 28] = struct.pack("<I", 2_000_000_000)
+    data[entry + 24:entry + 28] = struct.pack("<I", 4_000_000_000)
     path.write_bytes(data)
 
 

@@ -45,7 +45,7 @@ LIMITS = {  # what is larger is refused before it is read or decoded
     "matrix bytes": 4_000_000_000,         # as text, after it is decompressed
     "parquet cells": 50_000_000,
     "parquet bytes": 4_000_000_000,        # of its texts, each written out as often as it occurs
-    "array bytes": 1_000_000_000,          # of the arrays in an .npz, after they are inflated
+    "array bytes": 2_000_000_000,          # of the arrays in an .npz, after they are inflated
     "outline bytes": 32_000_000,           # of a file of outlines
     "picture pixels": 50_000_000,          # of a photograph or ultrasound image
     "archive list bytes": 10_000_000,      # of the list of files in a zip archive: some 100,000 files
