@@ -28,6 +28,7 @@ import fuzz_files  # noqa: E402
 import fuzz_readers  # noqa: E402
 import numpy as np  # noqa: E402
 from fuzz_changes import change  # noqa: E402
+from tqdm import tqdm  # noqa: E402
 
 from xmodal.config import HOME, Problem  # noqa: E402
 from xmodal.runtime.workers import Died, processes  # noqa: E402
@@ -159,7 +160,7 @@ def campaign(number, seed=0, workers=2):
     with tempfile.TemporaryDirectory() as folder:
         os.environ["XMODAL_FUZZ_FOLDER"] = folder
         with processes(try_input, workers) as run:
-            for outcome in run(trials):
+            for outcome in tqdm(run(trials), "files", len(trials), disable=None):
                 if isinstance(outcome, Died):
                     how = "time" if outcome.how in ("by SIGPROF", "by SIGALRM") else "signal"
                     outcome = Outcome(how, f"its process ended {outcome.how}")
