@@ -88,7 +88,7 @@ def have_a_spreadsheet_only(root):
 
 
 def binary_table(root):
-    (root / "INbreast.csv").write_bytes(b"\xff\xfe\0;")
+    (root / "INbreast.csv").write_bytes(b"\x89\xff\0;")
 
 
 def lose_a_column(root):

@@ -84,6 +84,14 @@ def test_a_folder_called_dl_is_no_module_for_gdcm(tmp_path):
     assert done.stdout.strip() == str(tmp_path / "dl"), done.stderr
 
 
+def test_zlib_deflates_after_xmodal_was_imported_first():
+    """gdcm brings a zlib of its own: loaded before Python's, it ended the process (double free)."""
+    code = "import xmodal, zlib; print(len(zlib.compress(bytes(100_000), wbits=-15)) > 50)"
+    environment = os.environ | {"PYTHONPATH": str(config.HOME)}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert (done.returncode, done.stdout.strip()) == (0, "True"), done.stderr
+
+
 @pytest.mark.parametrize("text, plain", [
     ("3.0", "3"), ("20000001.00", "20000001"), ("3,0", "3"), ("-1.0", "-1"), ("3", "3"), ("3.5", "3.5"),
     ("4a", "4a"), ("", ""), ("1.2.0", "1.2.0"), ("3,000", "3,000")])
