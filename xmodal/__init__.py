@@ -39,8 +39,8 @@ def _load_gdcm():
     """Loads gdcm, one of pydicom's decoders, which would take a folder or package dl for a module of Python 2
     and break.
 
-    It comes after zlib: gdcm brings a zlib of its own, and where the system's is loaded later, the two call each
-    other and end the process.
+    It comes after zlib: gdcm brings a zlib of its own, and where the system's is loaded later, the two call
+    each other and end the process.
     """
     other = sys.modules.pop("dl", None)
     sys.modules["dl"] = None  # means that there is none
