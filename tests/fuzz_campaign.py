@@ -165,6 +165,7 @@ def campaign(number, seed=0, workers=2):
                     how = "time" if outcome.how in ("by SIGPROF", "by SIGALRM") else "signal"
                     outcome = Outcome(how, f"its process ended {outcome.how}")
                 outcomes.append(outcome)
+        del os.environ["XMODAL_FUZZ_FOLDER"]
     return list(zip(trials, outcomes))
 
 

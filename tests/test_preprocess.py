@@ -149,7 +149,9 @@ def test_files_that_cannot_be_used_are_listed_with_a_reason(built, rows):
 
 
 def test_a_slide_of_one_stain_is_used_with_a_note(tmp_path):
-    grey = np.repeat(np.random.default_rng(0).integers(90, 160, (400, 400, 1), dtype=np.uint8), 3, -1)
+    rng = np.random.default_rng(0)
+    coarse = rng.integers(70, 150, (40, 40)).repeat(10, 0).repeat(10, 1)   # else all is one grey, as glass is
+    grey = np.repeat((coarse + rng.integers(0, 40, (400, 400)))[..., None].astype(np.uint8), 3, -1)
     path = photo(tmp_path / "grey.tif", grey)
     rows = pd.DataFrame([row("grey", "bach", path)])
     table = preprocess.build(rows, SMALL, tmp_path / "out", workers=1)
