@@ -13,12 +13,15 @@ Each file imports only from those above it in this list, and inside a wing from 
     preprocess   native files to the cohort table and its image arrays
     record       seeding, provenance, the run folder
     loaders      paired batches for fastai
+    layers       small layers and conversions of the model
     model        shared encoder, adapters, MixStyle, necks, heads
     losses       one function for each objective of Table 1
+    objective    the losses of a method, added up
     predict      a trained model over a cohort: predictions and embeddings
+    explain      attention, retrieval, conclusion card
     learner      the fastai Learner, its callbacks, one whole run
     adapt        test-time adaptation: configure, step, reset
-    explain      attention, retrieval, conclusion card; faithfulness
+    faithfulness whether a map tells anything: pointing game, deletion and insertion
     baselines/   the systems that the paper compares with
     tables/      the tables behind the figures
     companions/  four companion systems

@@ -208,6 +208,29 @@ def patients_with_both(table):
     return set(modalities.index[modalities > 1])
 
 
+def partners(table, seed=42):
+    """{mammography patient: whose tissue stands beside the mammogram}.
+
+    Patients with both modalities are their own partners. Where no patient has both, each patient whose label
+    says malignant or not gets one of the other modality of whom the same is said, drawn by the seed: then
+    nobody's tissue is shown, only tissue of the same label, and whatever is drawn from it says "pairs by
+    label".
+    """
+    both = patients_with_both(table)
+    if both:
+        return {patient: patient for patient in sorted(both)}
+    label = table.assign(malignant=malignant(table.allowed)).groupby("patient").malignant.max()
+    names = table.groupby("modality").patient.unique()
+    rng = np.random.default_rng(seed)
+    partner = {}
+    for value in (0.0, 1.0):
+        of_m, of_p = (sorted(p for p in names[m] if label[p] == value) for m in MODALITIES)
+        tissue = rng.permutation(of_p)
+        for k, patient in enumerate(of_m if len(of_p) else ()):
+            partner[patient] = str(tissue[k % len(tissue)])
+    return partner
+
+
 def pairing(table):
     """What a positive pair shares in a table: "patient" if any patient has both modalities, else "label"."""
     return "patient" if patients_with_both(table) else "label"

@@ -1,17 +1,11 @@
-"""What links a suspicious region of a mammogram to tissue: attention, top-K patches, the conclusion card.
-
-And whether the attention lies where the lesion is (pointing game), and whether the prediction rests on the
-hot patches (deletion and insertion).
-"""
+"""What links a suspicious region of a mammogram to tissue: attention, top-K patches, the conclusion card."""
 from typing import NamedTuple
 
 import numpy as np
-import pandas as pd
 import torch
-import torch.nn.functional as F
 
-from .cohort import patients_with_both
-from .config import CLASSES, HISTOPATHOLOGY, MAMMOGRAPHY
+from .config import CLASSES, HISTOPATHOLOGY, MAMMOGRAPHY, MODALITIES
+from .loaders import sweep
 
 THRESHOLD = 0.7      # the paper's: regions of interest have alpha > 0.7
 TOP_K = 5            # the paper's: five patches of each region
@@ -21,6 +15,7 @@ class Card(NamedTuple):
     """The reasoning card of one patient."""
     p: np.ndarray          # (4,) class probabilities of the joint prediction
     heat: np.ndarray       # (g, g) attention over mammogram patches, in [0, 1]
+    tissue: np.ndarray     # (T, g, g) attention over the patches of the tiles, in [0, 1]
     patches: np.ndarray    # (K, 2) tile and token of the supporting histology patches, best first
     weights: np.ndarray    # (K,) their attention weights, summing to at most 1
     mask: np.ndarray       # (4g, 4g) lesion probability
@@ -36,9 +31,38 @@ def attention(z_m, z_p):
         A_ij = softmax_i(z_m_i . z_p_j / sqrt(D))
 
     For each pathology token j it is a distribution over the mammogram's tokens i. In the printed equation the
-    softmax runs over j, and then the sum over j is 1 for every i.
+    softmax runs over j, and then the sum over j is 1 for every i. The tokens are centred ones
+    (`centred_tokens`, correction 9).
     """
     return (z_m @ z_p.T / z_m.shape[1] ** 0.5).softmax(0)
+
+
+@torch.no_grad()
+def centre(model, table, images):
+    """Keeps in the model the mean token of each modality over `table`, the training rows of the source.
+
+    The tokens of a modality share one large mean. Left in, it decides every product of Eq. 11, and the map of
+    a mammogram is nearly the same with another patient's tissue (correction 9).
+    """
+    model.eval()
+    for number, modality in enumerate(MODALITIES):
+        sums = []
+        for rows, x in sweep(table[table.modality == modality], images):
+            tokens = model.tokens(x[modality].to(model.token_means.device), modality)
+            sums.append(tokens.mean(1).sum(0))
+        if sums:
+            model.token_means[number] = sum(sums) / (table.modality == modality).sum()
+
+
+def centred_tokens(model, tokens, modality):
+    """Patch tokens (..., D) less the mean token of their modality, in the scale of its neck.
+
+    In that scale the modalities were aligned. The neck's shift is that of pooled features, not of tokens, and
+    is left out.
+    """
+    neck = model.necks[modality]
+    scale = neck.weight / (neck.running_var + neck.eps).sqrt()
+    return (tokens - model.token_means[MODALITIES.index(modality)]) * scale
 
 
 def heatmap(a):
@@ -53,16 +77,22 @@ def heatmap(a):
     return (alpha - alpha.min()) / spread if spread > 0 else torch.zeros_like(alpha)
 
 
+def region_of(alpha, threshold=THRESHOLD):
+    """The region of interest {i: alpha_i > threshold} as bool (N_M,).
+
+    It is never empty, since alpha reaches 1; on a constant image (alpha 0) it is the whole image.
+    """
+    region = alpha > threshold
+    return region if region.any() else torch.ones_like(region)
+
+
 def top_patches(z_m, z_p, alpha, k=TOP_K, threshold=THRESHOLD):
     """The k pathology tokens that the region of interest attends to most: (indices, weights), best first.
 
-    The region is {i: alpha_i > threshold}. It is never empty, since alpha reaches 1; on a constant image
-    (alpha 0) it is the whole image. The weights are a softmax over pathology tokens of the scores, averaged
-    over the region: they sum to 1 over all tokens.
+    The weights are a softmax over pathology tokens of the scores, averaged over the region (`region_of`);
+    they sum to 1 over all tokens.
     """
-    region = alpha > threshold
-    if not region.any():
-        region = torch.ones_like(region)
+    region = region_of(alpha, threshold)
     weight = (z_m[region] @ z_p.T / z_m.shape[1] ** 0.5).softmax(1).mean(0)
     best = weight.topk(min(k, len(weight)))
     return best.indices, best.values
@@ -72,11 +102,7 @@ def top_patches(z_m, z_p, alpha, k=TOP_K, threshold=THRESHOLD):
 
 @torch.no_grad()
 def explain(model, mammogram, tiles):
-    """The `Card` of one patient. mammogram uint8 (S, S), tiles uint8 (T, S, S, 3), T >= 1.
-
-    Tokens are compared in the scale of the necks, in which the modalities were aligned. The necks' shift is
-    that of pooled features, not of tokens, and is left out.
-    """
+    """The `Card` of one patient. mammogram uint8 (S, S), tiles uint8 (T, S, S, 3), T >= 1."""
     model.eval()
     device = next(model.parameters()).device
     m = model.stream(torch.as_tensor(np.array(mammogram))[None].to(device), MAMMOGRAPHY)
@@ -85,26 +111,23 @@ def explain(model, mammogram, tiles):
     probability = joint.logits.softmax(1)[0].cpu().numpy()
     grade = int((joint.score[0] > model.grade.cutpoints).sum())
     mask = m.mask[0].sigmoid().cpu().numpy()
-    z_m = m.tokens[0] * scale_of(model.necks[MAMMOGRAPHY])
-    z_p = p.tokens.flatten(0, 1) * scale_of(model.necks[HISTOPATHOLOGY])
+    z_m = centred_tokens(model, m.tokens[0], MAMMOGRAPHY)
+    z_p = centred_tokens(model, p.tokens.flatten(0, 1), HISTOPATHOLOGY)
     alpha = heatmap(attention(z_m, z_p))
+    in_tissue = heatmap(attention(z_p, z_m[region_of(alpha)]))
     index, weight = top_patches(z_m, z_p, alpha)
     tokens_per_tile = p.tokens.shape[1]
     side = int(len(alpha) ** 0.5)
     return Card(
         p=probability,
         heat=alpha.view(side, side).cpu().numpy(),
+        tissue=in_tissue.view(-1, side, side).cpu().numpy(),
         patches=torch.stack([index // tokens_per_tile, index % tokens_per_tile], 1).cpu().numpy(),
         weights=weight.cpu().numpy(),
         mask=mask,
         grade=grade,
         conclusion=conclude(probability, grade, mask.max() > 0.5),
     )
-
-
-def scale_of(neck):
-    """(D,): by what a BatchNorm neck multiplies each channel at evaluation."""
-    return neck.weight / (neck.running_var + neck.eps).sqrt()
 
 
 def conclude(p, grade, lesion):
@@ -147,112 +170,3 @@ def patch_picture(tiles, patches, side):
         x = min(max(column * step - step, 0), size - 3 * step)
         pictures.append(tiles[tile][y:y + 3 * step, x:x + 3 * step])
     return pictures
-
-
-# ---- does the attention lie in the lesion? ---------------------------------------------------------------
-
-def inside(heat, mask):
-    """Share of the attention that lies in the lesion: heat (g, g), mask (S, S) bool -> number in [0, 1].
-
-    NaN without attention or lesion.
-    """
-    mask = torch.as_tensor(np.array(mask, dtype=np.float32))
-    cover = F.adaptive_avg_pool2d(mask[None, None], heat.shape[0])[0, 0].numpy()
-    if not (heat.sum() and cover.sum()):
-        return float("nan")
-    return float((heat * cover).sum() / heat.sum())
-
-
-def pointing_hit(heat, mask):
-    """The pointing game: True where the hottest patch touches the lesion (Zhang et al. 2018)."""
-    mask = torch.as_tensor(np.array(mask, dtype=np.float32))
-    cover = F.adaptive_max_pool2d(mask[None, None], heat.shape[0])[0, 0].numpy()
-    return bool(cover.flat[int(np.argmax(heat))] > 0)
-
-
-def pointing(run, model, table, images):
-    """How well attention finds lesions: one row per mammogram of the held-out domain that has an outline and
-    tissue of the same patient.
-
-    Columns sample, patient, lesion_type, inside (share of the attention in the lesion), area (share of the
-    image that the lesion covers), hit (pointing game).
-    """
-    outlined = (table.domain == run.config["held_out"]) & table.has_mask
-    mammograms = table[outlined & table.patient.isin(patients_with_both(table))]
-    masks = images.gather(mammograms, "masks").astype(bool) if len(mammograms) else ()
-    rows = []
-    for (_, row), mask in zip(mammograms.iterrows(), masks):
-        card, _, _ = card_of(model, table, images, row.patient, row["sample"])
-        rows.append({
-            "sample": row["sample"], "patient": row.patient, "lesion_type": row.lesion_type,
-            "inside": inside(card.heat, mask),
-            "area": float(mask.mean()),
-            "hit": pointing_hit(card.heat, mask),
-        })
-    return pd.DataFrame(rows, columns=["sample", "patient", "lesion_type", "inside", "area", "hit"])
-
-
-# ---- does the prediction rest on it? ---------------------------------------------------------------------
-
-class Faithfulness(NamedTuple):
-    """Areas under the score while patches change, the hottest first."""
-    deletion: float     # while patches are blanked: small where they mattered
-    insertion: float    # while they are put back on a blank image: large where they suffice
-
-
-def faithfulness(score, image, order, steps=16):
-    """Deletion and insertion (Petsiuk et al. 2018): areas over the share of patches, 0 to 1, trapezoid rule.
-
-    score: uint8 (B, S, S) -> (B,) numbers; image uint8 (S, S); order (g * g,) patch numbers, hottest first.
-    Blank is the image's mean grey, which is itself a picture that no model was trained on: compare with a
-    random order, never with 0 or 1.
-    """
-    image = np.asarray(image)
-    side = int(len(order) ** 0.5)
-    rank = np.empty(len(order))
-    rank[np.asarray(order)] = np.arange(len(order))
-    rank = np.kron(rank.reshape(side, side), np.ones((image.shape[0] // side,) * 2))
-    share = np.linspace(0, 1, steps + 1)
-    changed = rank < np.round(share * len(order))[:, None, None]
-    blank = np.uint8(round(image.mean()))
-    deleted = np.where(changed, blank, image)
-    inserted = np.where(changed, image, blank)
-    scores = np.asarray(score(np.concatenate([deleted, inserted])))
-    return Faithfulness(
-        deletion=float(np.trapezoid(scores[:steps + 1], share)),
-        insertion=float(np.trapezoid(scores[steps + 1:], share)),
-    )
-
-
-def faithful(model, table, images, samples, orders=2):
-    """Whether the joint prediction rests on the hot patches: one row per mammogram of `samples`.
-
-    Each is of a patient with tissue, which stays as it is; the score is the probability of the class that is
-    predicted for the whole image. Columns sample, deletion and insertion by the order of the heatmap, and
-    their means over `orders` random orders as deletion_random and insertion_random.
-    """
-    patients = table.set_index("sample")["patient"]
-    rows = []
-    for k, sample in enumerate(samples):
-        card, mammogram, tiles = card_of(model, table, images, patients[sample], sample)
-        score = score_with(model, tiles, int(card.p.argmax()))
-        rng = np.random.default_rng([len(mammogram), k])
-        hot = faithfulness(score, mammogram, np.argsort(-card.heat.ravel(), kind="stable"))
-        chance = [faithfulness(score, mammogram, rng.permutation(card.heat.size)) for _ in range(orders)]
-        rows.append((sample, *hot, *np.mean(chance, axis=0)))
-    columns = ["sample", "deletion", "insertion", "deletion_random", "insertion_random"]
-    return pd.DataFrame(rows, columns=columns)
-
-
-@torch.no_grad()
-def score_with(model, tiles, target):
-    """A function: mammograms uint8 (B, S, S) -> (B,) joint probabilities of class `target` with `tiles`."""
-    device = next(model.parameters()).device
-    tiles = torch.as_tensor(np.array(tiles)).to(device)
-    tissue = model.stream(tiles, HISTOPATHOLOGY).z.mean(0, keepdim=True)
-
-    @torch.no_grad()
-    def score(mammograms):
-        z = model.stream(torch.as_tensor(mammograms).to(device), MAMMOGRAPHY).z
-        return model.joint(z, tissue.expand(len(z), -1)).logits.softmax(1)[:, target].cpu().numpy()
-    return score

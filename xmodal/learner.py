@@ -16,8 +16,9 @@ from safetensors.torch import load_file
 from . import config
 from .cohort import fingerprint, leave_one_out, load, malignant, pairing
 from .config import MODALITIES, Problem
+from .explain import centre
 from .loaders import Images, dataloaders, device
-from .losses import Objective
+from .objective import Objective
 from .methods import METHODS
 from .metrics.selection import HOW
 from .model import build
@@ -289,6 +290,7 @@ def train(profile, method, held_out, seed, table, progress=False, selection=TRAI
     learn = learner(profile, method, fold, images, seed, begin(profile, method, start), folder)
     learn.select.chosen_epoch = chosen_epoch
     history = fit(learn, profile.epochs, resume=checkpoint_path(folder, settings), progress=progress)
+    centre(learn.model, fold[fold.split == "train"], images)
     predictions, embeddings = predict(learn.model, fold, images)
     tested = embeddings["split"] != "train"
     embeddings = {name: values[tested] for name, values in embeddings.items()}

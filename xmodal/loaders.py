@@ -8,7 +8,7 @@ from fastai.data.load import DataLoader
 from .cohort import allowed_matrix, malignant, pairing
 from .config import HISTOPATHOLOGY, MAMMOGRAPHY, MODALITIES, Problem
 
-VISITS = 2      # how often an epoch shows each patient, with an image of each modality
+BAG = 2         # images of each modality that stand for a patient in a batch, where there are so many
 
 
 class Images:
@@ -44,16 +44,17 @@ class Images:
 
 
 class PairedBatches:
-    """The batches of an epoch: `batch` patients each, with a mammogram and a tile of a patient who has them.
+    """The batches of an epoch: `batch` patients each, with a bag of mammograms and one of tiles, of a patient
+    who has them. A bag is up to `BAG` images with the same label.
 
     Batch k of epoch e depends on (seed, e, k) alone, so a resumed run sees what the uninterrupted one would
     have seen. Where no patient has both modalities, patients are paired by label (`cohort.pairing`), and
     equal labels are positives. A batch is (x, y):
 
-    x: modality -> uint8 images; "domain" -> modality -> (B,) numbers; "pairs" (K, 2) rows of one patient;
-       "lesion" (B, S, S) outlines on the mammograms.
-    y: modality -> allowed, grade, id, domain, and for mammograms localised, mask; "both" (K, 4) what both
-       labels of a pair allow.
+    x: modality -> uint8 images; "domain" and "bag" -> modality -> (B,) numbers; "pairs" (K, 2) bags of one
+       patient; "lesion" (B, S, S) outlines on the mammograms.
+    y: modality -> allowed, grade, id, domain of each image; bag_id, bag_allowed of each bag; for mammograms
+       localised, mask; "both" (K, 4) what both labels of a pair allow.
     """
 
     def __init__(self, table, images, batch, seed, train=True):
@@ -78,9 +79,7 @@ class PairedBatches:
         """The units of an epoch: list of (mammography patient or None, histopathology patient or None)."""
         if self.units is None or self.units[0] != epoch:
             rng = np.random.default_rng([self.seed, epoch])
-            units = []
-            for _ in range(VISITS if self.train else 1):
-                units += self._units_by_label(rng) if self.by_label else self._units_by_patient(rng)
+            units = self._units_by_label(rng) if self.by_label else self._units_by_patient(rng)
             self.units = (epoch, units)
         return self.units[1]
 
@@ -114,19 +113,29 @@ class PairedBatches:
     def __getitem__(self, k):
         rng = np.random.default_rng([self.seed, self.epoch, k + 1])
         units = self._draw(self.epoch)[k * self.batch:(k + 1) * self.batch]
-        x = {"domain": {}}
+        x = {"domain": {}, "bag": {}}
         y = {}
         for modality, patients in zip(MODALITIES, zip(*units)):
-            patients = [p for p in patients if p is not None]
-            if patients:
-                of = self.of[modality]
-                drawn = [of[p][rng.integers(len(of[p]))] for p in patients]
-                x[modality], y[modality] = self._stream(self.rows[modality].iloc[drawn], modality, rng)
+            bags = [self._bag(patient, modality, rng) for patient in patients if patient is not None]
+            if bags:
+                rows = self.rows[modality].iloc[np.concatenate(bags)]
+                x[modality], y[modality] = self._stream(rows, modality, rng)
                 x["domain"][modality] = y[modality]["domain"]
+                sizes = np.array([len(bag) for bag in bags])
+                first = sizes.cumsum() - sizes
+                x["bag"][modality] = torch.from_numpy(np.repeat(np.arange(len(bags)), sizes))
+                y[modality]["bag_id"] = y[modality]["id"][first]
+                y[modality]["bag_allowed"] = y[modality]["allowed"][first]
         if MAMMOGRAPHY in x:
             x["lesion"] = y[MAMMOGRAPHY]["mask"]
         self._add_pairs(units, x, y)
         return x, y
+
+    def _bag(self, patient, modality, rng):
+        """Numbers of up to `BAG` rows of a patient: one at random, and others whose labels allow the same."""
+        drawn = rng.permutation(self.of[modality][patient])
+        allowed = self.rows[modality].allowed.to_numpy()[drawn]
+        return drawn[allowed == allowed[0]][:BAG]
 
     def _stream(self, rows, modality, rng):
         """Images and targets of the drawn rows of one modality."""
@@ -171,7 +180,9 @@ class PairedBatches:
             return
         rows = [np.cumsum(has)[both] - 1 for has in (has_m, has_p)]
         pairs = torch.from_numpy(np.stack(rows, 1))
-        allowed = y[MAMMOGRAPHY]["allowed"][pairs[:, 0]] & y[HISTOPATHOLOGY]["allowed"][pairs[:, 1]]
+        of_mammograms = y[MAMMOGRAPHY]["bag_allowed"][pairs[:, 0]]
+        of_tissue = y[HISTOPATHOLOGY]["bag_allowed"][pairs[:, 1]]
+        allowed = of_mammograms & of_tissue
         agree = allowed.any(1)
         x["pairs"] = pairs[agree]
         y["both"] = allowed[agree]

@@ -1,13 +1,10 @@
-"""One function for each objective of Table 1, in the paper's order, and `Objective`, which adds them up.
+"""One function for each objective of Table 1, in the paper's order; `objective.Objective` adds them up.
 Each is a mean over the images it applies to; where there are none it is a 0 that has a gradient."""
-from typing import NamedTuple
-
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from .config import HISTOPATHOLOGY, MAMMOGRAPHY, MODALITIES, Problem
-from .methods import Method
+from .config import Problem
 
 # ---- Eq. 2: alignment ------------------------------------------------------------------------------------
 
@@ -172,129 +169,3 @@ class Uncertainty(nn.Module):
 
     def sigmas(self):
         return {t: float(s.detach().exp()) for t, s in self.log_sigma.items()}
-
-
-class Rows(NamedTuple):
-    """A batch as one table: the mammograms and then the tiles, one row per image."""
-    logits: torch.Tensor     # (B, 4)
-    z: torch.Tensor          # (B, D)
-    score: torch.Tensor      # (B,)
-    allowed: torch.Tensor    # (B, 4) bool
-    domain: torch.Tensor     # (B,) numbers of domains
-    grade: torch.Tensor      # (B,), -1 where it is unknown
-
-
-def one_table(out, y):
-    """`Rows` of a batch, from what the model says (`out`) and the targets (`y`) of each modality."""
-    streams = [m for m in MODALITIES if m in out]
-    columns = []
-    for name in ("logits", "z", "score"):
-        columns.append(torch.cat([getattr(out[m], name) for m in streams]))
-    for name in ("allowed", "domain", "grade"):
-        columns.append(torch.cat([y[m][name] for m in streams]))
-    return Rows(*columns)
-
-
-class Objective(nn.Module):
-    """The whole objective of a method: Eq. 10 over the tasks, and the terms that the method switches on.
-
-        L = L_tasks + align * L_align + ramp * (irm * L_IRM + coral * L_CORAL + dann * L_DANN)
-
-    domains: their number. switches: a row of `methods.METHODS`; a weight of 0 switches a term off. `.ramp`
-    anneals the terms of domain generalisation from 0 to 1; `.parts` has all terms of the last batch.
-    """
-
-    def __init__(self, width, domains, switches=Method(), tau=0.07, lambda_ce=0.5):
-        super().__init__()
-        self.weights = {name: getattr(switches, name) for name in ("align", "irm", "coral", "dann")}
-        self.dro = switches.dro
-        self.tau, self.lambda_ce = tau, lambda_ce
-        self.ramp = 1.0
-        self.parts = {}
-        self.uncertainty = Uncertainty(("cls", "loc", "grade"))
-        self.which_domain = None
-        if switches.dann:
-            self.which_domain = nn.Sequential(nn.Linear(width, 64), nn.ReLU(), nn.Linear(64, domains))
-        self.register_buffer("group_weights", torch.full((domains,), 1 / domains) if switches.dro else None)
-
-    def forward(self, out, y):
-        """out: what the model returns; y: the targets of `loaders.PairedBatches`. Returns a scalar."""
-        rows = one_table(out, y)
-        present = rows.domain.unique()
-        members = [rows.domain == d for d in present]
-        tasks = self.tasks(rows, present, members, out, y)
-        terms = self.terms(rows, members, out, y)
-        self.parts = {name: value.detach() for name, value in {**tasks, **terms}.items()}
-        task_loss = self.uncertainty(tasks)
-        term_loss = 0
-        for name, term in terms.items():
-            ramp = 1.0 if name == "align" else self.ramp
-            term_loss = term_loss + self.weights[name] * ramp * term
-        return task_loss + term_loss
-
-    def tasks(self, rows, present, members, out, y):
-        """name -> loss of each task with a label in the batch. members: the rows of each domain present."""
-        tasks = {"cls": self.classification(rows, present, members, out, y)}
-        graded = rows.grade >= 0
-        if graded.any():
-            tasks["grade"] = ordinal(rows.score[graded], out["cutpoints"], rows.grade[graded])
-        if MAMMOGRAPHY in out and y[MAMMOGRAPHY]["localised"].any():
-            tasks["loc"] = self.localisation(out[MAMMOGRAPHY].mask, y[MAMMOGRAPHY])
-        return tasks
-
-    def terms(self, rows, members, out, y):
-        """name -> loss of each term that is switched on."""
-        terms = {}
-        if self.weights["align"]:
-            terms["align"] = self.alignment(out, y)
-        if self.weights["irm"]:
-            terms["irm"] = sum(irm_penalty(rows.logits[d], rows.allowed[d]) for d in members)
-        if self.weights["coral"]:
-            terms["coral"] = coral([rows.z[d] for d in members])
-        if self.weights["dann"]:
-            terms["dann"] = F.cross_entropy(self.which_domain(Reverse.apply(rows.z)), rows.domain)
-        return terms
-
-    def classification(self, rows, present, members, out, y):
-        """Eq. 6 as the mean (or GroupDRO's mixture) over domains, averaged with that of the pairs, if any."""
-        losses = torch.stack([set_cross_entropy(rows.logits[d], rows.allowed[d]) for d in members])
-        loss = group_dro(losses, self.group_weights, present, self.dro) if self.dro else losses.mean()
-        if "both" in out:
-            loss = (loss + set_cross_entropy(out["both"].logits, y["both"])) / 2
-        return loss
-
-    def localisation(self, logits, y):
-        """Eq. 7 on the mammograms whose lesions are outlined, or that are known to have none."""
-        known = y["localised"]
-        mask = y["mask"][known].float().unsqueeze(1)
-        mask = F.adaptive_max_pool2d(mask, logits.shape[-2:]).squeeze(1)      # max: small lesions stay
-        return dice_ce(logits[known], mask, self.lambda_ce)
-
-    def alignment(self, out, y):
-        """Eq. 2 on whole images, and on the lesions alone where they are outlined."""
-        if not all(m in out for m in MODALITIES):
-            return out["cutpoints"].sum() * 0
-        z_p = out[HISTOPATHOLOGY].z
-        ids_m, ids_p = (y[m]["id"] for m in MODALITIES)
-        outlined = y[MAMMOGRAPHY]["mask"].flatten(1).any(1)
-        loss = info_nce(out[MAMMOGRAPHY].z, z_p, ids_m, ids_p, self.tau, symmetric=True)
-        if outlined.any():
-            loss = (loss + info_nce(out["lesion"][outlined], z_p, ids_m[outlined], ids_p, self.tau)) / 2
-        return loss
-
-    def table(self):
-        """Rows of Table 1: component, objective, equation, supervision, weight."""
-        return [
-            ("Classification", "set cross-entropy", "Eq. 6",
-             "image or slide label, as the set of classes it allows", "1 / (2 sigma_cls^2)"),
-            ("Localisation", "soft Dice + %g binary cross-entropy" % self.lambda_ce, "Eq. 7",
-             "lesion outlines, where there are any", "1 / (2 sigma_loc^2)"),
-            ("Grading", "ordinal, cumulative link", "Eq. 8-9",
-             "ordered diagnosis, where the label fixes one", "1 / (2 sigma_grade^2)"),
-            ("Cross-modal alignment", "InfoNCE, tau %g" % self.tau, "Eq. 2",
-             "same patient (or same label), and lesion crops", self.weights["align"]),
-            ("Domain generalisation", "IRM penalty + MixStyle", "Eq. 3-4",
-             "which site an image comes from", self.weights["irm"]),
-            ("Test-time adaptation", "entropy + anchor to the source", "Eq. 5",
-             "none: unlabelled target images", "at test time"),
-        ]

@@ -9,6 +9,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from .config import CLASSES, HISTOPATHOLOGY, MAMMOGRAPHY, MODALITIES, profile as profile_named
+from .layers import Adapter, ConvStem, bag_means, to_float32, to_input
 
 MIXSTYLE_SHARE = 4         # MixStyle acts in the first quarter of the blocks, where statistics are style
 
@@ -24,46 +25,13 @@ class Stream(NamedTuple):
 
 
 class Joint(NamedTuple):
-    """What the model says of K patients who are seen by both modalities."""
+    """What the model says of K patients who are seen by both modalities, from the means of their bags."""
     z: torch.Tensor        # (K, D), or (K, 2 D) for a model with `concat`
     logits: torch.Tensor   # (K, 4) classes
     score: torch.Tensor    # (K,) severity
 
 
 # ---- parts -----------------------------------------------------------------------------------------------
-
-class ConvStem(PatchEmbed):
-    """Patch embedding by small convolutions with strides 3, 2, 2, ..., for patches of 3 x 2^n pixels.
-
-    It takes the place of one convolution as large as the patch: a small transformer trained on few images
-    learns more with it. Source: Xiao et al. 2021, "Early convolutions help transformers see better".
-    """
-
-    def __init__(self, *args, patch_size, in_chans, embed_dim, **rest):
-        super().__init__(*args, patch_size=patch_size, in_chans=in_chans, embed_dim=embed_dim, **rest)
-        halvings = (patch_size // 3).bit_length() - 1
-        channels = embed_dim >> halvings
-        layers = [nn.Conv2d(in_chans, channels, 5, 3, 2)]
-        for _ in range(halvings):
-            layers += [nn.GroupNorm(1, channels), nn.GELU(), nn.Conv2d(channels, 2 * channels, 3, 2, 1)]
-            channels *= 2
-        layers += [nn.GroupNorm(1, channels), nn.GELU(), nn.Conv2d(channels, embed_dim, 1)]
-        self.proj = nn.Sequential(*layers)
-
-
-class Adapter(nn.Module):
-    """Residual bottleneck x + up(GELU(down(x))), D -> r -> D; it starts as the identity."""
-
-    def __init__(self, width, bottleneck):
-        super().__init__()
-        self.down = nn.Linear(width, bottleneck)
-        self.up = nn.Linear(bottleneck, width)
-        nn.init.zeros_(self.up.weight)
-        nn.init.zeros_(self.up.bias)
-
-    def forward(self, x):
-        return x + self.up(F.gelu(self.down(x)))
-
 
 def mixstyle(x, domain, alpha=0.1, p=0.5):
     """Eq. 3, MixStyle: the tokens of an image take statistics mixed with those of an image of another domain.
@@ -149,6 +117,8 @@ class CrossModal(nn.Module):
             adapters = [Adapter(width, profile.adapter) for _ in range(profile.depth)]
             self.adapters[modality] = nn.ModuleList(adapters)
         self.necks = nn.ModuleDict({m: nn.BatchNorm1d(width) for m in MODALITIES})   # BNNeck (correction 5)
+        self.lesion_neck = nn.BatchNorm1d(width)
+        self.register_buffer("token_means", torch.zeros(len(MODALITIES), width))     # see explain.centre
         head = 2 * width if concat else width
         self.classify = nn.Sequential(nn.Linear(head, 512), nn.GELU(), nn.Linear(512, len(CLASSES)))
         self.grade = Ordinal(head)
@@ -159,17 +129,18 @@ class CrossModal(nn.Module):
 
     def forward(self, x):
         """x: dict with the images of each modality and, in training, "domain": modality -> (B,) integers;
-        "pairs": (K, 2) rows of one patient; "lesion": (B, S, S) outlines on the mammograms.
+        "bag": modality -> (B,) numbers of the bags; "pairs": (K, 2) bags of one patient; "lesion": (B, S, S)
+        outlines on the mammograms.
 
-        Returns a dict: a `Stream` for each modality; a `Joint` under "both" where there are pairs; "lesion"
-        (B, D), the neck's feature of the outlined lesions; "cutpoints" (3,). A profile with `amp` trains in
-        bfloat16; what is returned is float32, so that the losses are computed in float32.
+        Returns a dict: a `Stream` for each modality; "bags": modality -> (bags, D) mean features; a `Joint`
+        under "both" where there are pairs; "lesion" (L, D), the features of the L mammograms with an outline;
+        "cutpoints" (3,). A profile with `amp` trains in bfloat16; what is returned is float32, so that the
+        losses are computed in float32.
         """
         if not (self.amp and self.training):
             return self.streams(x)
         with torch.autocast(next(self.parameters()).device.type, torch.bfloat16):
-            out = self.streams(x)
-        return {name: to_float32(value) for name, value in out.items()}
+            return to_float32(self.streams(x))
 
     def streams(self, x):
         """What `forward` returns, in the precision of its surroundings."""
@@ -178,9 +149,11 @@ class CrossModal(nn.Module):
         for modality in MODALITIES:
             if modality in x and len(x[modality]):
                 out[modality] = self.stream(x[modality], modality, domain.get(modality))
-        if len(out) == 2 and len(x.get("pairs", ())):
+        if "bag" in x:
+            out["bags"] = {m: bag_means(out[m].z, x["bag"][m]) for m in MODALITIES if m in out}
+        if len(x.get("pairs", ())):
             m, p = x["pairs"].unbind(1)
-            out["both"] = self.joint(out[MAMMOGRAPHY].z[m], out[HISTOPATHOLOGY].z[p])
+            out["both"] = self.joint(out["bags"][MAMMOGRAPHY][m], out["bags"][HISTOPATHOLOGY][p])
         if "lesion" in x and MAMMOGRAPHY in out:
             out["lesion"] = self.lesion(out[MAMMOGRAPHY].tokens, x["lesion"])
         out["cutpoints"] = self.grade.cutpoints
@@ -190,7 +163,7 @@ class CrossModal(nn.Module):
         """Images of one modality -> `Stream`."""
         tokens = self.tokens(x, modality, domain)
         feature = pool(tokens)
-        z = self.neck(feature, modality, running=len(feature) == 1)        # one image has no batch statistics
+        z = normalise(self.necks[modality], feature, running=len(feature) == 1)   # one has no statistics
         if modality == MAMMOGRAPHY:
             head = self.fuse(z, None)
             mask = self.decoder(tokens)
@@ -217,16 +190,6 @@ class CrossModal(nn.Module):
                 x = mixstyle(x, domain)
         return encoder.norm(x)[:, encoder.num_prefix_tokens:]
 
-    def neck(self, feature, modality, running=False):
-        """Features (B, D) through the neck of their modality.
-
-        running: normalise by the neck's running statistics, also in training, and leave those as they are.
-        """
-        neck = self.necks[modality]
-        if not running:
-            return neck(feature)
-        return F.batch_norm(feature, neck.running_mean, neck.running_var, neck.weight, neck.bias)
-
     def fuse(self, z_m=None, z_p=None):
         """One feature of a mammogram, of a tile, or of both, each (B, D).
 
@@ -251,33 +214,27 @@ class CrossModal(nn.Module):
         return Joint(z, self.classify(z), self.grade(z))
 
     def lesion(self, tokens, mask):
-        """For Eq. 2 on lesions: patch tokens (B, N, D) and outlines (B, S, S) -> lesion features (B, D).
+        """For Eq. 2 on lesions: patch tokens (B, N, D) and outlines (B, S, S) -> features (L, D) of the L
+        mammograms that have an outline.
 
-        The mean of the tokens, weighted by the share of each patch that is outlined, and normalised by the
-        neck's running statistics: a crop must not move the statistics of whole images.
+        Pooled like a whole image, by mean plus maximum, over the patches that the outline touches, the mean
+        weighted by the share that is outlined; then through a BatchNorm of its own, since the statistics of
+        lesions are not those of whole images.
         """
         side = int(tokens.shape[1] ** 0.5)
         cover = F.adaptive_avg_pool2d(mask.to(tokens).unsqueeze(1), side).flatten(1)
-        feature = (tokens * cover[..., None]).sum(1) / cover.sum(1, keepdim=True).clamp_min(1e-6)
-        return self.neck(feature, MAMMOGRAPHY, running=True)
+        outlined = cover.any(1)
+        tokens, cover = tokens[outlined], cover[outlined].unsqueeze(2)
+        mean = (tokens * cover).sum(1) / cover.sum(1)
+        strongest = tokens.masked_fill(cover == 0, -torch.inf).amax(1)
+        return normalise(self.lesion_neck, mean + strongest, running=len(mean) < 2)
 
 
-def to_input(x):
-    """uint8 images, (B, S, S) or (B, S, S, 3), -> float (B, 3, S, S) in [-1, 1]. Floats pass unchanged."""
-    if x.dtype != torch.uint8:
-        return x
-    if x.ndim == 3:
-        x = x.unsqueeze(-1).expand(*x.shape, 3)
-    return x.permute(0, 3, 1, 2).contiguous().float() / 127.5 - 1
-
-
-def to_float32(value):
-    """A tensor in float32, or a `Stream` or `Joint` with its tensors in float32; None stays None."""
-    if value is None:
-        return None
-    if torch.is_tensor(value):
-        return value.float()
-    return type(value)(*map(to_float32, value))
+def normalise(norm, feature, running=False):
+    """Features (B, D) through a BatchNorm. running: by its running statistics, which then stay as they are."""
+    if not running:
+        return norm(feature)
+    return F.batch_norm(feature, norm.running_mean, norm.running_var, norm.weight, norm.bias)
 
 
 def build(profile, **switches):

@@ -5,7 +5,7 @@ from small_runs import Pictures, boxed, card, decided_mammograms, outlined, stud
 
 import figures
 from xmodal import methods, model, record
-from xmodal.losses import Objective
+from xmodal.objective import Objective
 from xmodal.tables import common
 from xmodal.tables.fig1 import fig1_tables
 from xmodal.tables.fig2 import fig2_map, fig2e, fig2f, patient_embeddings

@@ -1,5 +1,5 @@
 """table1: the terms and weights of the loss object."""
-from xmodal.losses import Objective
+from xmodal.objective import Objective
 from xmodal.methods import Method
 from xmodal.tables.table1 import table1_table
 

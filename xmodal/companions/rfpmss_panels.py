@@ -6,7 +6,7 @@ import pandas as pd
 import torch
 import torch.nn.functional as F
 
-from ..explain import inside, pointing_hit
+from ..faithfulness import inside, pointing_hit
 from ..predict import strongest_box
 from ..stats import iou
 from ..tables.cases import to_uri
