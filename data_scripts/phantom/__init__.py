@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from xmodal.config import DOMAINS
 from xmodal.runtime.files import atomic
 
 from . import patients
@@ -28,6 +29,7 @@ def write(root, seed=42, pairs=60, singles=8, workers=2, quirks=()):
     registry = []
     for site, write_site in WRITERS.items():
         mine = people[(people.mammo_domain == site) | (people.histo_domain == site)].reset_index(drop=True)
+        mine = patients.shown(mine, DOMAINS[site], seed)
         rows = write_site(root / site, mine, seed=seed, workers=workers)
         registry += apply(site, root / site, rows, names, seed)
     write_checksums(root / "camelyon")

@@ -37,7 +37,7 @@ def healthy(c, row, zone):
     mm2 = _mm2(c, zone)
     benign = row["diagnosis"] == 1
     size = 2.9 + 0.5 * row["severity"] + 0.15 * rng.standard_normal()
-    crowd = np.exp(0.45 * rng.standard_normal()) * (0.8 + 0.6 * row["cellularity"])
+    crowd = (0.3 + 1.4 * row["nodularity"]) * (0.8 + 0.6 * row["cellularity"])
     ducts, widest_duct, widest_lobule = (10 * crowd, 100, 150) if benign else (4, 55, 125)
     for radius in _largest_first(rng.uniform(30, widest_duct, rng.poisson(ducts * mm2))):
         layers = int(rng.integers(2, 7)) if benign and rng.random() < 0.8 else 1

@@ -15,6 +15,7 @@ from scipy.spatial import cKDTree
 
 from .canvas import Canvas, above, blob, noise
 from .glands import EVERYWHERE, healthy, lesions
+from .mammogram import between
 from .nuclei import Kind, fill, scatter, stamp
 
 
@@ -50,7 +51,7 @@ STYLES = {
         blur=1.3, noise=3.0, gain=0.96, gamma=0.95, saturation=1.1, vignette=0.05, lymphoid=0.12,
         glass=False, quality=0),
 }
-FAT = {"A": 0.40, "B": 0.27, "C": 0.15, "D": 0.05, "": 0.2}   # share of fat by breast density
+FAT = 0.50, 0.02       # share of fat, from the least to the most glandular breast
 
 
 def draw(row, style, rng, shape, mpp):
@@ -62,11 +63,11 @@ def draw(row, style, rng, shape, mpp):
     step = max(1, round(0.9 / mpp)) / max(1, round(mpp / 0.9))      # the canvas has about 0.9 um per pixel
     canvas = Canvas(tuple(max(16, int(round(n / step))) for n in shape), mpp * step, rng)
     tissue, tumour = _regions(canvas, row, style)
-    _stroma(canvas)
-    _fat(canvas, FAT[row["density"]] * rng.uniform(0.4, 1.4), tumour)
+    _stroma(canvas, row["fibrosis"])
+    _fat(canvas, between(FAT, row["glandularity"]) * rng.uniform(0.85, 1.15), tumour)
     lesions(canvas, row, tumour)
     healthy(canvas, row, ~tumour)
-    _stromal_cells(canvas, style)
+    _stromal_cells(canvas, style, row["inflammation"])
     stamp(canvas)
     rgb = _light(canvas, tissue, style)
     size = (shape[1], shape[0])
@@ -88,8 +89,8 @@ def _regions(c, row, style):
     return tissue, tissue & blob(c, *(centre + off), reach * max(width, height))
 
 
-def _stroma(c):
-    """Collagen: wavy bundles along a bending direction, with pale clefts between them."""
+def _stroma(c, fibrosis):
+    """Collagen: wavy bundles along a bending direction, with pale clefts between them; denser with fibrosis."""
     rng, n = c.rng, 512
     streaks = gaussian_filter(rng.standard_normal((n, n), dtype=np.float32), (1.2, 9), mode="wrap")
     streaks /= streaks.std()
@@ -107,9 +108,10 @@ def _stroma(c):
     c.angle = np.arctan2(right, -down)                   # along the lines of equal `across`
     fine = look(across * 0.9, along * 0.5)
     bundle = look(across * 0.28 + 91, along * 0.16 + 37)
-    density = 0.52 + 0.13 * noise(c, 130) + 0.09 * rng.standard_normal()
+    density = between((0.34, 0.72), fibrosis) + 0.10 * noise(c, 130) + 0.02 * rng.standard_normal()
     c.e = np.clip(density * (1 + 0.22 * bundle + 0.16 * fine), 0.05, 1.2).astype(np.float32)
-    c.e[bundle + 0.3 * fine < -1.35] *= 0.3              # clefts
+    clefts = bundle + 0.3 * fine < between((-0.9, -1.9), fibrosis)
+    c.e[clefts] *= 0.3
     c.h = (rng.uniform(0.03, 0.13) + 0.05 * c.e + 0.015 * fine).astype(np.float32)   # some stroma is bluish
     c.free = np.ones(c.shape, bool)
 
@@ -135,14 +137,14 @@ def _fat(c, share, tumour):
     c.free &= ~region
 
 
-def _stromal_cells(c, style):
-    """Fibroblasts along the collagen, and lymphocytes strewn or in crowds."""
+def _stromal_cells(c, style, inflammation):
+    """Fibroblasts along the collagen, and lymphocytes strewn or, with inflammation, in crowds."""
     rng = c.rng
     free = c.free & (c.e > 0.15)
-    spacing = 26 / rng.uniform(0.5, 1.5)                 # smaller where the stroma is reactive
+    spacing = 26 / between((0.6, 1.5), inflammation)     # smaller where the stroma is reactive
     fill(c, EVERYWHERE, free, spacing, Kind(3.6, sd=0.25, dark=0.8, vesicle=0.1), spindle=c.angle)
     crowding = noise(c, 120) + 0.5 * noise(c, 40)
-    crowd = above(crowding, min(0.7, style.lymphoid * np.exp(0.9 * rng.standard_normal()))) & free
+    crowd = above(crowding, min(0.7, style.lymphoid * between((0.2, 2.5), inflammation))) & free
     fill(c, EVERYWHERE, crowd, 7.5, Kind(2.5, sd=0.1, dark=1.35, vesicle=0.0))
     scatter(c, free, 60, size=2.4, dark=1.3)
 

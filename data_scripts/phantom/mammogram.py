@@ -92,6 +92,12 @@ def power_law(rng, shape, beta=3.0):
     return (field - field.mean()) / field.std()
 
 
+def between(limits, share):
+    """The number that lies at `share`, 0 to 1, of the way between two limits."""
+    low, high = limits
+    return low + (high - low) * share
+
+
 def logistic(t):
     return 1 / (1 + np.exp(-np.clip(t, -30, 30)))
 
@@ -134,8 +140,8 @@ def _muscle(view, y, x, width, rng):
     return logistic((edge - x) / 0.9) * (edge > 0)
 
 
-AREA = {"A": 0.60, "B": 0.78, "C": 0.95, "D": 1.12}      # size of the glandular disc, relative to the breast
-LEVEL = {"A": 0.14, "B": 0.22, "C": 0.32, "D": 0.40}     # its attenuation above fat
+AREA = 0.55, 1.15       # size of the glandular disc relative to the breast, from the least to the most glandular
+LEVEL = 0.12, 0.42      # its attenuation above fat
 
 
 def glandular_tissue(row, breast, rng):
@@ -143,8 +149,7 @@ def glandular_tissue(row, breast, rng):
     d = breast.depth
     ny, nx = breast.nipple
     lobes, threads, flat = _textures(breast, rng)
-    area = AREA[row["density"]]
-    level = LEVEL[row["density"]] * rng.uniform(0.85, 1.15)
+    area, level = (between(limits, row["glandularity"]) for limits in (AREA, LEVEL))
     centre = nx * rng.uniform(0.46, 0.60)
     height = 36 * area * (0.7 + 0.4 * row["breast_size"])
     across = (breast.x - centre) / (nx * 0.52 * area)
@@ -152,11 +157,14 @@ def glandular_tissue(row, breast, rng):
     disc = 1 - across ** 2 - along ** 2
     disc = logistic(2.2 * (disc + 0.35 * flat + 0.35 * lobes)) * logistic((d - 6) / 1.6)
     thickness = 1 - np.exp(-np.clip(d, 0, None) / 6)
-    clumps = 0.30 + 0.75 * logistic(1.3 * lobes + 0.9 * flat)
+    coarse = between((0.2, 3.0), row["nodularity"])
+    clumps = 0.30 + 0.75 * logistic(coarse * lobes + 0.9 * flat)
+    strands = between((0.02, 0.22), row["fibrosis"])
     ridges = np.exp(-np.abs(threads) / 0.09) + 0.5 * np.exp(-np.abs(lobes + 0.4 * flat) / 0.07)
     tissue = thickness * (0.30 + 0.025 * flat + level * disc * clumps
-                          + 0.10 * ridges * (0.35 + 0.65 * disc) * logistic((d - 3) / 1.5))
-    tissue += 0.04 * np.exp(-((d - 1.0) / 0.8) ** 2) * (breast.x > 3)
+                          + strands * ridges * (0.35 + 0.65 * disc) * logistic((d - 3) / 1.5))
+    skin = between((0.6, 2.4), row["inflammation"])           # mm
+    tissue += (0.02 + 0.04 * skin) * np.exp(-((d - skin) / skin) ** 2) * (breast.x > 3)
     muscle = 0.60 + 0.05 * flat + 0.015 * np.sin((breast.x + 0.45 * breast.y) / 1.1 + 2 * flat)
     return (tissue + breast.muscle * np.maximum(muscle - 0.75 * tissue, 0)).astype(np.float32)
 

@@ -8,6 +8,9 @@ import hashlib
 
 import numpy as np
 import pandas as pd
+from scipy.special import ndtr, ndtri
+
+from .dials import Dials
 
 PAIRS = (("cbis_ddsm", "bach"), ("cbis_ddsm", "camelyon"), ("inbreast", "bach"), ("inbreast", "camelyon"))
 SINGLES = (("cbis_ddsm", ""), ("inbreast", ""), ("", "bach"), ("", "camelyon"))
@@ -30,6 +33,13 @@ LATENTS = {"cellularity": ((0.22, 0.38, 0.58, 0.70), 0.14),    # lesion contrast
            "spread": ((0.12, 0.25, 0.40, 0.68), 0.15),         # spiculation; cords infiltrating the stroma
            "calcification": ((0.12, 0.30, 0.58, 0.42), 0.18)}  # also luminal calcification, necrosis
 
+# Factors of the whole breast, whatever the diagnosis, each uniform in [0, 1].
+FACTORS = ("glandularity",     # share of glandular tissue and not fat, in both modalities
+           "fibrosis",         # strands across the breast; dense collagen
+           "nodularity",       # clumps of glandular tissue; many lobules
+           "inflammation")     # thick skin; lymphocytes in the stroma
+DENSITY_BORDERS = (0.14, 0.50, 0.84)     # of glandularity, between BI-RADS A, B, C and D
+
 
 def generator(seed, *names):
     """A random generator that depends on `seed` and the names only: patients can be drawn in any order."""
@@ -43,7 +53,7 @@ def cohort(seed, pairs=60, singles=8):
 
     Columns: patient ("P0001"), diagnosis (0-3, config.CLASSES), mammo_domain and histo_domain ("" if none),
     density (A-D), lesion_type and lesion_shape ("" if normal), diameter_mm (NaN if normal, else 3-30),
-    laterality (L, R); severity (a real number near diagnosis / 3, overlapping between classes), cellularity,
+    laterality (L, R); `FACTORS`; severity (a real number near diagnosis / 3, overlapping between classes), cellularity,
     spread, calcification; breast_size, lesion_depth (0 nipple, 1 chest wall), lesion_height (0 top, 1
     bottom): all in [0, 1].
 
@@ -84,10 +94,23 @@ def _patient(rng, diagnosis):
         share = {"mass": MASS_SHARE[diagnosis], "calcification": (cluster, 1 - cluster)}
         shape = str(rng.choice(SHAPES[kind], p=share.get(kind)))
         diameter = round(float(np.clip(MEDIAN_MM[diagnosis] * np.exp(0.5 * rng.normal()), 3, 30)), 1)
-    density = str(rng.choice(list("ABCD"), p=(0.14, 0.36, 0.34, 0.16)))
+    factors = dict(zip(FACTORS, rng.random(len(FACTORS)).tolist()))
+    density = "ABCD"[int(np.searchsorted(DENSITY_BORDERS, factors["glandularity"]))]
     laterality = str(rng.choice(["L", "R"]))
     severity = float(np.clip((diagnosis + 0.5 * drive) / 3, 0, 1))
     return {"diagnosis": diagnosis, "density": density, "lesion_type": kind, "lesion_shape": shape,
-            "diameter_mm": diameter, "laterality": laterality, "severity": severity, **latent,
+            "diameter_mm": diameter, "laterality": laterality, "severity": severity, **latent, **factors,
             "breast_size": float(rng.random()), "lesion_depth": float(rng.random()),
             "lesion_height": float(rng.random())}
+
+
+def shown(table, modality, seed, dials=Dials()):
+    """The patients as one modality shows them: `table` with other values of `FACTORS`, each uniform in [0, 1]
+    as before, whose normal scores correlate with those of the patients' own by `dials.link`."""
+    seen = table.copy()
+    for i, patient in table.patient.items():
+        rng = generator(seed, "shown", patient, modality)
+        own = ndtri(table.loc[i, list(FACTORS)].to_numpy(float))
+        noise = rng.standard_normal(len(FACTORS))
+        seen.loc[i, list(FACTORS)] = ndtr(dials.link * own + np.sqrt(1 - dials.link ** 2) * noise)
+    return seen

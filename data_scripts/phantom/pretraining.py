@@ -11,7 +11,7 @@ import pandas as pd
 from PIL import Image
 
 from xmodal.cohort import label_set, validate
-from xmodal.config import HISTOPATHOLOGY, MAMMOGRAPHY, PRETRAINING
+from xmodal.config import HISTOPATHOLOGY, MAMMOGRAPHY, MODALITIES, PRETRAINING
 from xmodal.imaging import mammograms, stain
 from xmodal.runtime.files import atomic
 
@@ -32,8 +32,9 @@ def write(folder, profile, seed=7, workers=2):
     folder = Path(folder)
     people = patients.cohort(seed, pairs=profile.pretrain_patients // 4, singles=0)
     people["tissue"] = people.index % WITH_TISSUE[1] < WITH_TISSUE[0]
+    seen = [patients.shown(people, modality, seed).to_dict("records") for modality in MODALITIES]
     draw = partial(_draw, seed=seed, profile=profile)
-    drawn = parallel(draw, people.to_dict("records"), workers, "pretraining phantom")
+    drawn = parallel(draw, list(zip(*seen)), workers, "pretraining phantom")
     samples = sum(drawn, [])
     rows = []
     for modality in (MAMMOGRAPHY, HISTOPATHOLOGY):
@@ -57,8 +58,9 @@ def _save(path, arrays):
             np.save(partial_path, np.stack(arrays).astype(np.uint8))
 
 
-def _draw(person, seed, profile):
-    """[(cohort row, image, mask or None), ...] of one patient."""
+def _draw(seen, seed, profile):
+    """[(cohort row, image, mask or None), ...] of one patient, given as each modality shows it."""
+    person, in_tissue = seen
     name = f"pretraining/{person['patient']}"
     diagnosis = person["diagnosis"]
     common = {"patient": name, "study": "", "allowed": label_set(diagnosis), "truth": diagnosis,
@@ -71,7 +73,7 @@ def _draw(person, seed, profile):
         blank = {"modality": HISTOPATHOLOGY, "view": "", "laterality": "", "density": "", "lesion_type": "",
                  "lesion_shape": "", "diameter_mm": np.nan, "has_mask": False, "boxes": "[]",
                  "mm_per_px": profile.tile_um / profile.image_size / 1000}
-        for k, tile in enumerate(_tiles(person, seed, profile)):
+        for k, tile in enumerate(_tiles(in_tissue, seed, profile)):
             samples.append(({**common, "sample": f"{name}#{k}", **blank}, tile, None))
     return samples
 
