@@ -240,3 +240,18 @@ def test_where_nobody_has_both_modalities_there_is_no_case_and_no_error(study):
     pointed = ex.pointing(single, network, alone, images)
     names = ["inside", "area", "hit"]
     assert list(pointed.groupby("lesion_type")[names].mean()) == names
+
+
+# ---- correction 9: tokens less their mean ----------------------------------------------------------------
+
+def test_correction_9_a_large_common_mean_makes_every_map_alike_and_centring_undoes_it():
+    """Two patients' tissue match different tokens of one mammogram, under a mean that all tokens share."""
+    g = torch.Generator().manual_seed(0)
+    shared = 6 * torch.randn(16, generator=g)
+    m = torch.randn(64, 16, generator=g)
+    tissues = [m[[10]] + 0.1 * torch.randn(30, 16, generator=g), m[[40]] + 0.1 * torch.randn(30, 16, generator=g)]
+    printed = [ex.heatmap(ex.attention(m + shared, p + shared)) for p in tissues]
+    centred = [ex.heatmap(ex.attention(m, p)) for p in tissues]
+    assert torch.corrcoef(torch.stack(printed))[0, 1] > 0.95, "the map hardly sees whose tissue it is"
+    assert [int(alpha.argmax()) for alpha in centred] == [10, 40]
+    assert torch.corrcoef(torch.stack(centred))[0, 1] < 0.5

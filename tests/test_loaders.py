@@ -51,3 +51,17 @@ def test_outlines_stay_on_their_lesions_under_augmentation(table):
     inside = x[MAMMOGRAPHY].float()[y[MAMMOGRAPHY]["mask"]].mean()
     outside = x[MAMMOGRAPHY].float()[~y[MAMMOGRAPHY]["mask"]].mean()
     assert inside > outside + 80
+
+
+def test_a_bag_holds_images_of_one_patient_with_one_label(table):
+    table = table.copy()
+    odd = table.modality == MAMMOGRAPHY
+    table.loc[odd & (table.index % 2 == 1), "allowed"] = 1       # the second view of each patient is of another label
+    batches = PairedBatches(table, Images(config.DATA / "lesson"), 8, 42)
+    x, y = batches[0]
+    for modality, size in ((MAMMOGRAPHY, 1), (HISTOPATHOLOGY, 2)):
+        bag = x["bag"][modality]
+        assert bag.unique().tolist() == list(range(len(y[modality]["bag_id"])))
+        assert torch.equal(y[modality]["id"], y[modality]["bag_id"][bag])
+        assert torch.equal(y[modality]["allowed"], y[modality]["bag_allowed"][bag])
+        assert bag.bincount().max() == size

@@ -3,7 +3,8 @@ import pytest
 import torch
 
 from xmodal.config import HISTOPATHOLOGY, MAMMOGRAPHY, PROFILES, Problem
-from xmodal.model import Ordinal, adapter_share, build, cross_domain, mixstyle, to_input
+from xmodal.layers import bag_means, to_input
+from xmodal.model import Ordinal, adapter_share, build, cross_domain, mixstyle
 
 
 @pytest.fixture(scope="module")
@@ -17,6 +18,7 @@ def batch(n=4, size=96, seed=0):
     return {
         MAMMOGRAPHY: torch.randint(0, 256, (n, size, size), generator=g, dtype=torch.uint8),
         HISTOPATHOLOGY: torch.randint(0, 256, (n, size, size, 3), generator=g, dtype=torch.uint8),
+        "bag": {MAMMOGRAPHY: torch.arange(n), HISTOPATHOLOGY: torch.arange(n)},
         "pairs": torch.arange(n)[:, None].expand(n, 2),
     }
 
@@ -145,3 +147,51 @@ def test_gradient_checkpointing_changes_no_bit():
     twice, recomputed = gradients(True)
     assert twice == 2 * once and len(plain) == len(recomputed)
     assert all(torch.equal(a, b) for a, b in zip(plain, recomputed))
+
+
+def test_a_bag_is_the_mean_of_its_images_in_whatever_order_they_come(model):
+    z = torch.tensor([[1.0, 0], [3, 2], [5, 5]])
+    assert bag_means(z, torch.tensor([0, 0, 1])).tolist() == [[2, 1], [5, 5]]
+    assert bag_means(z[[2, 0, 1]], torch.tensor([1, 0, 0])).tolist() == [[2, 1], [5, 5]]
+    x = batch()
+    x["bag"] = {MAMMOGRAPHY: torch.tensor([0, 0, 1, 1]), HISTOPATHOLOGY: torch.tensor([0, 1, 1, 1])}
+    x["pairs"] = torch.tensor([[0, 0], [1, 1]])
+    out = model(x)
+    both = model.joint(out[MAMMOGRAPHY].z[2:].mean(0, keepdim=True), out[HISTOPATHOLOGY].z[1:].mean(0, keepdim=True))
+    assert torch.allclose(out["both"].logits[1], both.logits[0], atol=1e-5)
+
+
+def test_a_lesion_is_pooled_as_an_image_is():
+    """An outline of the whole image gives the pooled image; one of a single patch gives twice its token."""
+    model = build("lesson")
+    tokens = torch.randn(3, 64, 96, generator=torch.Generator().manual_seed(0))
+    whole = torch.ones(3, 96, 96, dtype=torch.bool)
+    assert torch.allclose(lesions(model, tokens, whole), tokens.mean(1) + tokens.amax(1), atol=1e-5)
+    patch = torch.zeros(3, 96, 96, dtype=torch.bool)
+    patch[:2, 12:24, 36:48] = True                       # row 1, column 3 of 8; the third has no outline
+    assert torch.allclose(lesions(model, tokens, patch), 2 * tokens[:2, 11], atol=1e-5)
+
+
+def lesions(model, tokens, mask):
+    """`CrossModal.lesion` without the norm that follows."""
+    model.lesion_neck = torch.nn.BatchNorm1d(96, eps=0, affine=False).eval()
+    return model.lesion(tokens, mask)
+
+
+def test_lesions_of_different_patients_are_no_more_alike_than_whole_images():
+    """As they were when lesions, pooled by the mean, went through the neck of images: cosine above .9."""
+    torch.manual_seed(0)
+    model = build("lesson").train()
+    x = batch(16)
+    mask = torch.zeros(16, 96, 96, dtype=torch.bool)
+    for i in range(16):
+        mask[i, 5 * i:5 * i + 12, 30:60] = True
+    with torch.no_grad():
+        out = model({MAMMOGRAPHY: x[MAMMOGRAPHY], "lesion": mask})
+    assert mean_cosine(out["lesion"]) < mean_cosine(out[MAMMOGRAPHY].z) + 0.1 < 0.2
+
+
+def mean_cosine(z):
+    """Mean cosine between different rows."""
+    unit = torch.nn.functional.normalize(z, dim=1)
+    return float((unit @ unit.T)[~torch.eye(len(z), dtype=torch.bool)].mean())

@@ -60,6 +60,20 @@ def draw(row, style, rng, shape, mpp):
     shape  (height, width) in pixels; mpp  micrometres per pixel Returns uint8 RGB (height, width, 3) and the
     bool tumour mask (height, width), all False for normal and benign.
     """
+    canvas, tissue, tumour = paint(row, style, rng, shape, mpp)
+    size = (shape[1], shape[0])
+    mask = np.asarray(Image.fromarray(tumour & tissue).resize(size, Image.Resampling.NEAREST))
+    return photograph(canvas, tissue, style, shape), mask
+
+
+def photograph(canvas, tissue, style, shape):
+    """A painted canvas as the scanner of `style` sees it: uint8 RGB of `shape` (height, width)."""
+    picture = Image.fromarray(_light(canvas, tissue, style))
+    return np.asarray(picture.resize(shape[::-1], Image.Resampling.BICUBIC))
+
+
+def paint(row, style, rng, shape, mpp):
+    """What `draw` photographs: the painted `Canvas`, and bool maps of its size of tissue and of tumour."""
     step = max(1, round(0.9 / mpp)) / max(1, round(mpp / 0.9))      # the canvas has about 0.9 um per pixel
     canvas = Canvas(tuple(max(16, int(round(n / step))) for n in shape), mpp * step, rng)
     tissue, tumour = _regions(canvas, row, style)
@@ -69,10 +83,7 @@ def draw(row, style, rng, shape, mpp):
     healthy(canvas, row, ~tumour)
     _stromal_cells(canvas, style, row["inflammation"])
     stamp(canvas)
-    rgb = _light(canvas, tissue, style)
-    size = (shape[1], shape[0])
-    rgb = np.asarray(Image.fromarray(rgb).resize(size, Image.Resampling.BICUBIC))
-    return rgb, np.asarray(Image.fromarray(tumour & tissue).resize(size, Image.Resampling.NEAREST))
+    return canvas, tissue, tumour
 
 
 def _regions(c, row, style):

@@ -1,0 +1,187 @@
+"""The reference encoder: what every training of the lesson begins from.
+
+It is trained on phantoms whose patients and sites the cohort does not have, and on a task that is not the
+diagnosis: to outline lesions, and to tell attributes of the breast, the lesion and the nuclei. Two other
+tasks can be added, for comparison: patient-level contrast within a modality (two views, two tiles), and the
+reconstruction of masked patches.
+"""
+from dataclasses import asdict, dataclass
+from functools import partial
+
+import numpy as np
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from fastai.callback.core import Callback
+from fastai.callback.schedule import combined_cos  # noqa: F401 (importing it gives Learner fit_one_cycle)
+from fastai.data.core import DataLoaders
+from fastai.learner import Learner
+from fastai.optimizer import OptimWrapper
+from torch import nn
+
+from .config import MAMMOGRAPHY, MODALITIES
+from .loaders import PairedBatches, device, loader
+from .losses import dice_ce, info_nce
+from .model import build
+from .record import seed_everything
+from .runtime.checkpoints import load_checkpoint, save_checkpoint
+
+HIDDEN = 0.5        # share of the patches that are greyed where they are to be reconstructed
+
+
+@dataclass(frozen=True)
+class Tasks:
+    """Weights of the tasks; 0 leaves one out."""
+    outlines: float = 1.0
+    attributes: float = 1.0
+    contrast: float = 0.0
+    reconstruction: float = 0.0
+
+
+class Pretexts(PairedBatches):
+    """`PairedBatches` whose targets are attributes, standardised over the table, and not the diagnosis.
+
+    attributes: one row per image, in the order of the table's; NaN where an image has none of it.
+    """
+
+    def __init__(self, table, attributes, images, batch, seed, train=True, hide=False):
+        super().__init__(table, images, batch, seed, train)
+        self.names = {}
+        values = (attributes - attributes.mean()) / attributes.std()
+        for modality in MODALITIES:
+            mine = values[(table.modality == modality).to_numpy()].dropna(axis=1, how="all")
+            self.names[modality] = list(mine.columns)
+            self.rows[modality][self.names[modality]] = mine.to_numpy(np.float32)
+        self.hide = hide
+
+    def _stream(self, rows, modality, rng):
+        images, y = super()._stream(rows, modality, rng)
+        y["attributes"] = torch.from_numpy(rows[self.names[modality]].to_numpy(np.float32))
+        if self.hide:
+            y["whole"] = images
+            images, y["hidden"] = hide_patches(images, rng)
+        return images, y
+
+
+def hide_patches(images, rng, side=8):
+    """(images, hidden): `HIDDEN` of the side x side patches of each image greyed; hidden is (N, side, side)."""
+    hidden = torch.from_numpy(rng.random((len(images), side, side)) < HIDDEN)
+    step = images.shape[1] // side
+    pixels = hidden.repeat_interleave(step, 1).repeat_interleave(step, 2)
+    images = images.clone()
+    images[pixels] = 128
+    return images, hidden
+
+
+class Pretext(nn.Module):
+    """The sum of the weighted tasks of a batch. names: modality -> its attributes."""
+
+    def __init__(self, profile, names, tasks):
+        super().__init__()
+        self.tasks = tasks
+        self.heads = nn.ModuleDict({m: nn.Linear(profile.width, len(names[m])) for m in MODALITIES})
+        self.pixels = nn.ModuleDict({m: nn.Linear(profile.width, 3 * profile.patch ** 2) for m in MODALITIES})
+        self.parts = {}
+
+    def forward(self, out, y):
+        streams = [m for m in MODALITIES if m in out]
+        losses = {}
+        if self.tasks.attributes:
+            losses["attributes"] = mean(self.attributes(out[m].z, y[m], m) for m in streams)
+        if self.tasks.outlines:
+            losses["outlines"] = outlines(out[MAMMOGRAPHY].mask, y[MAMMOGRAPHY]["mask"])
+        if self.tasks.contrast:
+            losses["contrast"] = mean(contrast(out[m].z, y[m]["id"]) for m in streams)
+        if self.tasks.reconstruction:
+            losses["reconstruction"] = mean(self.reconstruction(out[m].tokens, y[m], m) for m in streams)
+        self.parts = {name: loss.detach() for name, loss in losses.items()}
+        return sum(getattr(self.tasks, name) * loss for name, loss in losses.items())
+
+    def attributes(self, z, y, modality):
+        """Mean squared error over the attributes that an image has, in units of their variance."""
+        known = ~y["attributes"].isnan()
+        return F.mse_loss(self.heads[modality](z)[known], y["attributes"][known])
+
+    def reconstruction(self, tokens, y, modality):
+        """Mean absolute error of the hidden patches (Xie et al. 2022, SimMIM), grey levels in [-1, 1]."""
+        whole = y["whole"] if y["whole"].ndim == 4 else y["whole"].unsqueeze(-1).expand(-1, -1, -1, 3)
+        whole = whole.permute(0, 3, 1, 2).float() / 127.5 - 1
+        side = int(tokens.shape[1] ** 0.5)
+        patches = F.unfold(whole, whole.shape[-1] // side, stride=whole.shape[-1] // side).transpose(1, 2)
+        hidden = y["hidden"].flatten(1)
+        return F.l1_loss(self.pixels[modality](tokens)[hidden], patches[hidden])
+
+
+def mean(losses):
+    """The mean of scalar losses."""
+    return torch.stack(list(losses)).mean()
+
+
+def outlines(logits, mask):
+    """Eq. 7 on masks: logits (N, h, w), mask (N, S, S); the maximum keeps small lesions."""
+    mask = F.adaptive_max_pool2d(mask.float().unsqueeze(1), logits.shape[-2:]).squeeze(1)
+    return dice_ce(logits, mask)
+
+
+def contrast(z, ids, tau=0.1):
+    """InfoNCE within a modality: two images of a patient (neighbours in the batch) against other patients'."""
+    first = torch.ones(len(ids), dtype=torch.bool, device=ids.device)
+    first[1:] = ids[1:] != ids[:-1]
+    return info_nce(z[first], z[~first], ids[first], ids[~first], tau)
+
+
+class Keep(Callback):
+    """Writes a checkpoint after every epoch, and keeps the mean of each task for the history."""
+    order = 65
+
+    def __init__(self, path, history=()):
+        self.path = path
+        self.history = list(history)
+
+    def before_epoch(self):
+        self.learn.dls.train.dataset.epoch = self.epoch
+        self.sums = {}
+
+    def after_batch(self):
+        if self.training:
+            for name, value in self.learn.loss_func.parts.items():
+                self.sums[name] = self.sums.get(name, 0.0) + float(value) / self.n_iter
+
+    def after_epoch(self):
+        if self.sums:
+            self.history.append({"epoch": self.epoch, **self.sums})
+            state = {"history": self.history, "epoch": self.epoch}
+            save_checkpoint(self.path, parts(self.learn), self.learn.opt.opt, state)
+
+
+def parts(learn):
+    """The modules that the training changes, as `checkpoints.save_checkpoint` takes them."""
+    return {"model": learn.model, "pretext": learn.loss_func}
+
+
+def fit(profile, table, attributes, images, path, epochs, tasks=Tasks(), seed=7, lr=1e-3):
+    """Trains an encoder for `epochs` on the images of `table`; goes on from the checkpoint at `path`.
+
+    Returns the model and its history (one row per epoch). attributes: one row per row of the table.
+    """
+    seed_everything(seed)
+    where = device(profile)
+    data = Pretexts(table, attributes, images, profile.batch, seed, hide=bool(tasks.reconstruction))
+    batches = loader(data, where, 0)
+    model = build(profile).to(where)
+    pretext = Pretext(profile, data.names, tasks).to(where)
+    adam = partial(OptimWrapper, opt=partial(torch.optim.AdamW, foreach=True))
+    learn = Learner(DataLoaders(batches, device=where), model, loss_func=pretext, lr=lr, opt_func=adam,
+                    wd=0.05, splitter=lambda model: [*model.parameters(), *pretext.parameters()],
+                    cbs=Keep(path))
+    start = 0
+    if path.exists():
+        learn.create_opt()
+        loaded = load_checkpoint(path, parts(learn), learn.opt.opt)
+        if loaded:
+            state, _ = loaded
+            learn.keep.history = state["history"]
+            start = state["epoch"] + 1
+    with learn.no_bar(), learn.no_logging():
+        learn.fit_one_cycle(epochs, lr, start_epoch=start)
+    return model, pd.DataFrame(learn.keep.history)
