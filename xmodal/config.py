@@ -66,6 +66,7 @@ class Profile:
     stem: bool               # a few small convolutions embed a patch, instead of one of its size
     width: int               # embedding dimension
     depth: int               # transformer blocks
+    frozen: int              # the first of them, which keep the weights they begin with, as the patch embedding does
     heads: int               # attention heads
     adapter: int             # bottleneck width of an adapter
     tile_um: float           # side of a histology tile, micrometres
@@ -83,11 +84,11 @@ class Profile:
 
 PROFILES = {
     "lesson": Profile(
-        "lesson", phantom=True, image_size=96, patch=12, stem=True, width=96, depth=4, heads=3,
+        "lesson", phantom=True, image_size=96, patch=12, stem=True, width=96, depth=4, frozen=2, heads=3,
         adapter=8, tile_um=256.0, tiles_per_slide=4, batch=16, epochs=6, lr=5e-4, weight_decay=1e-4,
         amp=False, device="cpu", pretrained="phantom", pretrain_patients=800, pretrain_epochs=24),
     "paper": Profile(
-        "paper", phantom=False, image_size=224, patch=16, stem=False, width=768, depth=12, heads=12,
+        "paper", phantom=False, image_size=224, patch=16, stem=False, width=768, depth=12, frozen=0, heads=12,
         adapter=64, tile_um=128.0, tiles_per_slide=200, batch=16, epochs=50, lr=1e-4, weight_decay=1e-4,
         amp=True, device="cuda", pretrained="timm", pretrain_patients=0, pretrain_epochs=0),
 }

@@ -114,7 +114,7 @@ class CrossModal(nn.Module):
         )
         self.adapters = nn.ModuleDict()
         for modality in MODALITIES:
-            adapters = [Adapter(width, profile.adapter) for _ in range(profile.depth)]
+            adapters = [Adapter(width, profile.adapter) for _ in range(profile.depth - profile.frozen)]
             self.adapters[modality] = nn.ModuleList(adapters)
         self.necks = nn.ModuleDict({m: nn.BatchNorm1d(width) for m in MODALITIES})   # BNNeck (correction 5)
         self.lesion_neck = nn.BatchNorm1d(width)
@@ -123,6 +123,7 @@ class CrossModal(nn.Module):
         self.classify = nn.Sequential(nn.Linear(head, 512), nn.GELU(), nn.Linear(512, len(CLASSES)))
         self.grade = Ordinal(head)
         self.decoder = Decoder(width)
+        self.frozen = profile.frozen
         self.mixstyle = mixstyle
         self.concat = concat
         self.amp = profile.amp
@@ -173,7 +174,7 @@ class CrossModal(nn.Module):
         return Stream(tokens, feature, z, self.classify(head), self.grade(head), mask)
 
     def tokens(self, x, modality, domain=None):
-        """Images uint8 (B, S, S) or (B, S, S, 3) -> patch tokens (B, N, D).
+        """Images uint8 (B, S, S) or (B, S, S, 3), or what `early` made of them -> patch tokens (B, N, D).
 
         After `model.encoder.set_grad_checkpointing()` the blocks are computed again in the backward pass,
         which saves most of the memory of activations.
@@ -181,14 +182,32 @@ class CrossModal(nn.Module):
         encoder = self.encoder
         compute_again = encoder.grad_checkpointing and self.training
         mix = self.mixstyle and self.training and domain is not None
-        early = max(1, len(encoder.blocks) // MIXSTYLE_SHARE)
-        x = encoder.norm_pre(encoder._pos_embed(encoder.patch_embed(to_input(x))))
-        for i, (block, adapter) in enumerate(zip(encoder.blocks, self.adapters[modality])):
+        mixed = max(1, (len(encoder.blocks) - self.frozen) // MIXSTYLE_SHARE)
+        if not (x.is_floating_point() and x.ndim == 3):
+            x = self.early(x)
+        for i, (block, adapter) in enumerate(zip(encoder.blocks[self.frozen:], self.adapters[modality])):
             x = checkpoint(block, x, use_reentrant=False) if compute_again else block(x)
             x = adapter(x)
-            if mix and i < early:
+            if mix and i < mixed:
                 x = mixstyle(x, domain)
         return encoder.norm(x)[:, encoder.num_prefix_tokens:]
+
+    def early(self, x):
+        """Images -> all tokens (B, 1 + N, D) behind the patch embedding and the frozen blocks, which no training
+        changes and which modality has no part in."""
+        encoder = self.encoder
+        x = encoder.norm_pre(encoder._pos_embed(encoder.patch_embed(to_input(x))))
+        for block in encoder.blocks[:self.frozen]:
+            x = block(x)
+        return x
+
+    def trained(self):
+        """The parameters that a training changes: all but those of `early`, where any block is frozen."""
+        early = [self.encoder.patch_embed, *self.encoder.blocks[:self.frozen]] if self.frozen else []
+        still = {id(p) for part in early for p in part.parameters()}
+        if self.frozen:
+            still |= {id(self.encoder.pos_embed), id(self.encoder.cls_token)}
+        return [p for p in self.parameters() if id(p) not in still]
 
     def fuse(self, z_m=None, z_p=None):
         """One feature of a mammogram, of a tile, or of both, each (B, D).
