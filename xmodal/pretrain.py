@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
-from fastai.callback.core import Callback
+from fastai.callback.core import Callback, CancelValidException
 from fastai.callback.schedule import combined_cos  # noqa: F401 (importing it gives Learner fit_one_cycle)
 from fastai.data.core import DataLoaders
 from fastai.learner import Learner
@@ -147,6 +147,9 @@ class Keep(Callback):
             for name, value in self.learn.loss_func.parts.items():
                 self.sums[name] = self.sums.get(name, 0.0) + float(value) / self.n_iter
 
+    def before_validate(self):
+        raise CancelValidException
+
     def after_epoch(self):
         if self.sums:
             self.history.append({"epoch": self.epoch, **self.sums})
@@ -171,7 +174,7 @@ def fit(profile, table, attributes, images, path, epochs, tasks=Tasks(), seed=7,
     model = build(profile).to(where)
     pretext = Pretext(profile, data.names, tasks).to(where)
     adam = partial(OptimWrapper, opt=partial(torch.optim.AdamW, foreach=True))
-    learn = Learner(DataLoaders(batches, device=where), model, loss_func=pretext, lr=lr, opt_func=adam,
+    learn = Learner(DataLoaders(batches, batches, device=where), model, loss_func=pretext, lr=lr, opt_func=adam,
                     wd=0.05, splitter=lambda model: [*model.parameters(), *pretext.parameters()],
                     cbs=Keep(path))
     start = 0

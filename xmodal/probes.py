@@ -79,9 +79,7 @@ def retrieval(z, table, train, among=70, seed=0):
         pairs.append(reduce.fit(part[in_train]).transform(part))
     cca = CCA(min(SHARED, pairs[0].shape[1]), max_iter=5000).fit(pairs[0][in_train], pairs[1][in_train])
     a, b = cca.transform(pairs[0][~in_train], pairs[1][~in_train])
-    strength = [np.corrcoef(u, v)[0, 1] for u, v in zip(*cca.transform(*(p[in_train] for p in pairs)).T)] \
-        if False else np.ones(a.shape[1])
-    return ranks_within(cosine(a * strength, b * strength), among, seed)
+    return ranks_within(cosine(a, b), among, seed)
 
 
 def patient_means(z, table):
