@@ -17,10 +17,9 @@ SMALL = {"fontsize": 5.5, "title_fontsize": 6, "borderaxespad": 0.1, "labelspaci
 NOTE = (
     "Score: $p_2 + p_3$ of every image, mammogram or tissue, whose label says malignant or not; "
     "same images for all methods, as trained.\n"
-    "a-c, g-i: measured in each run (fold and seed), averaged over runs. d-f: images of all runs together. "
-    "[ ] and black bars: 95 %\n"
-    "interval, patients resampled; resampling adds to calibration errors, "
-    "so that the interval of a small ECE may lie above it."
+    "a-c, g-i: measured in each run (fold and seed), averaged over runs. d-f: images of all runs together; "
+    "ECE: in each domain of\n"
+    "each run, without what chance adds, then averaged. [ ] and black bars: 95 % interval, by patient."
 )
 
 

@@ -10,7 +10,6 @@ from torchmetrics.functional.classification import binary_calibration_error
 
 from xmodal import stats
 from xmodal.config import Problem
-from xmodal.metrics import weighted
 from xmodal.metrics.calibration import brier_parts, conformal_sets, conformal_threshold, decision_curve
 
 NAN = float("nan")
@@ -39,8 +38,6 @@ def test_a_probability_on_an_edge_is_in_the_bin_that_begins_there(bins):
         assert stats.reliability([1], [k / bins], bins).count[k] == 1
     assert stats.reliability([1], [1.0], bins).count[-1] == 1
     p, y = np.arange(bins) / bins, np.arange(bins) % 2
-    assert weighted.calibration_error(np.arange(10) % 2 == 1, np.arange(10) / 10, np.ones((1, 10))) == \
-        pytest.approx(stats.ece(np.arange(10) % 2, np.arange(10) / 10, bins=10))
     assert stats.ece(y, p, bins) == pytest.approx(np.abs(y - p).mean())
 
 

@@ -221,12 +221,6 @@ def test_weighted_calls_are_the_plain_ones_of_repeated_rows(rows, name):
     assert_same_as_plain(weighted.calls(y, p >= 0.5, w)[name], getattr(stats, name), y, p, w)
 
 
-def test_the_weighted_calibration_error_is_the_plain_one_of_repeated_rows(rows):
-    y, p, _, w = rows
-    measured = weighted.calibration_error(y, p, w)
-    assert_same_as_plain(measured, lambda y, p: stats.ece(y, p, weighted.BINS), y, p, w)
-
-
 def test_the_weighted_net_benefit_is_the_plain_one_of_repeated_rows(rows):
     y, p, _, w = rows
     measured = weighted.share(stats.case_benefit(y, p), w)

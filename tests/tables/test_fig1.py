@@ -56,13 +56,18 @@ def test_the_mean_roc_curve_has_the_mean_area(tables):
         assert np.trapezoid(curve.tpr, curve.fpr) == pytest.approx(curve.auc.iloc[0], abs=0.02)
 
 
-def test_ece_is_of_all_images_and_its_shift_is_against_training(predictions, tables):
+def test_ece_is_of_every_domain_and_its_shift_is_against_training(predictions, tables):
     rows = common.decided(predictions[predictions.method == "ours"])
-    ece = {split: stats.ece(part.y, part.p, weighted.BINS) for split, part in rows.groupby("split")}
+    target = rows[rows.split == "target"].groupby(["held_out", "seed"])
     row = tables["fig1d"].query("method == 'ours'").iloc[0]
-    assert row.ece == pytest.approx(ece["target"])
-    assert row["shift"] == pytest.approx(ece["target"] - ece["train"])
+    plain = [stats.ece(run.y, run.p, weighted.BINS) for _, run in target]
+    assert row.plain_ece == pytest.approx(np.mean(plain))
+    assert row.low <= row.ece <= row.high and row.ece < row.plain_ece
+    assert row["shift"] == pytest.approx(row.ece - tables["fig1f"].query("method == 'ours'").ece.iloc[0])
     assert (tables["fig1f"]["shift"] == 0).all()
+    bach = rows[(rows.split == "target") & (rows.domain == "bach")]
+    error = stats.debiased_ece(bach.y, bach.p, bach.patient, weighted.BINS, runs=bach.seed)
+    assert f"bach {error.value:.2f} [{error.low:.2f}, {error.high:.2f}]" in row.by_domain
     assert tables["fig1d"].groupby("method")["rows"].sum().unique() == [len(rows[rows.split == "target"])]
 
 

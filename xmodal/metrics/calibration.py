@@ -48,7 +48,7 @@ def reliability(y, p, bins=10, equal="width"):
 def ece(y, p, bins=15, equal="width"):
     """Expected calibration error: mean |observed - predicted| over bins of probability, weighted by cases.
 
-    Bins as in `reliability`; the twin for weighted rows is `weighted.calibration_error`. No cases: nan.
+    Bins as in `reliability`. Chance adds to it; `miscalibration.debiased_ece` takes that off. No cases: nan.
     Source: Naeini et al. 2015; equal mass: Nixon et al. 2019.
 
     >>> ece([0, 1, 1, 1], [0.25, 0.25, 0.75, 0.75], bins=2)

@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 
 from ..config import CLASSES, Problem
-from .calibration import equal_edges
 from .inputs import binary, finite, labels_alike, probabilities, whole
 
 BINS = 10                       # of probability, for calibration
@@ -238,17 +237,6 @@ def calls(y, called, w):
     with np.errstate(invalid="ignore", divide="ignore"):
         return {"accuracy": share(y == called, w), "f1": 2 * both / (prevalence + called_share),
                 "sensitivity": both / prevalence, "specificity": share(~y & ~called, w) / (1 - prevalence)}
-
-
-# ---- calibration ---------------------------------------------------------------------------------------
-
-def calibration_error(y, p, w):
-    """The weighted twin of `calibration.ece` over BINS bins of equal width: (B,)."""
-    bin_of = np.digitize(p, equal_edges(BINS))
-    in_bin = bin_of[:, None] == np.arange(BINS)
-    with np.errstate(invalid="ignore"):
-        cases_times_gap = np.abs(w @ (in_bin * (y - p)[:, None]))
-        return cases_times_gap.sum(1) / w.sum(1)
 
 
 # ---- agreement -----------------------------------------------------------------------------------------

@@ -81,25 +81,30 @@ def aucs(predictions):
     return tidy(rows, [*by, "auc", "images", "patients"])
 
 
-def paired_tests(table, value, by, reference=OURS):
-    """Paired t-test and Wilcoxon test of `value`, each method against the reference method, Holm-adjusted.
+def adjusted(tests, columns, family):
+    """`tests` with p-values adjusted over all of its rows that have one, by Holm's rule: <column>_holm.
 
-    Paired are the rows that share `by`, say fold and seed. The rows of one fold share their target patients,
-    so these p-values are rather too small than too large. Columns method, pairs (their number), p_t,
-    p_wilcoxon, ...
+    `family` says over what, and stands with their number in a column of that name.
     """
-    from scipy import stats as dist
-    wide = table.pivot_table(index=by, columns="method", values=value)
+    for column in columns:
+        tests[f"{column}_holm"] = stats.holm(tests[column])
+    number = int(tests[list(columns)[0]].notna().sum())
+    return tests.assign(family=f"{family}, {number} tests")
+
+
+def paired_tests(table, value, reference=OURS):
+    """Student's t of `value`, each method against the reference method, over the folds.
+
+    Paired are the rows of one fold and seed; the seeds of a fold share their target patients, so that their
+    differences are averaged and the folds are what is counted. Columns method, folds (their number),
+    difference (the method less the reference), difference_low, difference_high (95 %), p_t.
+    """
+    wide = table.pivot_table(index=FOLD_AND_SEED, columns="method", values=value)
     rows = []
     for method in wide.columns.drop(reference, errors="ignore"):
-        gap = pd.Series(dtype=float)
+        test = stats.paired_mean([])
         if reference in wide:
-            both = wide[[method, reference]].dropna()
-            gap = both[method] - both[reference]
-        p_t = p_wilcoxon = np.nan
-        if len(gap) > 1 and gap.std() > 0:
-            p_t = dist.ttest_1samp(gap, 0).pvalue
-            p_wilcoxon = dist.wilcoxon(gap).pvalue
-        rows.append((method, len(gap), p_t, p_wilcoxon))
-    tests = tidy(rows, ["method", "pairs", "p_t", "p_wilcoxon"])
-    return tests.assign(p_t_holm=stats.holm(tests.p_t), p_wilcoxon_holm=stats.holm(tests.p_wilcoxon))
+            gap = wide[method] - wide[reference]
+            test = stats.paired_mean(gap, gap.index.get_level_values("held_out"))
+        rows.append((method, test.units, test.difference, test.low, test.high, test.p))
+    return tidy(rows, ["method", "folds", "difference", "difference_low", "difference_high", "p_t"])

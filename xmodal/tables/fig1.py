@@ -12,10 +12,10 @@ import pandas as pd
 
 from .. import stats
 from ..methods import CLASSIC, OURS
+from ..metrics.miscalibration import Shift, shift
 from ..metrics.weighted import (
     BINS,
     GRID,
-    calibration_error,
     calls,
     ranking,
     resamples,
@@ -45,7 +45,7 @@ def scores(predictions, methods=LEARNERS):
     modality, y. Only rows that every method with any run has.
     """
     rows = decided(predictions[(predictions.condition == "source") & predictions.method.isin(methods)])
-    index = [*FOLD_AND_SEED, "split", "patient", "sample", "modality", "y"]
+    index = [*FOLD_AND_SEED, "split", "patient", "sample", "modality", "y", "domain"]
     wide = rows.pivot(index=index, columns="method", values="p").dropna().clip(0, 1)
     return wide.reindex(columns=[m for m in methods if m in wide])
 
@@ -87,9 +87,8 @@ def measures(y, p, w, threshold):
 def fig1_measures(wide, n=1000, seed=42):
     """{(split, method, measure): (1 + n,)} on the data and on n resamples of the patients.
 
-    Rankings and calls are measured in each run and averaged over folds and seeds, which weigh the same, since
-    scores of two runs need not share a scale. Probabilities do, if they mean anything: the calibration error
-    is that of the images of all runs put together, as it is too high where bins hold few.
+    They are measured in each run and averaged over folds and seeds, which weigh the same, since scores of two
+    runs need not share a scale.
     """
     people = np.unique(wide.index.get_level_values("patient").astype(str))
     weights = resamples(people, n, seed)
@@ -111,8 +110,6 @@ def fig1_part(wide, people, weights, chosen):
             continue
         patients = [np.searchsorted(people, np.asarray(fold.patients, str)) for fold in in_split]
         fold_weights = [weights[:, patient] for patient in patients]
-        all_y = np.concatenate([fold.y for fold in in_split])
-        all_weights = np.concatenate(fold_weights, axis=-1)
         for method in wide:
             for fold, w in zip(in_split, fold_weights):
                 p = fold.scores[method].to_numpy()
@@ -122,8 +119,6 @@ def fig1_part(wide, people, weights, chosen):
                     values = {"auc": ranking(fold.y, p, w)[0]}
                 for name in values:
                     measured.setdefault((split, method, name), []).append(values[name])
-            all_p = np.concatenate([fold.scores[method] for fold in in_split])
-            measured[split, method, "ece"] = [calibration_error(all_y, all_p, all_weights)]
     # undefined in a run: not counted
     return {key: pd.DataFrame(values).mean().to_numpy() for key, values in measured.items()}
 
@@ -184,23 +179,47 @@ def fig1_roc(wide, measured, split):
     return pd.concat(tables, ignore_index=True)
 
 
+def calibration_errors(wide, split):
+    """{method: `CalibrationError`} in a split: the mean over runs and their domains, never pooled."""
+    rows = wide[wide.index.get_level_values("split") == split].reset_index()
+    run = rows.held_out + " " + rows.domain + " " + rows.seed.astype(str)
+    y = rows.y.astype(bool)
+    return {method: stats.debiased_ece(y, rows[method], rows.patient, BINS, runs=run) for method in wide}
+
+
+def by_domain(wide, split):
+    """{method: "bach 0.12 [0.08, 0.17], ..."} the calibration errors in the domains of a split."""
+    texts = {}
+    for domain, rows in wide[wide.index.get_level_values("split") == split].groupby(level="domain"):
+        for method, error in calibration_errors(rows, split).items():
+            text = f"{domain} {error.value:.2f} [{error.low:.2f}, {error.high:.2f}]"
+            texts.setdefault(method, []).append(text)
+    return {method: ", ".join(parts) for method, parts in texts.items()}
+
+
 def fig1_reliability(wide, measured, split):
     """Fig. 1 d-f: share of malignant images by predicted probability, the images of all runs put together.
 
-    ece: its mean gap to the diagonal; shift: ece less that of the training images. Both with intervals.
+    ece: the debiased gap to the diagonal (`miscalibration`), measured in every domain of every run and
+    averaged; by_domain: averaged over the runs of each domain; plain_ece: with what chance adds. shift: ece
+    less that of the training images, taken as of other patients. All with intervals.
     """
     counts = cohort_counts(wide, split)
+    errors = calibration_errors(wide, split)
+    in_training = calibration_errors(wide, "train")
+    of_domains = by_domain(wide, split)
     in_split = list(folds(wide, split))
     y = np.concatenate([fold.y for fold in in_split])
     tables = []
     for method in wide:
         curve = stats.reliability(y, np.concatenate([fold.scores[method] for fold in in_split]), BINS)
-        ece = measured[split, method, "ece"]
-        shift = ece - measured.get(("train", method, "ece"), np.nan)
+        error = errors[method]
+        moved = Shift(0.0, 0.0, 0.0) if split == "train" else shift(in_training[method], error)
         tables.append(pd.DataFrame({
             "method": method, "bin": range(BINS), "predicted": curve.predicted, "observed": curve.observed,
-            "rows": curve.count, **with_interval(ece, ("ece", "low", "high")),
-            **with_interval(shift, ("shift", "shift_low", "shift_high")), **counts}))
+            "rows": curve.count, "ece": error.value, "low": error.low, "high": error.high,
+            "plain_ece": error.plain, "by_domain": of_domains[method],
+            "shift": moved.value, "shift_low": moved.low, "shift_high": moved.high, **counts}))
     return pd.concat(tables, ignore_index=True)
 
 

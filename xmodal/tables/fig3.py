@@ -10,7 +10,7 @@ from .. import stats
 from ..cohort import LESION_TYPES
 from ..config import CLASSES, MAMMOGRAPHY
 from ..methods import ADAPTED, OURS, SHARES
-from .common import ESTIMATE, FOLD_AND_SEED, RUN, aucs, contenders, paired_tests, tidy
+from .common import ESTIMATE, FOLD_AND_SEED, RUN, adjusted, aucs, contenders, paired_tests, tidy
 
 SHOWN = ("cbis_ddsm", "camelyon", "inbreast", "bach")       # the paper's order of panels a to d
 
@@ -66,15 +66,16 @@ def fig3e(predictions, method=OURS):
 def fig3f(predictions):
     """Fig. 3 f: the domain gap of every run.
 
-    That is its mean AUC on the source domains' test patients - its AUC on the target. Tests against ours over
-    folds and seeds are repeated on each row of a method.
+    That is its mean AUC on the source domains' test patients - its AUC on the target. `paired_tests` against
+    ours, over folds, are repeated on each row of a method; p_t_holm is adjusted over all methods.
     """
     table = aucs(_as_trained(predictions))
     wide = table.pivot_table(index=RUN, columns="split", values="auc", aggfunc="mean")
     wide = wide.reindex(columns=["source test", "target"]).dropna()
     gaps = wide.reset_index().rename(columns={"source test": "source_auc", "target": "target_auc"})
     gaps["gap"] = stats.domain_gap(gaps.source_auc, gaps.target_auc)
-    return gaps.merge(paired_tests(gaps, "gap", FOLD_AND_SEED), "left")
+    tests = adjusted(paired_tests(gaps, "gap"), ["p_t"], "Holm over all methods against ours")
+    return gaps.merge(tests, "left")
 
 
 def fig3g(predictions):
@@ -213,36 +214,55 @@ def lodo(predictions):
     return table.groupby(["method", "held_out"])["auc"].agg(lambda auc: stats.mean_sd(auc)).unstack()
 
 
+def _on_the_same_images(ours, other):
+    """Decided rows of two methods -> (N,) labels, (N, S) scores of both, (N,) patients.
+
+    Of the seeds that both have, and of the images that all of those have.
+    """
+    both = ours.merge(other[["sample", "seed", "p"]], on=["sample", "seed"], suffixes=("_ours", "_other"))
+    columns = ["p_ours", "p_other"]
+    wide = both.pivot(index=["sample", "patient", "y"], columns="seed", values=columns).dropna()
+    y = wide.index.get_level_values("y").to_numpy()
+    scores = [wide[column].to_numpy() for column in columns]
+    return y, *scores, wide.index.get_level_values("patient").to_numpy()
+
+
+def _patients_called(y, p, patient):
+    """Labels of the patients, and whether the mean probability over their images and the seeds is 0.5 or
+    more."""
+    people = pd.DataFrame({"y": y, "p": p.mean(1)}).groupby(patient).agg({"y": "max", "p": "mean"})
+    return people.y.to_numpy(), people.p.to_numpy() >= 0.5
+
+
 def against_ours(predictions):
     """DeLong and McNemar of ours against every method on the unseen patients of each domain.
 
-    The p-values are corrected within the domain. A patient's probability of malignancy is the mean over
-    images and over the seeds that both methods have, lest the one with more be an ensemble; McNemar compares
-    the calls at 0.5. Columns held_out, method, patients, auc_ours, auc, z, p_delong, chi2, p_mcnemar, and for
-    both p-values p_delong_holm, p_delong_bonferroni, ...
+    AUC is by image and its mean over the seeds that both methods have, as in `lodo`; its test and the
+    interval of the difference count patients (Obuchowski 1997). McNemar compares one call for each patient,
+    at 0.5 of the mean probability over images and seeds. p-values are adjusted over all domains and methods.
+    Columns held_out, method, images, patients, auc_ours, auc, difference (ours less the other), low, high, z,
+    p_delong, chi2, p_mcnemar, p_delong_holm, p_delong_bonferroni, ..., family.
     """
     rows = contenders(predictions)
-    people = rows.groupby(["held_out", "method", "seed", "patient"]).agg(y=("y", "max"), p=("p", "mean"))
     tests = []
-    for held_out, group in people.groupby("held_out"):
-        y = group.y.droplevel("held_out").groupby("patient").max()
-        wide = group.p.droplevel("held_out").unstack("method")
-        if OURS not in wide:
-            continue
-        for method in wide.columns.drop(OURS):
-            both = wide[[OURS, method]].dropna().groupby("patient").mean()
-            truth = y[both.index].to_numpy()
-            ours, other = both[OURS].to_numpy(), both[method].to_numpy()
-            delong = stats.delong(truth, ours, other)
-            mcnemar = stats.mcnemar(truth, ours >= 0.5, other >= 0.5)
-            tests.append((held_out, method, len(both), delong.auc_p, delong.auc_q, delong.z, delong.p,
+    for held_out, group in rows.groupby("held_out"):
+        ours = group[group.method == OURS]
+        for method, other in group[group.method != OURS].groupby("method"):
+            if not set(ours.seed) & set(other.seed):
+                continue
+            y, p_ours, p_other, patient = _on_the_same_images(ours, other)
+            delong = stats.delong(y, p_ours, p_other, patient)
+            truth, called_ours = _patients_called(y, p_ours, patient)
+            mcnemar = stats.mcnemar(truth, called_ours, _patients_called(y, p_other, patient)[1])
+            tests.append((held_out, method, len(y), len(truth), delong.auc_p, delong.auc_q,
+                          delong.auc_p - delong.auc_q, delong.low, delong.high, delong.z, delong.p,
                           mcnemar.statistic, mcnemar.p))
-    columns = ["held_out", "method", "patients", "auc_ours", "auc", "z", "p_delong", "chi2", "p_mcnemar"]
-    table = tidy(tests, columns)
+    columns = ["held_out", "method", "images", "patients", "auc_ours", "auc", "difference", "low", "high",
+               "z", "p_delong", "chi2", "p_mcnemar"]
+    table = adjusted(tidy(tests, columns), ["p_delong", "p_mcnemar"],
+                     "Holm over all domains and methods against ours")
     for p in ("p_delong", "p_mcnemar"):
-        within_domain = table.groupby("held_out")[p]
-        table[f"{p}_holm"] = within_domain.transform(stats.holm) if len(table) else []
-        table[f"{p}_bonferroni"] = within_domain.transform(stats.bonferroni) if len(table) else []
+        table[f"{p}_bonferroni"] = stats.bonferroni(table[p])
     return table
 
 
@@ -255,7 +275,7 @@ def _counted(rows, methods):
 def verdict(tests, alpha=0.05):
     """What the table of `against_ours` says in words, one sentence per held-out domain.
 
-    Only a Holm-adjusted DeLong p below alpha counts as better or worse; everything else is a tie.
+    Only a Holm-adjusted DeLong p below alpha counts as better or worse; nothing else is distinguished.
     """
     sentences = []
     for held_out, group in tests[tests.method != ADAPTED].groupby("held_out"):
@@ -266,9 +286,10 @@ def verdict(tests, alpha=0.05):
         sure = group.p_delong_holm < alpha
         better = _counted(group[sure & (group.z > 0)], len(group))
         worse = _counted(group[sure & (group.z < 0)], len(group))
-        ties = _counted(group[~sure], len(group))
+        open_ones = _counted(group[~sure], len(group))
         best = group.loc[group.auc.idxmax()]
         sentences.append(
             f"{held_out}: ours has AUC {best.auc_ours:.3f} and the best of the others, {best.method}, "
-            f"{best.auc:.3f}. It is better than {better}, worse than {worse}, and ties with {ties}.")
+            f"{best.auc:.3f}. It is better than {better}, worse than {worse}, "
+            f"and not distinguished from {open_ones}.")
     return sentences

@@ -16,7 +16,7 @@ from .. import stats
 from ..config import CLASSES, MAMMOGRAPHY
 from ..explain import card_of, conclude, patch_picture
 from ..methods import OURS
-from ..metrics.weighted import BINS, GRID, agreement, calibration_error, resamples, share, with_interval
+from ..metrics.weighted import BINS, GRID, agreement, resamples, share, with_interval
 from ..predict import strongest_box
 from .cases import at_quantile, to_uri
 from .common import FOLD_AND_SEED
@@ -81,11 +81,12 @@ def fig5n(rows, w):
     return pd.DataFrame(cells).assign(**reading_counts(rows))
 
 
-def fig5o(rows, w):
+def fig5o(rows):
     """Fig. 5 o: reliability of ours in 10 bins of equal width.
 
     Each class against the others, and "confidence", the largest probability against being right, whose
-    calibration error is the overall one (Guo et al. 2017).
+    calibration error is the overall one (Guo et al. 2017). ece is debiased (`miscalibration`), measured in
+    each domain of the readings and averaged; plain_ece: with what chance adds.
     """
     curves = {}                                     # name: what was true, with which probability
     for label, name in enumerate(CLASSES):
@@ -95,9 +96,11 @@ def fig5o(rows, w):
     for name, (y, p) in curves.items():
         y, p = y.to_numpy(), p.to_numpy()
         curve = stats.reliability(y, p, BINS)
+        error = stats.debiased_ece(y, p, rows.patient, BINS, runs=rows.domain)
         tables.append(pd.DataFrame({
             "of": name, "bin": range(BINS), "predicted": curve.predicted, "observed": curve.observed,
-            "rows": curve.count, **with_interval(calibration_error(y, p, w), ("ece", "low", "high"))}))
+            "rows": curve.count, "ece": error.value, "low": error.low, "high": error.high,
+            "plain_ece": error.plain}))
     return pd.concat(tables, ignore_index=True).assign(**reading_counts(rows))
 
 
@@ -232,7 +235,7 @@ def fig5_tables(predictions, n=1000, seed=42):
     rows = readings(predictions)
     if len(rows):
         w = resamples(rows.patient, n, seed)
-        tables |= {"fig5m": fig5m(rows, w), "fig5n": fig5n(rows, w), "fig5o": fig5o(rows, w)}
+        tables |= {"fig5m": fig5m(rows, w), "fig5n": fig5n(rows, w), "fig5o": fig5o(rows)}
         tables["fig5p"] = fig5p(rows, w, seed)
         tables["fig5r"] = fig5r(rows, w, readings(predictions, split="validation"))
     return tables
