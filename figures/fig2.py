@@ -33,7 +33,7 @@ RADAR = {   # measure -> label; all are drawn so that further out is better, the
 NOTE = (
     "Radar: further out is better; values below 0 lie at the centre, and\n"
     "Davies-Bouldin (↓: lower is better) is drawn as 1 / (1 + index).\n"
-    "p: paired t-test of ours against no alignment over folds, seeds."
+    "p: paired t-test of ours against no alignment over folds, Holm."
 )
 MODALITY_COLOURS = {"mammography": "#0072B2", "histopathology": "#D55E00"}
 CLASS_COLOURS = {-1: "#999999", **dict(enumerate(CLASSES))}     # -1: the class is not known
