@@ -73,7 +73,10 @@ def study(methods=LEARNERS, held_outs=("cbis_ddsm", "bach"), seeds=(42, 1234)):
 
 
 def embeddings(seed, aligned, patients=30, width=8):
-    """Embeddings in which class is a direction, and modality another one unless aligned."""
+    """Embeddings in which class is a direction, and modality another one unless aligned.
+
+    seed: a number, or several.
+    """
     rng = np.random.default_rng(seed)
     truth = np.arange(patients) % 4
     common = 2 * np.eye(width)[truth] + 0.5 * rng.normal(size=(patients, width))
@@ -104,13 +107,13 @@ def write_runs(methods=tuple(SKILL), held_outs=tuple(DOMAINS), seeds=(42, 1234),
     """Runs in config.RUNS, as training would leave them; those of ours are also adapted."""
     for method in methods:
         conditions = config.CONDITIONS if method == "ours" else ("source",)
-        for held_out in held_outs:
+        for fold, held_out in enumerate(held_outs):
             for seed in seeds:
                 settings = {"profile": profile, "method": method, "held_out": held_out, "seed": seed}
                 folder = record.save_run(
                     record.run_dir(profile, method, held_out, seed), settings, {"w": torch.zeros(1)},
                     pd.DataFrame({"epoch": [0]}), predictions(held_out, seed, SKILL[method], conditions),
-                    embeddings(seed, method == "ours"))
+                    embeddings([seed, fold], method == "ours"))
                 if method == "ours":
                     record.update_run(folder, trajectory=trajectory(held_out, seed))
 
