@@ -10,7 +10,7 @@ import pandas as pd
 
 from xmodal import config
 from xmodal.config import Problem
-from xmodal.methods import BASELINE_LABELS, METHOD_LABELS
+from xmodal.methods import BASELINE_LABELS, COMPARED, METHOD_LABELS
 from xmodal.runtime.files import atomic
 
 # above matplotlib's own defaults, not above the user's matplotlibrc
@@ -20,6 +20,7 @@ WIDTH = 180 * MM                # of a two-column figure
 PHANTOM = "phantom data: these numbers test the machinery and are no evidence about patients"
 
 COLOURS = {                     # of methods
+    "linear_probe": "#7A5230",
     # Fig. 2 and 3
     "erm": "#999999", "irm": "#56B4E9", "groupdro": "#009E73", "mixstyle": "#E69F00",
     "mixstyle_irm": "#D55E00", "coral": "#CC79A7", "dann": "#B8AB00",
@@ -31,8 +32,19 @@ COLOURS = {                     # of methods
     "late_fusion": "#999999", "early_fusion": "#56B4E9", "vit_pathology": "#009E73",
     "swin_mammography": "#E69F00", "densenet_mammography": "#D55E00", "fusion_localiser": "#B8AB00",
 }
+MARKERS = {                     # of methods: with colour and dashes no two in a plot look alike
+    "linear_probe": "X", "erm": "o", "irm": "v", "groupdro": "^", "mixstyle": "s", "mixstyle_irm": "p",
+    "coral": "<", "dann": ">", "concat": "h", "ours": "D", "ours_tta": "d",
+    "radiomics_lr": "o", "radiomics_rf": "v", "radiomics_svm": "^", "radiomics_xgboost": "s",
+    "radiomics_lightgbm": "<", "radiomics_mlp": ">",
+}
+DASHES = {                      # of the lines of Fig. 1; the others are whole
+    "linear_probe": (0, (4, 1, 1, 1)), "radiomics_lr": (0, (5, 2)), "radiomics_rf": (0, (2, 1)),
+    "radiomics_svm": (0, (1, 1)), "radiomics_xgboost": (0, (6, 1, 1, 1, 1, 1)),
+    "radiomics_lightgbm": (0, (3, 3)), "radiomics_mlp": (0, (8, 2)),
+}
 # Each of these is {name: (label, colour)}, in the order in which it is drawn.
-METHODS = {name: (label, COLOURS[name]) for name, label in METHOD_LABELS.items()}
+METHODS = {name: (METHOD_LABELS[name], COLOURS[name]) for name in COMPARED}
 BASELINES = {name: (label, COLOURS[name]) for name, label in BASELINE_LABELS.items()}
 DOMAINS = {
     "cbis_ddsm": ("CBIS-DDSM", "#56B4E9"), "camelyon": ("CAMELYON", "#E69F00"),

@@ -27,8 +27,8 @@ def test_a_name_that_is_no_panel_is_refused(name):
 
 
 def test_every_method_that_figures_draw_has_a_label():
-    assert {*methods.MAIN, methods.ADAPTED} == set(methods.METHOD_LABELS)
-    assert {*methods.BASELINES, methods.OURS} == set(methods.BASELINE_LABELS)
+    assert {*methods.MAIN, methods.ADAPTED, methods.UNTOUCHED} == set(methods.METHOD_LABELS)
+    assert {*methods.BASELINES, methods.OURS, methods.UNTOUCHED} == set(methods.BASELINE_LABELS)
     assert {*methods.MAIN, *methods.ON_LESS_DATA} == set(methods.METHODS)
 
 

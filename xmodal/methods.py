@@ -10,6 +10,8 @@ BEFORE = "mixstyle_irm"       # ours without its alignment
 CONCAT = "concat"
 OURS = "ours"
 ADAPTED = "ours_tta"
+UNTOUCHED = "linear_probe"    # a linear probe on the pretrained encoder as it is: what training has to beat
+ABLATIONS = ("no_adapters", "frozen_encoder", "no_lesion", "fixed_weights", "align_only")     # of ours
 LOCALISERS = ("densenet_mammography", "fusion_localiser", "ours")    # the DenseNet has a feature pyramid
 
 
@@ -79,6 +81,7 @@ BASELINES = (*CLASSIC, *NETWORKS, *LATE)
 # ---- labels, in the order in which figures draw ------------------------------------------------------------
 
 METHOD_LABELS = {
+    UNTOUCHED: "pretrained, untouched",
     "erm": "ERM",
     "irm": "IRM",
     "groupdro": "GroupDRO",
@@ -90,7 +93,9 @@ METHOD_LABELS = {
     OURS: "ours",
     ADAPTED: "ours, adapted",
 }
+COMPARED = tuple(name for name in METHOD_LABELS if name not in ABLATIONS)     # in Fig. 2 and 3
 BASELINE_LABELS = {  # what Fig. 1, 4 and 5 compare
+    UNTOUCHED: METHOD_LABELS[UNTOUCHED],
     "radiomics_lr": "logistic regression",
     "radiomics_rf": "random forest",
     "radiomics_svm": "SVM",

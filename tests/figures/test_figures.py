@@ -123,8 +123,8 @@ def test_it_runs_as_a_command_without_model_or_images(home):
 
 
 def test_every_method_of_the_package_has_a_colour_of_its_own():
-    trained = {name for name in methods.METHODS if name not in methods.SHARES}       # shares: Fig. 3 l only
-    assert {*trained, "ours", "ours_tta"} == set(figures.METHODS)
+    trained = {name for name in methods.MAIN if name not in methods.ABLATIONS}
+    assert {*trained, methods.UNTOUCHED, "ours_tta"} == set(figures.METHODS)
     assert len({colour for _, colour in figures.METHODS.values()}) == len(figures.METHODS)
     assert set(figures.DOMAINS) == set(config.DOMAINS)
     assert set(figures.CONDITIONS) == set(config.CONDITIONS)
