@@ -73,24 +73,26 @@ class Profile:
     tiles_per_slide: int     # at most so many tiles are kept of a slide or a field of view
     batch: int               # patients per batch, each with one mammogram and one tile
     epochs: int
-    lr: float
+    lr: float                # of adapters, necks and heads, which begin at random
+    encoder_lr: float
     weight_decay: float
     amp: bool                # bfloat16 autocast
     device: str
-    pretrained: str          # "phantom": the encoder of 03a_pretrain; "timm": timm's cache; "": random
-    pretrain_patients: int   # patients of the separate pretraining phantom
+    pretrained: str          # what a training begins from, see `encoders.begin_from`
+    pretrain_patients: int   # of the phantom that the reference encoder is trained on
     pretrain_epochs: int
 
 
 PROFILES = {
     "lesson": Profile(
         "lesson", phantom=True, image_size=96, patch=12, stem=True, width=96, depth=4, frozen=2, heads=3,
-        adapter=8, tile_um=256.0, tiles_per_slide=4, batch=16, epochs=6, lr=5e-4, weight_decay=1e-4,
-        amp=False, device="cpu", pretrained="phantom", pretrain_patients=800, pretrain_epochs=24),
+        adapter=8, tile_um=256.0, tiles_per_slide=4, batch=8, epochs=30, lr=1e-3, encoder_lr=2e-4,
+        weight_decay=1e-4, amp=False, device="cpu", pretrained="reference", pretrain_patients=3000,
+        pretrain_epochs=24),
     "paper": Profile(
         "paper", phantom=False, image_size=224, patch=16, stem=False, width=768, depth=12, frozen=0, heads=12,
-        adapter=64, tile_um=128.0, tiles_per_slide=200, batch=16, epochs=50, lr=1e-4, weight_decay=1e-4,
-        amp=True, device="cuda", pretrained="timm", pretrain_patients=0, pretrain_epochs=0),
+        adapter=64, tile_um=128.0, tiles_per_slide=200, batch=16, epochs=50, lr=1e-4, encoder_lr=1e-4,
+        weight_decay=1e-4, amp=True, device="cuda", pretrained="timm", pretrain_patients=0, pretrain_epochs=0),
 }
 
 

@@ -11,13 +11,13 @@ from fastai.callback.progress import ProgressCallback
 from fastai.callback.schedule import combined_cos  # noqa: F401 (importing it gives Learner fit_one_cycle)
 from fastai.learner import Learner
 from fastai.optimizer import OptimWrapper
-from safetensors.torch import load_file
 
-from . import config
+from .activations import images_of
 from .cohort import fingerprint, leave_one_out, load, malignant, pairing
-from .config import MODALITIES, Problem
+from .config import Problem
+from .encoders import begin_from, put_into
 from .explain import centre
-from .loaders import Images, dataloaders, device
+from .loaders import dataloaders, device
 from .objective import Objective
 from .methods import METHODS
 from .metrics.selection import HOW
@@ -27,19 +27,18 @@ from .record import is_done, load_run, run_dir, save_run, seed_everything
 from .runtime.checkpoints import (
     CHECKPOINT,
     checkpoint_path,
-    damage,
-    kept_when_done,
     load_checkpoint,
     save_checkpoint,
 )
-from .runtime.files import sha256
 from .stats import auc
 
 log = logging.getLogger(__name__)
 
 SELECTION = TRAINING_DOMAIN, LEAVE_ONE_DOMAIN_OUT = HOW[:2]
-PRETRAINED = ("model.safetensors", "history.csv", "config.json")    # the files of the pretrained encoder
 RAMP = (0.2, 0.5)    # the invariance terms rise from 0 to full weight between these shares of the training
+EVERY = 3            # so many epochs lie between two readings of the validation patients
+TASK_LR = 0.01       # of the sigmas of Eq. 10, which few steps must bring far
+ENCODER = ("encoder.", "grids.")
 
 
 # ---- callbacks ---------------------------------------------------------------------------------------------
@@ -71,12 +70,12 @@ class Schedule(Callback):
 
 
 class Select(Callback):
-    """After every epoch reads the AUC on the validation patients of the *source* domains, and keeps the best
-    epoch's weights.
+    """Reads the AUC on the validation patients of the *source* domains, and keeps the best epoch's weights.
 
     Only epochs that ended with every term at full weight (`RAMP`) count, so that no method is judged before
-    it began. Where `chosen_epoch` is set, the weights of that epoch are kept instead. With a folder, it also
-    writes a checkpoint from which an interrupted run goes on to the same bits.
+    it began, and of these every `EVERY`-th from the last. Where `chosen_epoch` is set, the weights of that
+    epoch are kept instead. With a folder, it also writes checkpoints from which an interrupted run goes on to
+    the same bits.
     """
     order = 65
 
@@ -91,14 +90,16 @@ class Select(Callback):
     def after_epoch(self):
         if not self.learn.schedule.batches:  # an epoch that a resumed run skips
             return
-        predictions, _ = predict(self.model, self.validation, self.images, boxes=False)
-        aucs = [auc(malignant(d.allowed), d.p2 + d.p3) for _, d in predictions.groupby("domain")]
-        score = np.nanmean(aucs)
+        score = np.nan
+        if is_read(self.epoch, self.n_epoch):
+            predictions, _ = predict(self.model, self.validation, self.images, boxes=False)
+            aucs = [auc(malignant(d.allowed), d.p2 + d.p3) for _, d in predictions.groupby("domain")]
+            score = np.nanmean(aucs)
         self.history.append({**self.learn.schedule.row(), "valid_auc": score})
-        if self.learn.pct_train >= RAMP[1] - 1e-6 and self.is_chosen(score):
+        if self.is_chosen(score):
             self.best = score
             self.weights = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
-        if self.folder:
+        if self.folder and (self.n_epoch - 1 - self.epoch) % EVERY == 0:
             state = {"history": self.history, "best": self.best, "epoch": self.epoch}
             path = self.folder / CHECKPOINT
             save_checkpoint(path, trained_parts(self.learn), self.learn.opt.opt, state, self.weights)
@@ -108,11 +109,16 @@ class Select(Callback):
         return score > self.best if self.chosen_epoch is None else self.epoch == self.chosen_epoch
 
 
+def is_read(epoch, epochs):
+    """Whether the validation patients are read after an epoch of so many."""
+    return (epoch + 1) / epochs >= RAMP[1] - 1e-6 and (epochs - 1 - epoch) % EVERY == 0
+
+
 def learner(profile, method, fold, images, seed, model=None, folder=None):
     """A fastai Learner for a fold (cohort rows with `split`).
 
     model: what to train, as from `begin` or of a baseline; None for the method's own at random. folder: where
-    to write checkpoints, or None.
+    to write checkpoints, or None. The encoder, the rest, and the task weights have learning rates of their own.
     """
     model = model or begin(profile, method)
     model_device = device(profile)
@@ -120,36 +126,35 @@ def learner(profile, method, fold, images, seed, model=None, folder=None):
     dls = dataloaders(fold, images, profile, seed)
     domains = len(dls.train.dataset.domains)
     objective = Objective(profile.width, domains, METHODS[method]).to(model_device)
-
-    def parameters(model):
-        return [*model.parameters(), *objective.parameters()]
     gpu = profile.device == "cuda"
     adam = partial(torch.optim.Adam, fused=gpu, foreach=not gpu)
     callbacks = [Schedule(), Select(fold[fold.split == "validation"], images, folder)]
-    return Learner(dls, model, loss_func=objective, splitter=parameters, lr=profile.lr,
+    rates = np.array([profile.encoder_lr, profile.lr, TASK_LR])
+    return Learner(dls, model, loss_func=objective, splitter=partial(groups, objective), lr=rates,
                    wd=profile.weight_decay, opt_func=partial(OptimWrapper, opt=adam), cbs=callbacks)
 
 
+def groups(objective, model):
+    """The parameters that are trained, in three groups: of the encoder, of the rest, of the task weights."""
+    encoder = [p for name, p in model.named_parameters() if name.startswith(ENCODER) and p.requires_grad]
+    rest = [p for name, p in model.named_parameters() if not name.startswith(ENCODER) and p.requires_grad]
+    sigmas = [p for p in objective.uncertainty.parameters() if p.requires_grad]
+    others = [p for name, p in objective.named_parameters() if not name.startswith("uncertainty.")]
+    return [encoder, rest + others, sigmas]
+
+
 def begin(profile, method, start=None):
-    """The model of a method before its training. start: weights to begin from (dict of tensors), or None for
-    random ones."""
+    """The model of a method before its training. start: an encoder to begin with (dict of tensors), or None
+    for random weights. All else is fresh, and alike for all methods with the same generator."""
     switches = METHODS[method]
     model = build(profile, mixstyle=switches.mixstyle, concat=switches.concat)
     if start:
-        load_encoder(model, start)
+        put_into(model, start)
+    if not switches.adapters:
+        model.adapters.requires_grad_(False)
+    if not switches.encoder:
+        model.encoder.requires_grad_(False)
     return model
-
-
-def load_encoder(model, state):
-    """Copies the tensors of a pretrained model (`state`) that have the shape of the model's own, as some
-    heads have not. Raises `Problem` where a tensor of the encoder does not fit."""
-    own = model.state_dict()
-    fitting = {name: v for name, v in state.items() if name in own and own[name].shape == v.shape}
-    missing = [name for name in own if name.startswith("encoder.") and name not in fitting]
-    if missing:
-        raise Problem(f"The pretrained encoder does not fit this profile ({missing[0]}); "
-                      "run 03a_pretrain for it again.")
-    model.load_state_dict({**own, **fitting})
 
 
 # ---- training ----------------------------------------------------------------------------------------------
@@ -193,53 +198,6 @@ def fit(learn, epochs, resume=None, progress=False):
 
 # ---- one run -----------------------------------------------------------------------------------------------
 
-def pretrain(profile, folder, seed=7, progress=False, model=None, name="pretrained", modalities=MODALITIES):
-    """Trains a plain ERM model on the pretraining phantom in `folder` and keeps its weights for every run of
-    the profile.
-
-    All methods, folds and seeds share one encoder, since a small transformer learns little from a few hundred
-    patients. A fifth of the patients is held back for selection. Baselines give their own `model`, a `name`
-    for its folder and the `modalities` that it reads. Returns the history.
-    """
-    out = config.RUNS / profile.name / name
-
-    def make():
-        table = load(folder / "cohort.parquet")
-        patients = np.random.default_rng(seed).permutation(table.patient.unique())
-        held_back = patients[:len(patients) // 5]
-        fold = table.assign(split=np.where(table.patient.isin(held_back), "validation", "train"))
-        seed_everything(seed)
-        learn = learner(profile, "erm", fold[fold.modality.isin(modalities)], Images(folder), seed, model)
-        history = fit(learn, profile.pretrain_epochs, progress=progress)
-        return {"model.safetensors": learn.model.state_dict(), "history.csv": history}
-    kept_when_done(out, {"profile": asdict(profile), "seed": seed}, make)
-    return pd.read_csv(out / "history.csv")
-
-
-def pretrained(profile):
-    """Weights that every run of the profile starts from: (dict of tensors or None, a description for the
-    record)."""
-    if profile.pretrained == "phantom":
-        folder = config.RUNS / profile.name / "pretrained"
-        path = folder / "model.safetensors"
-        if not (folder / "done").exists():
-            raise Problem(f"There is no pretrained encoder at {path}; run 03a_pretrain first.")
-        if harm := damage(folder, PRETRAINED):
-            raise Problem(f"The pretrained encoder {path} is damaged ({harm}); "
-                          "delete its folder and run 03a_pretrain again.")
-        return load_file(path), f"encoder pretrained on a separate phantom, sha256 {sha256(path)[:16]}"
-    if profile.pretrained == "timm":
-        import timm
-        try:
-            source = timm.create_model("vit_base_patch16_224", pretrained=True, num_classes=0)
-            state = {f"encoder.{name}": tensor for name, tensor in source.state_dict().items()}
-            return state, "timm vit_base_patch16_224"
-        except Exception as error:  # the hub raises many kinds: no cache, no network, a damaged file
-            log.warning("No pretrained weights (%s): the encoder starts at random, and the record says so.",
-                        error)
-    return None, "random"
-
-
 def epoch_by_left_out(profile, method, held_out, seed, table):
     """The epoch that leave-one-domain-out selection chooses (Gulrajani and Lopez-Paz 2021).
 
@@ -248,18 +206,22 @@ def epoch_by_left_out(profile, method, held_out, seed, table):
     """
     in_target = table.patient[table.domain == held_out]
     source = table[~table.patient.isin(in_target)]
-    start, _ = pretrained(profile)
-    images = Images(config.DATA / profile.name)
+    start, _ = begin_from(profile)
+    images = images_of(profile, begin(profile, method, start), table)
+    epochs = epochs_of(profile, method)
     aucs = []
     for left_out in sorted(set(source.domain)):
         fold = leave_one_out(source, left_out, seed, train_share=METHODS[method].train_share)
         fold = fold[fold.split.isin(("train", "target"))].replace({"split": {"target": "validation"}})
         seed_everything(seed)
         learn = learner(profile, method, fold, images, seed, begin(profile, method, start))
-        aucs.append(fit(learn, profile.epochs).valid_auc)
-    mean = pd.concat(aucs, axis=1).mean(axis=1)
-    at_full_weight = (mean.index + 1) / profile.epochs >= RAMP[1] - 1e-6
-    return int(mean[at_full_weight].idxmax())
+        aucs.append(fit(learn, epochs).valid_auc)
+    return int(pd.concat(aucs, axis=1).mean(axis=1).idxmax())
+
+
+def epochs_of(profile, method):
+    """The epochs of a method: those of the profile, and more on less data, so that all make as many steps."""
+    return round(profile.epochs / METHODS[method].train_share)
 
 
 def train(profile, method, held_out, seed, table, progress=False, selection=TRAINING_DOMAIN):
@@ -273,7 +235,7 @@ def train(profile, method, held_out, seed, table, progress=False, selection=TRAI
     if selection not in SELECTION:
         raise Problem(f"There is no selection {selection!r} for a training; choose {' or '.join(SELECTION)}.")
     folder = run_dir(profile, method, held_out, seed)
-    start, encoder = pretrained(profile)
+    start, encoder = begin_from(profile)
     fold = leave_one_out(table, held_out, seed, train_share=METHODS[method].train_share)
     settings = {
         "profile": asdict(profile), "method": method, "switches": asdict(METHODS[method]),
@@ -285,11 +247,14 @@ def train(profile, method, held_out, seed, table, progress=False, selection=TRAI
     chosen_epoch = None
     if selection == LEAVE_ONE_DOMAIN_OUT:
         chosen_epoch = epoch_by_left_out(profile, method, held_out, seed, table)
-    images = Images(config.DATA / profile.name)
     seed_everything(seed)
-    learn = learner(profile, method, fold, images, seed, begin(profile, method, start), folder)
+    model = begin(profile, method, start)
+    images = images_of(profile, model, table)
+    seed_everything(seed)                                # again, so that all methods draw alike
+    learn = learner(profile, method, fold, images, seed, model, folder)
     learn.select.chosen_epoch = chosen_epoch
-    history = fit(learn, profile.epochs, resume=checkpoint_path(folder, settings), progress=progress)
+    epochs = epochs_of(profile, method)
+    history = fit(learn, epochs, resume=checkpoint_path(folder, settings), progress=progress)
     centre(learn.model, fold[fold.split == "train"], images)
     predictions, embeddings = predict(learn.model, fold, images)
     tested = embeddings["split"] != "train"

@@ -18,8 +18,9 @@ class Images:
         self.folder = folder
         self.arrays = {}
 
-    def _open(self, kind, domain):
-        path = self.folder / kind / f"{domain}.npy"
+    def array(self, kind, domain):
+        """The whole array of a kind ("images" or "masks") and a domain, memory-mapped."""
+        path = self.folder_of(domain) / kind / f"{domain}.npy"
         if path not in self.arrays:
             try:
                 self.arrays[path] = np.load(path, mmap_mode="r")
@@ -28,11 +29,15 @@ class Images:
                               "delete the folder and run 02_preprocess again.") from None
         return self.arrays[path]
 
+    def folder_of(self, domain):
+        """Where the arrays of a domain lie."""
+        return self.folder
+
     def gather(self, rows, kind="images"):
         """The images (or kind="masks") of rows of one modality, in their order: uint8 (B, S, S[, 3])."""
         domains = rows["domain"].to_numpy()
         index = rows["index"].to_numpy()
-        parts = [(domains == d, self._open(kind, d)) for d in pd.unique(domains)]
+        parts = [(domains == d, self.array(kind, d)) for d in pd.unique(domains)]
         first = parts[0][1]
         out = np.empty((len(rows), *first.shape[1:]), first.dtype)
         for where, array in parts:
@@ -41,6 +46,14 @@ class Images:
                               "run 02_preprocess again.")
             out[where] = array[index[where]]
         return out
+
+    def augmented(self, rows, rng):
+        """(images, outlines), as `augment` changes them; the outlines of tiles are None. Tensors."""
+        images = torch.from_numpy(self.gather(rows))
+        mask = None
+        if rows.modality.iloc[0] == MAMMOGRAPHY:
+            mask = torch.from_numpy(self.gather(rows, "masks")).bool()
+        return augment(images, mask, rng)
 
 
 class PairedBatches:
@@ -57,11 +70,10 @@ class PairedBatches:
        localised, mask; "both" (K, 4) what both labels of a pair allow.
     """
 
-    def __init__(self, table, images, batch, seed, train=True):
+    def __init__(self, table, images, batch, seed):
         self.images = images
         self.batch = batch
         self.seed = seed
-        self.train = train
         self.epoch = 0
         self.by_label = pairing(table) == "label"
         self.domains = sorted(table.domain.unique())
@@ -139,7 +151,6 @@ class PairedBatches:
 
     def _stream(self, rows, modality, rng):
         """Images and targets of the drawn rows of one modality."""
-        images = torch.from_numpy(self.images.gather(rows))
         allowed = torch.from_numpy(allowed_matrix(rows.allowed))
         y = {
             "allowed": allowed,
@@ -147,14 +158,10 @@ class PairedBatches:
             "id": torch.tensor(self._ids(rows, modality)),
             "domain": torch.tensor([self.domains.index(d) for d in rows.domain]),
         }
-        mask = None
+        images, mask = self.images.augmented(rows, rng)
         if modality == MAMMOGRAPHY:
-            mask = torch.from_numpy(self.images.gather(rows, "masks")).bool()
             normal = (allowed == torch.tensor([True, False, False, False])).all(1)
             y["localised"] = torch.tensor(rows.has_mask.to_numpy()) | normal    # normal: no lesion anywhere
-        if self.train:
-            images, mask = augment(images, mask, rng)
-        if mask is not None:
             y["mask"] = mask
         return images, y
 
@@ -223,7 +230,7 @@ def shift(images, corners, reach, mode):
 def dataloaders(fold, images, profile, seed):
     """fastai DataLoaders of the training and validation patients of a fold (table with `split`)."""
     training = PairedBatches(fold[fold.split == "train"], images, profile.batch, seed)
-    validation = PairedBatches(fold[fold.split == "validation"], images, profile.batch, seed, train=False)
+    validation = PairedBatches(fold[fold.split == "validation"], images, profile.batch, seed)
     for name, part in (("training", training), ("validation", validation)):
         if not part.codes:
             raise Problem(f"The fold has no {name} patients; the cohort is too small for a split by patient.")

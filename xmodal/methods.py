@@ -2,7 +2,7 @@
 
 Nothing heavy is imported, so that figures and the Snakefile can read it too.
 """
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from .config import HISTOPATHOLOGY, MAMMOGRAPHY, Problem
 
@@ -10,14 +10,13 @@ BEFORE = "mixstyle_irm"       # ours without its alignment
 CONCAT = "concat"
 OURS = "ours"
 ADAPTED = "ours_tta"
-UNTOUCHED = "linear_probe"    # a linear probe on the pretrained encoder as it is: what training has to beat
-ABLATIONS = ("no_adapters", "frozen_encoder", "no_lesion", "fixed_weights", "align_only")     # of ours
+UNTOUCHED = "linear_probe"    # nothing is fine-tuned: a linear reader of the encoder that all begin with
 LOCALISERS = ("densenet_mammography", "fusion_localiser", "ours")    # the DenseNet has a feature pyramid
 
 
 @dataclass(frozen=True)
 class Method:
-    """A row of switches. The numbers are weights in `losses.Objective`; 0 means off."""
+    """A row of switches. The numbers are weights in `objective.Objective`; 0 means off."""
     mixstyle: bool = False
     irm: float = 0.0
     dro: float = 0.0
@@ -25,25 +24,36 @@ class Method:
     dann: float = 0.0
     align: float = 0.0
     concat: bool = False
+    adapters: bool = True        # trained; else they stay the identity with which they begin
+    encoder: bool = True         # trained, but for what the profile freezes; else adapters, necks and heads only
+    lesion: bool = True          # alignment also of lesions, and not of whole images alone
+    task_weights: bool = True    # learned (Eq. 10); else they stay at 1
     train_share: float = 1.0     # of the training patients
 
 
+FULL = Method(mixstyle=True, irm=1.0, align=0.1)
 METHODS = {
     "erm": Method(),
     "irm": Method(irm=1.0),
-    "groupdro": Method(dro=0.01),
+    "groupdro": Method(dro=0.1),
     "mixstyle": Method(mixstyle=True),
     "mixstyle_irm": Method(mixstyle=True, irm=1.0),
     "coral": Method(coral=1.0),
     "dann": Method(dann=0.1),
-    "ours": Method(mixstyle=True, irm=1.0, align=0.1),
+    "ours": FULL,
     "concat": Method(mixstyle=True, irm=1.0, concat=True),   # simple concatenation, for Fig. 2f
-    "ours_25": Method(mixstyle=True, irm=1.0, align=0.1, train_share=0.25),  # ours on less data, for Fig. 3l
-    "ours_50": Method(mixstyle=True, irm=1.0, align=0.1, train_share=0.50),
-    "ours_75": Method(mixstyle=True, irm=1.0, align=0.1, train_share=0.75),
+    "align_only": Method(align=0.1),                         # ours with something left out
+    "no_lesion": replace(FULL, lesion=False),
+    "no_adapters": replace(FULL, adapters=False),
+    "frozen_encoder": replace(FULL, encoder=False),
+    "fixed_weights": replace(FULL, task_weights=False),
+    "ours_25": replace(FULL, train_share=0.25),              # ours on less data, for Fig. 3l
+    "ours_50": replace(FULL, train_share=0.50),
+    "ours_75": replace(FULL, train_share=0.75),
 }
-MAIN = tuple(name for name, method in METHODS.items() if method.train_share == 1)    # trained with every seed
-ON_LESS_DATA = ("ours_25", "ours_50", "ours_75", OURS)  # of Fig. 3l; three of them with one seed only
+ABLATIONS = ("align_only", "no_lesion", "no_adapters", "frozen_encoder", "fixed_weights")
+ON_LESS_DATA = ("ours_25", "ours_50", "ours_75", OURS)
+MAIN = tuple(name for name in METHODS if name not in {*ABLATIONS, *ON_LESS_DATA} or name == OURS)
 SHARES = {name: round(100 * METHODS[name].train_share) for name in ON_LESS_DATA}    # per cent of the patients
 
 
@@ -75,7 +85,8 @@ NETWORKS = {  # method -> the encoder of each modality that it reads; the DenseN
     "fusion_localiser": {MAMMOGRAPHY: "densenet", HISTOPATHOLOGY: "vit"},
 }
 LATE = {"late_fusion": ("swin_mammography", "vit_pathology")}
-BASELINES = (*CLASSIC, *NETWORKS, *LATE)
+PROBE = {UNTOUCHED: {"strength": (0.001, 0.01, 0.1)}}       # of its ridge penalty, chosen like those of `CLASSIC`
+BASELINES = (*PROBE, *CLASSIC, *NETWORKS, *LATE)
 
 
 # ---- labels, in the order in which figures draw ------------------------------------------------------------
@@ -92,6 +103,11 @@ METHOD_LABELS = {
     CONCAT: "concatenation",
     OURS: "ours",
     ADAPTED: "ours, adapted",
+    "align_only": "alignment alone",
+    "no_lesion": "without lesion term",
+    "no_adapters": "without adapters",
+    "frozen_encoder": "encoder frozen",
+    "fixed_weights": "fixed task weights",
 }
 COMPARED = tuple(name for name in METHOD_LABELS if name not in ABLATIONS)     # in Fig. 2 and 3
 BASELINE_LABELS = {  # what Fig. 1, 4 and 5 compare

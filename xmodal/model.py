@@ -98,6 +98,22 @@ class Ordinal(nn.Module):
         return self.weight(z).squeeze(-1)
 
 
+class Early(nn.Module):
+    """The patch embedding and the first blocks of a vision transformer: images uint8 (B, S, S) or
+    (B, S, S, 3) -> all tokens (B, 1 + N, D). Both modalities share it."""
+
+    def __init__(self, encoder, depth):
+        super().__init__()
+        self.embed = encoder.patch_embed
+        self.cls_token, self.pos_embed = encoder.cls_token, encoder.pos_embed
+        self.add_position = encoder._pos_embed
+        self.norm = encoder.norm_pre
+        self.blocks = encoder.blocks[:depth]
+
+    def forward(self, x):
+        return self.blocks(self.norm(self.add_position(self.embed(to_input(x)))))
+
+
 # ---- the whole -------------------------------------------------------------------------------------------
 
 class CrossModal(nn.Module):
@@ -106,6 +122,10 @@ class CrossModal(nn.Module):
     def __init__(self, profile, mixstyle=False, concat=False):
         super().__init__()
         width = profile.width
+        self.frozen = profile.frozen
+        self.mixstyle = mixstyle
+        self.concat = concat
+        self.amp = profile.amp
         self.encoder = timm.create_model(
             "vit_base_patch16_224", pretrained=False, num_classes=0,
             img_size=profile.image_size, patch_size=profile.patch,
@@ -119,14 +139,12 @@ class CrossModal(nn.Module):
         self.necks = nn.ModuleDict({m: nn.BatchNorm1d(width) for m in MODALITIES})   # BNNeck (correction 5)
         self.lesion_neck = nn.BatchNorm1d(width)
         self.register_buffer("token_means", torch.zeros(len(MODALITIES), width))     # see explain.centre
-        head = 2 * width if concat else width
+        self.decoder = Decoder(width)
+        head = 2 * width if concat else width           # last, so that all else begins alike with `concat`
         self.classify = nn.Sequential(nn.Linear(head, 512), nn.GELU(), nn.Linear(512, len(CLASSES)))
         self.grade = Ordinal(head)
-        self.decoder = Decoder(width)
-        self.frozen = profile.frozen
-        self.mixstyle = mixstyle
-        self.concat = concat
-        self.amp = profile.amp
+        if self.frozen:
+            self.frozen_part(MAMMOGRAPHY).requires_grad_(False)
 
     def forward(self, x):
         """x: dict with the images of each modality and, in training, "domain": modality -> (B,) integers;
@@ -174,7 +192,7 @@ class CrossModal(nn.Module):
         return Stream(tokens, feature, z, self.classify(head), self.grade(head), mask)
 
     def tokens(self, x, modality, domain=None):
-        """Images uint8 (B, S, S) or (B, S, S, 3), or what `early` made of them -> patch tokens (B, N, D).
+        """Images uint8 (B, S, S) or (B, S, S, 3), or what `frozen_part` made of them -> patch tokens (B, N, D).
 
         After `model.encoder.set_grad_checkpointing()` the blocks are computed again in the backward pass,
         which saves most of the memory of activations.
@@ -183,7 +201,7 @@ class CrossModal(nn.Module):
         compute_again = encoder.grad_checkpointing and self.training
         mix = self.mixstyle and self.training and domain is not None
         mixed = max(1, (len(encoder.blocks) - self.frozen) // MIXSTYLE_SHARE)
-        if not (x.is_floating_point() and x.ndim == 3):
+        if x.dtype == torch.uint8:
             x = self.early(x)
         for i, (block, adapter) in enumerate(zip(encoder.blocks[self.frozen:], self.adapters[modality])):
             x = checkpoint(block, x, use_reentrant=False) if compute_again else block(x)
@@ -193,21 +211,12 @@ class CrossModal(nn.Module):
         return encoder.norm(x)[:, encoder.num_prefix_tokens:]
 
     def early(self, x):
-        """Images -> all tokens (B, 1 + N, D) behind the patch embedding and the frozen blocks, which no training
-        changes and which modality has no part in."""
-        encoder = self.encoder
-        x = encoder.norm_pre(encoder._pos_embed(encoder.patch_embed(to_input(x))))
-        for block in encoder.blocks[:self.frozen]:
-            x = block(x)
-        return x
+        """Images uint8 -> all tokens (B, 1 + N, D) behind the patch embedding and the frozen blocks."""
+        return Early(self.encoder, self.frozen)(x)
 
-    def trained(self):
-        """The parameters that a training changes: all but those of `early`, where any block is frozen."""
-        early = [self.encoder.patch_embed, *self.encoder.blocks[:self.frozen]] if self.frozen else []
-        still = {id(p) for part in early for p in part.parameters()}
-        if self.frozen:
-            still |= {id(self.encoder.pos_embed), id(self.encoder.cls_token)}
-        return [p for p in self.parameters() if id(p) not in still]
+    def frozen_part(self, modality):
+        """The module that makes of the images of a modality what no training changes; None without any."""
+        return Early(self.encoder, self.frozen) if self.frozen else None
 
     def fuse(self, z_m=None, z_p=None):
         """One feature of a mammogram, of a tile, or of both, each (B, D).

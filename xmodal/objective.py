@@ -80,10 +80,11 @@ class Objective(nn.Module):
         super().__init__()
         self.weights = {name: getattr(switches, name) for name in ("align", "irm", "coral", "dann")}
         self.dro = switches.dro
+        self.lesion = switches.lesion
         self.tau, self.lambda_ce = tau, lambda_ce
         self.ramp = 1.0
         self.parts = {}
-        self.uncertainty = Uncertainty(("cls", "loc", "grade"))
+        self.uncertainty = Uncertainty(("cls", "loc", "grade")).requires_grad_(switches.task_weights)
         self.memory = nn.ModuleDict()
         if switches.align:
             self.memory.update({m: Memory(MEMORY, width) for m in MODALITIES})
@@ -160,7 +161,7 @@ class Objective(nn.Module):
             z_other, ids_other = candidates[other]
             losses.append(info_nce(z[anchor], z_other, ids[anchor], ids_other, self.tau))
         loss = sum(losses) / 2
-        if len(out["lesion"]):
+        if self.lesion and len(out["lesion"]):
             outlined = y[MAMMOGRAPHY]["mask"].flatten(1).any(1)
             z_p, ids_p = candidates[HISTOPATHOLOGY]
             loss = (loss + info_nce(out["lesion"], z_p, y[MAMMOGRAPHY]["id"][outlined], ids_p, self.tau)) / 2

@@ -5,7 +5,8 @@ diagnosis: to outline lesions, and to tell attributes of the breast, the lesion 
 tasks can be added, for comparison: patient-level contrast within a modality (two views, two tiles), and the
 reconstruction of masked patches.
 """
-from dataclasses import asdict, dataclass
+import time
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -17,16 +18,23 @@ from fastai.callback.schedule import combined_cos  # noqa: F401 (importing it gi
 from fastai.data.core import DataLoaders
 from fastai.learner import Learner
 from fastai.optimizer import OptimWrapper
+from safetensors.torch import save_file
 from torch import nn
 
+from .cohort import load
 from .config import MAMMOGRAPHY, MODALITIES
-from .loaders import PairedBatches, device, loader
+from .encoders import WEIGHTS
+from .loaders import BAG, Images, PairedBatches, device, loader
 from .losses import dice_ce, info_nce
-from .model import build
-from .record import seed_everything
+from .record import environment, seed_everything
 from .runtime.checkpoints import load_checkpoint, save_checkpoint
+from .runtime.files import atomic, sha256, write_json
 
 HIDDEN = 0.5        # share of the patches that are greyed where they are to be reconstructed
+SEED = 7            # of the phantom, the batches and the weights; no cohort has it
+BATCH = 16          # patients
+LR = 1e-3
+WEIGHT_DECAY = 0.05
 
 
 @dataclass(frozen=True)
@@ -38,14 +46,17 @@ class Tasks:
     reconstruction: float = 0.0
 
 
+TASKS = Tasks()     # of the shipped encoders
+
+
 class Pretexts(PairedBatches):
     """`PairedBatches` whose targets are attributes, standardised over the table, and not the diagnosis.
 
     attributes: one row per image, in the order of the table's; NaN where an image has none of it.
     """
 
-    def __init__(self, table, attributes, images, batch, seed, train=True, hide=False):
-        super().__init__(table, images, batch, seed, train)
+    def __init__(self, table, attributes, images, batch, seed, hide=False):
+        super().__init__(table, images, batch, seed)
         self.names = {}
         values = (attributes - attributes.mean()) / attributes.std()
         for modality in MODALITIES:
@@ -134,12 +145,13 @@ class Keep(Callback):
     """Writes a checkpoint after every epoch, and keeps the mean of each task for the history."""
     order = 65
 
-    def __init__(self, path, history=()):
+    def __init__(self, path):
         self.path = path
-        self.history = list(history)
+        self.history = []
 
     def before_epoch(self):
         self.learn.dls.train.dataset.epoch = self.epoch
+        self.began = time.monotonic()
         self.sums = {}
 
     def after_batch(self):
@@ -152,7 +164,8 @@ class Keep(Callback):
 
     def after_epoch(self):
         if self.sums:
-            self.history.append({"epoch": self.epoch, **self.sums})
+            seconds = time.monotonic() - self.began
+            self.history.append({"epoch": self.epoch, **self.sums, "seconds": seconds})
             state = {"history": self.history, "epoch": self.epoch}
             save_checkpoint(self.path, parts(self.learn), self.learn.opt.opt, state)
 
@@ -162,21 +175,16 @@ def parts(learn):
     return {"model": learn.model, "pretext": learn.loss_func}
 
 
-def fit(profile, table, attributes, images, path, epochs, tasks=Tasks(), seed=7, lr=1e-3):
-    """Trains an encoder for `epochs` on the images of `table`; goes on from the checkpoint at `path`.
-
-    Returns the model and its history (one row per epoch). attributes: one row per row of the table.
-    """
-    seed_everything(seed)
+def fit(profile, model, batches, path, epochs, tasks=TASKS, lr=LR):
+    """Trains `model` on `Pretexts` for `epochs`; goes on from the checkpoint at `path`. Returns the history,
+    one row per epoch."""
     where = device(profile)
-    data = Pretexts(table, attributes, images, profile.batch, seed, hide=bool(tasks.reconstruction))
-    batches = loader(data, where, 0)
-    model = build(profile).to(where)
-    pretext = Pretext(profile, data.names, tasks).to(where)
+    model.to(where)
+    pretext = Pretext(profile, batches.names, tasks).to(where)
+    fed = loader(batches, where, 0)
     adam = partial(OptimWrapper, opt=partial(torch.optim.AdamW, foreach=True))
-    learn = Learner(DataLoaders(batches, batches, device=where), model, loss_func=pretext, lr=lr, opt_func=adam,
-                    wd=0.05, splitter=lambda model: [*model.parameters(), *pretext.parameters()],
-                    cbs=Keep(path))
+    learn = Learner(DataLoaders(fed, fed, device=where), model, loss_func=pretext, lr=lr, opt_func=adam,
+                    wd=WEIGHT_DECAY, splitter=partial(trained, pretext), cbs=Keep(path))
     start = 0
     if path.exists():
         learn.create_opt()
@@ -187,4 +195,53 @@ def fit(profile, table, attributes, images, path, epochs, tasks=Tasks(), seed=7,
             start = state["epoch"] + 1
     with learn.no_bar(), learn.no_logging():
         learn.fit_one_cycle(epochs, lr, start_epoch=start)
-    return model, pd.DataFrame(learn.keep.history)
+    return pd.DataFrame(learn.keep.history)
+
+
+def trained(pretext, model):
+    """The parameters of the encoder and of what reads it; no adapter, since both modalities share all."""
+    adapters = set(model.adapters.parameters()) if model.adapters else set()
+    return [p for p in (*model.parameters(), *pretext.parameters()) if p not in adapters]
+
+
+# ---- the shipped encoders --------------------------------------------------------------------------------
+
+def make(profile, name, build, folder, epochs, scratch):
+    """Trains what build(profile) gives, without any frozen part, on the pretraining phantom in `folder`, and
+    writes the encoder and its record to `encoders.WEIGHTS`, as `name`. It goes on from a checkpoint in `scratch`.
+
+    A tenth of the patients is held back, for `probes`. Returns the record.
+    """
+    profile = replace(profile, frozen=0)
+    seed_everything(SEED)
+    model = build(profile)
+    table, attributes = read(folder, model)
+    patients = np.random.default_rng(SEED).permutation(sorted(table.patient.unique()))
+    in_training = ~table.patient.isin(patients[:len(patients) // 10]).to_numpy()
+    batches = Pretexts(table[in_training], attributes[in_training], Images(folder), BATCH, SEED)
+    history = fit(profile, model, batches, scratch / f"{name}.ckpt", epochs)
+    state = {key: v for key, v in model.state_dict().items() if key.startswith(("encoder.", "grids."))}
+    path = WEIGHTS / f"{name}.safetensors"
+    with atomic(path) as partial_path:
+        save_file({key: v.half().contiguous() for key, v in state.items()}, partial_path)
+    images = epochs * sum(min(BAG, n) for n in table[in_training].groupby(["patient", "modality"]).size())
+    made = {
+        "seed": SEED, "patients": int(table.patient[in_training].nunique()), "epochs": epochs,
+        "steps": epochs * len(batches), "images": int(images), "hours": round(float(history.seconds.sum()) / 3600, 2),
+        "tasks": asdict(TASKS), "environment": environment(), "sha256": sha256(path),
+    }
+    write_json(WEIGHTS / f"{name}.json", made)
+    with atomic(WEIGHTS / f"{name}.csv") as partial_path:
+        history.round(4).to_csv(partial_path, index=False)
+    return made
+
+
+def read(folder, model):
+    """(cohort table, attributes in its order) of the pretraining phantom: the rows that `model` reads."""
+    table = load(folder / "cohort.parquet")
+    attributes = pd.read_parquet(folder / "attributes.parquet").set_index("sample").loc[table["sample"]]
+    attributes = attributes.reset_index(drop=True)
+    if model.encoder is None:
+        mine = table.modality == MAMMOGRAPHY
+        return table[mine].reset_index(drop=True), attributes[mine].reset_index(drop=True)
+    return table, attributes

@@ -21,7 +21,6 @@ from . import histology, mammogram, patients
 
 FINE = 3             # a tile is drawn at three times the model's resolution and averaged down
 SHAPE = (300, 240)   # of mammograms: half the phantom's resolution, which is still finer than the model's
-WITH_TISSUE = 3, 8   # share of the patients who have histology too; mammograms are harder to learn from
 
 # What an encoder learns to tell of an image before it hears of any diagnosis.
 OF_MAMMOGRAMS = (*patients.FACTORS, "breast_size", "spread", "calcification", "log_diameter", *patients.TYPES)
@@ -32,12 +31,10 @@ def write(folder, profile, seed=7, workers=2):
     """Writes folder/{images,masks}/*.npy, folder/attributes.parquet (sample, `OF_MAMMOGRAMS`, `OF_TILES`) and,
     last, folder/cohort.parquet; returns the table.
 
-    `profile.pretrain_patients` patients with two views each, and a field of 2 x 2 tiles for three of eight
-    patients. `seed` must differ from the cohort's seed, or its patients come back.
+    `profile.pretrain_patients` patients with two views and a field of 2 x 2 tiles each. `seed` must differ from the cohort's seed, or its patients come back.
     """
     folder = Path(folder)
     people = patients.cohort(seed, pairs=profile.pretrain_patients // 4, singles=0)
-    people["tissue"] = people.index % WITH_TISSUE[1] < WITH_TISSUE[0]
     seen = [patients.shown(people, modality, seed).to_dict("records") for modality in MODALITIES]
     draw = partial(_draw, seed=seed, profile=profile)
     drawn = parallel(draw, list(zip(*seen)), workers, "pretraining phantom")
@@ -86,13 +83,12 @@ def _draw(seen, seed, profile):
         row, image, mask = _mammogram(person, view, seed, profile.image_size)
         row = {**common, "sample": f"{name}/{view}", **row}
         samples.append(Sample(row, image, mask, _of_mammogram(person)))
-    if person["tissue"]:
-        blank = {"modality": HISTOPATHOLOGY, "view": "", "laterality": "", "density": "", "lesion_type": "",
-                 "lesion_shape": "", "diameter_mm": np.nan, "has_mask": False, "boxes": "[]",
-                 "mm_per_px": profile.tile_um / profile.image_size / 1000}
-        for k, (tile, attributes) in enumerate(_tiles(in_tissue, seed, profile)):
-            row = {**common, "sample": f"{name}#{k}", **blank}
-            samples.append(Sample(row, tile, None, attributes))
+    blank = {"modality": HISTOPATHOLOGY, "view": "", "laterality": "", "density": "", "lesion_type": "",
+             "lesion_shape": "", "diameter_mm": np.nan, "has_mask": False, "boxes": "[]",
+             "mm_per_px": profile.tile_um / profile.image_size / 1000}
+    for k, (tile, attributes) in enumerate(_tiles(in_tissue, seed, profile)):
+        row = {**common, "sample": f"{name}#{k}", **blank}
+        samples.append(Sample(row, tile, None, attributes))
     return samples
 
 

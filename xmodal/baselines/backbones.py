@@ -4,11 +4,13 @@ B images, N tokens, D width. A modality without an encoder of its own here is re
 of `CrossModal`.
 """
 import timm
+import torch
 from torch import nn
 from torch.nn import functional as F
 
 from ..config import MODALITIES, Problem
-from ..model import CrossModal, to_input
+from ..layers import to_input
+from ..model import CrossModal
 
 # family -> (timm name, levels of feature maps that become tokens, sizes); in `lesson` a few thin layers
 ENCODERS = {
@@ -24,8 +26,19 @@ ENCODERS = {
 }
 
 
+FROZEN = {"swin": "layers_0", "densenet": "features_transition1"}     # last frozen part, where any is
+
+
+class Input(nn.Module):
+    """`layers.to_input` as the first part of a network."""
+
+    def forward(self, x):
+        return to_input(x)
+
+
 class Grid(nn.Module):
-    """Feature maps of a timm network as tokens: images (B, 3, S, S) -> (B, N, D).
+    """Feature maps of a timm network as tokens: images uint8 (B, S, S[, 3]), or what `early` made of them ->
+    (B, N, D).
 
     The chosen levels are each projected to D, brought to the finest grid and added. With several levels this
     is a feature pyramid (Lin et al. 2017): coarse maps say what, fine ones where.
@@ -47,13 +60,25 @@ class Grid(nn.Module):
         self.channels_last = family == "swin"
         channels = self.maps.feature_info.channels()
         self.project = nn.ModuleList(nn.Conv2d(c, profile.width, 1) for c in channels)
+        names = list(self.maps)
+        self.frozen = names[:names.index(FROZEN[family]) + 1] if profile.frozen else []
+        self.early().requires_grad_(False)
 
-    def forward(self, x):                                     # (B, 3, S, S)
+    def early(self):
+        """The module that no training changes: from images to what comes out of the last frozen part."""
+        return nn.Sequential(Input(), *(self.maps[name] for name in self.frozen))
+
+    def forward(self, x):
+        if x.dtype == torch.uint8:
+            x = self.early()(x)
         maps = []
-        for project, features in zip(self.project, self.maps(x)):
-            if self.channels_last:
-                features = features.permute(0, 3, 1, 2)
-            maps.append(project(features))
+        for name, part in self.maps.items():
+            if name in self.frozen:
+                continue
+            x = part(x)
+            if name in self.maps.return_layers:
+                features = x.permute(0, 3, 1, 2) if self.channels_last else x
+                maps.append(self.project[len(maps)](features))
         finest = maps[0].shape[-2:]
         pyramid = sum(F.interpolate(m, finest, mode="nearest") for m in maps)
         return pyramid.flatten(2).transpose(1, 2)
@@ -78,5 +103,11 @@ class Mixed(CrossModal):
     def tokens(self, x, modality, domain=None):
         """Images -> patch tokens (B, N, D), by the encoder of the modality."""
         if modality in self.grids:
-            return self.grids[modality](to_input(x))
+            return self.grids[modality](x)
         return super().tokens(x, modality, domain)
+
+    def frozen_part(self, modality):
+        """As `CrossModal.frozen_part`; None also for a modality that nothing reads."""
+        if modality in self.grids:
+            return self.grids[modality].early() if self.frozen else None
+        return super().frozen_part(modality) if self.encoder is not None else None
