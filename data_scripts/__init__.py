@@ -56,8 +56,8 @@ def index_all(native, profile):
 
 
 def link(rows, registry_path):
-    """`rows` of an index with the phantom's `patient` and `truth`, and its `diameter_mm` where the layout has
-    none.
+    """`rows` of an index with the phantom's `patient`, and its `truth` and `diameter_mm` where the layout
+    does not say them.
 
     `registry_path` is the phantom's registry.csv: one row for each native patient, with the columns
     `REGISTRY`. Patients that it does not list stay as they are, which is logged. Raises `Problem` if the
@@ -71,7 +71,9 @@ def link(rows, registry_path):
     people = registry.loc[rows.patient[known]]
     linked = rows.copy()
     linked.loc[known, "patient"] = "phantom/" + people.patient.to_numpy()
-    linked.loc[known, "truth"] = people.diagnosis.to_numpy()
+    truth = pd.Series(people.diagnosis.to_numpy(int), index=rows.index[known])
+    unsaid = known & (rows.truth < 0)
+    linked.loc[unsaid, "truth"] = truth[unsaid[known]]
     diameter = pd.Series(people.diameter_mm.to_numpy(float), index=rows.index[known])
     linked["diameter_mm"] = rows.diameter_mm.fillna(diameter)
     return linked

@@ -47,8 +47,9 @@ def read(root):
     """`Index` of the photos that the table lists and of the outlined slides; the files may lie in any folder
     below `root`.
 
-    A slide gives one row for each class that is outlined on it: "bach/A01-invasive". What lies in a hole, or
-    in an outline of another class inside it, is excluded from the class around it. In the whole release,
+    A slide has the outlines of each class and is called by the worst of them; what lies in no outline is
+    normal tissue, as in the challenge. What lies in a hole, or in an outline of another class inside it, is excluded
+    from the class around it. In the whole release,
     `study` is the photo's `side`; else it is the photo. A line of the table that is not of the form
     `n001.tif,Normal` is an exclusion and a trap. Raises `Problem` if the table is missing, or if nothing that
     it lists is there.
@@ -68,7 +69,7 @@ def read(root):
         if path.suffix.lower() != ".svs":
             continue
         try:
-            rows += _slide(path, outlines.get(path.stem.lower()), traps)
+            rows.append(_slide(path, outlines.get(path.stem.lower()), traps))
         except Problem as problem:
             left_out.append((str(path), str(problem)))
     for path in hidden:
@@ -191,9 +192,7 @@ def _row(path, name, patient, label, annotation=""):
 # ---- slides ------------------------------------------------------------------------------------------------
 
 def _slide(path, xml, traps):
-    """The rows of a slide, one for each class of its outlines.
-
-    Raises `Problem` if no class is outlined.
+    """The row of a slide. Raises `Problem` if no class is outlined.
     """
     if xml is None:
         traps["unannotated_wsi"] += 1
@@ -202,15 +201,13 @@ def _slide(path, xml, traps):
     if not drawn:
         raise Problem(f"{xml} outlines nothing that is benign, in situ or invasive.")
     traps["several_classes"] += len(drawn) > 1
-    names = {label: name.lower() for name, label in CLASSES.items()}
-    rows = []
+    classes = {}
     for label, polygons in sorted(drawn.items()):
         others = [points for other in drawn if other != label for points in drawn[other]]
         inner = _inside(polygons, others)
         traps["nested_outlines"] += len(inner)
-        annotation = json.dumps({"polygons": polygons, "exclude": holes + inner})
-        rows.append(_row(path, f"{path.stem}-{names[label]}", path.stem, label, annotation))
-    return rows
+        classes[label] = {"polygons": polygons, "exclude": holes + inner}
+    return _row(path, path.stem, path.stem, max(drawn), json.dumps({"classes": classes}))
 
 
 def _outlines(xml, traps):

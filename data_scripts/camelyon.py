@@ -7,8 +7,10 @@
 
 Names say what a file is, {normal,tumor,test}_001 or patient_000_node_0, in any case, so that it may lie in
 any folder. The tables are stages.csv or stage_labels.csv (patient,stage[,center]) and reference.csv (no
-header: slide, Normal or Tumor, ...). The labels speak only of malignancy: tumour allows in situ and invasive,
-normal allows normal and benign.
+header: slide, Normal or Tumor, ...).
+
+Classes: carcinoma in situ reaches no node, so tumour allows `invasive` only, and a node without tumour allows
+`normal` only. That is the node: of the breast a node without tumour says nothing (`cohort.of_breast`).
 """
 import logging
 import re
@@ -32,8 +34,7 @@ NOT_SLIDES = {"masks", "background_tissue", "evaluation"}          # folders who
 STAGES = {"negative": False, "itc": True, "micro": True, "macro": True}
 LEFT_OUT = {"normal_086": ("mislabelled_slide", "it shows a tumour and was renamed tumor_111"),
             "test_049": ("duplicate_slide", "it is a duplicate")}
-# Slides whose tumour is not outlined in full, as the organisers say.
-# In CAMELYON17 those with isolated tumour cells (ITC) are not either.
+# Not outlined in full, as the organisers say; in CAMELYON17 slides with isolated tumour cells are not either.
 PARTIAL_NUMBERS = (10, 15, 18, 20, 25, 29, 33, 34, 44, 46, 51, 54, 55, 56, 67, 79, 85, 92, 95, 110)
 PARTIAL = {f"tumor_{n:03d}" for n in PARTIAL_NUMBERS} | {"test_114"}
 
@@ -46,11 +47,9 @@ def index(root):
 def read(root):
     """`Index` of the slides under `root`, one row each.
 
-    A slide with tumour, isolated tumour cells included, carries its outlines, and without any it is left out:
-    what lies outside them has no label, since not every slide is outlined in full. Rows of tables that cannot
-    be used are exclusions and traps. The patient of a CAMELYON16 slide is the slide. Raises `Problem` if
-    there is no slide, if CAMELYON17 has no stage table, if a table cannot be read or lacks a column, or if no
-    slide is left.
+    A slide with tumour carries its outlines, and without any it is left out. Rows of tables that cannot be
+    used are exclusions and traps. The patient of a CAMELYON16 slide is the slide. Raises `Problem` if no
+    slide is there or left, if CAMELYON17 has no stage table, or if a table cannot be read or lacks a column.
     """
     root = Path(root).absolute()
     left_out = []
@@ -58,12 +57,13 @@ def read(root):
     files = files_below(root)
     slides = _slides(files, root, left_out, traps)
     outlines = camelyon_outlines.find(files)
-    positive = _labels(files, slides, left_out, traps)
+    positive, itc = _labels(files, slides, left_out, traps)
     _check_parts(root, slides, positive)
     rows = []
     for stem, path in slides.items():
         try:
-            rows.append(_row(stem, path, positive.get(stem), outlines.get(stem), traps))
+            partial = stem in PARTIAL or stem in itc
+            rows.append(_row(path, positive.get(stem), outlines.get(stem), partial, traps))
         except Problem as problem:
             left_out.append((str(path), str(problem)))
     for _, reason in left_out:
@@ -91,12 +91,12 @@ def _check_parts(root, slides, positive):
                       "from a negative one: fetch it.")
 
 
-def _row(stem, path, positive, outline_path, traps):
+def _row(path, positive, outline_path, partial, traps):
     """The row of a slide; `positive` is None where its label is not known.
 
     Raises `Problem` if the slide cannot be used.
     """
-    if stem in LEFT_OUT:
+    if (stem := path.stem.lower()) in LEFT_OUT:
         trap, why = LEFT_OUT[stem]
         traps[trap] += 1
         raise Problem(f"{path.name} is not used: {why}.")
@@ -107,11 +107,13 @@ def _row(stem, path, positive, outline_path, traps):
         positive = True
     _check_label(path, positive, outlines, outline_path, traps)
     traps["partial_outlines"] += stem in PARTIAL
+    if partial:
+        outlines["partial"] = True
     patient = stem.split("_node_")[0]
-    allowed = label_set(2, 3) if positive else label_set(0, 1)
+    label = 3 if positive else 0
     return index_row(
         sample=f"camelyon/{stem}", patient=f"camelyon/{patient}", study=patient, domain="camelyon",
-        modality=HISTOPATHOLOGY, allowed=allowed, source=str(path),
+        modality=HISTOPATHOLOGY, allowed=label_set(label), truth=label, grade=label, source=str(path),
         annotation=dumps(outlines) if positive else "")
 
 
@@ -152,7 +154,7 @@ def _slides(files, root, left_out, traps):
 # ---- labels ------------------------------------------------------------------------------------------------
 
 def _labels(files, slides, left_out, traps):
-    """{slide: whether it has tumour}, from names of slides and from tables.
+    """({slide: whether it has tumour}, slides with isolated tumour cells), from names of slides and tables.
 
     The key of CAMELYON16's test outranks stages, and these outrank names. Rows that cannot be used go to
     `left_out`.
@@ -172,7 +174,7 @@ def _labels(files, slides, left_out, traps):
     for stem, (stage, center) in stages.items():
         traps["itc"] += stage == "itc"
         traps["odd_center"] += center not in ("", str(int(stem[8:11]) // 20 % 5))
-    return positive
+    return positive, {stem for stem, (stage, _) in stages.items() if stage == "itc"}
 
 
 def _add_labels(positive, listed, path, left_out):
@@ -258,8 +260,7 @@ def fetch(root, limit=None, dry_run=False):
     """
     listed = _listed("CAMELYON16") + _listed("CAMELYON17")
     staged = ask(f"{BUCKET}/CAMELYON17/stages.csv", answers.text)
-    slides = _in_folder(listed, "images")
-    outlines = _in_folder(listed, "annotations")
+    slides, outlines = (_in_folder(listed, folder) for folder in ("images", "annotations"))
     labelled = []
     for name, file in slides.items():
         if file.path.startswith("CAMELYON16") or f"{name}.tif" in staged:

@@ -6,7 +6,7 @@ import pytest
 from xmodal import cohort
 from xmodal.config import DOMAINS, HISTOPATHOLOGY, MAMMOGRAPHY, Problem
 
-LABELS = {"cbis_ddsm": (2, 12), "inbreast": (1, 2, 12), "bach": (1, 2, 4, 8), "camelyon": (3, 12)}
+LABELS = {"cbis_ddsm": (2, 12), "inbreast": (1, 2, 12), "bach": (1, 2, 4, 8), "camelyon": (1, 8)}
 
 
 def table(people=40, singles=6):
@@ -25,7 +25,8 @@ def table(people=40, singles=6):
                     row = cohort.index_row(sample=f"{domain}/{patient}{view}", patient=patient, domain=domain,
                                            modality=DOMAINS[domain], view=view, allowed=allowed, source="")
                     pixels = {"index": len(rows), "has_mask": False, "boxes": "[]", "mm_per_px": 0.2}
-                    rows.append({**row, **pixels, "checksum": ""})
+                    pixels |= {"checksum": "", "file_allowed": allowed}
+                    rows.append({**row, **pixels, **cohort.NO_TILE})
     return pd.DataFrame(rows)
 
 
@@ -214,3 +215,36 @@ def test_a_share_of_the_training_patients_is_nested_and_touches_nothing_else():
     quarter, half, _, all_of_them = map(len, trained)
     assert 0.25 <= quarter / all_of_them < 0.4, "each stratum rounds up"
     assert 0.5 <= half / all_of_them < 0.65
+
+
+def test_tiles_drawn_by_outline_are_for_training_only():
+    rows = table(10, 4)
+    inside = rows[rows.domain == "camelyon"]
+    inside = inside.assign(sample=inside["sample"] + "#4", drawn="outline")
+    everything = pd.concat([rows, inside], ignore_index=True)
+    for held_out in DOMAINS:
+        plain = cohort.leave_one_out(rows, held_out, 1)
+        fold = cohort.leave_one_out(everything, held_out, 1)
+        assert splits(fold[fold.drawn == "blind"]) == splits(plain), "they change no split"
+        assert set(fold.split[fold.drawn == "outline"]) == (set() if held_out == "camelyon" else {"train"})
+
+
+def test_a_lymph_node_without_tumour_says_nothing_of_the_breast():
+    said = cohort.of_breast([1, 8, 9, 1, 2, 12], ["camelyon"] * 3 + ["bach", "cbis_ddsm", "inbreast"])
+    assert said.tolist() == [15, 8, 15, 1, 2, 12]
+
+
+def test_a_cohort_without_shared_patients_has_folds_and_pairs_by_label():
+    rows = table(people=0, singles=10)
+    assert cohort.pairing(rows) == "label" and not cohort.patients_with_both(rows)
+    for held_out in DOMAINS:
+        fold = cohort.leave_one_out(rows, held_out, 1)
+        assert fold.attrs["left_out"] == 0 and set(fold.split[fold.domain == held_out]) == {"target"}
+        assert set(fold.split) == {"train", "validation", "source test", "target"}
+    partner = cohort.partners(rows)
+    label = cohort.malignant(rows.file_allowed)
+    bad = dict(zip(rows.patient, label))
+    assert set(partner) == set(rows.patient[rows.modality == MAMMOGRAPHY])
+    assert all(bad[mine] == bad[theirs] for mine, theirs in partner.items())
+    assert set(partner.values()) <= set(rows.patient[rows.modality == HISTOPATHOLOGY])
+    assert cohort.partners(rows) == partner, "drawn by the seed"

@@ -67,7 +67,8 @@ def cohort_row(domain, truth):
     row = {"study": "", "domain": domain, "modality": DOMAINS[domain], "view": "", "laterality": "",
            "allowed": LABELS[domain][truth], "truth": truth, "density": "", "grade": -1, "lesion_type": "",
            "lesion_shape": "", "diameter_mm": 5.0, "annotation": "", "source": "", "has_mask": False,
-           "boxes": "[]", "mm_per_px": 1.0, "checksum": ""}
+           "boxes": "[]", "mm_per_px": 1.0, "checksum": "", "file_allowed": LABELS[domain][truth],
+           **cohort.NO_TILE}
     if DOMAINS[domain] == MAMMOGRAPHY:
         row |= {"view": "CC", "density": "A", "lesion_type": "mass", "has_mask": True}
     if domain == "bach":
@@ -212,7 +213,8 @@ def test_target_labels_and_reference_diagnoses_are_never_read(table):
     adapted_before = probabilities(adapt.adapt_run(TINY, "ours", "bach", 42, table), "condition == 'causal'")
     poisoned = table.copy()
     target = poisoned.domain == "bach"
-    poisoned.loc[target, "allowed"] = 2 ** (3 - poisoned.truth[target])
+    for column in ("allowed", "file_allowed"):
+        poisoned.loc[target, column] = 2 ** (3 - poisoned.truth[target])
     poisoned.loc[target, "grade"] = 0
     poisoned["truth"] = 3 - poisoned.truth
     (clean.folder / "done").unlink()

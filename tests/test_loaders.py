@@ -38,7 +38,7 @@ def test_without_shared_patients_pairs_share_a_label(table):
     assert batches.by_label
     x, y = batches[0]
     m, p = x["pairs"].T
-    allowed = y[MAMMOGRAPHY]["allowed"][m] & y[HISTOPATHOLOGY]["allowed"][p]
+    allowed = y[MAMMOGRAPHY]["bag_allowed"][m] & y[HISTOPATHOLOGY]["bag_allowed"][p]
     assert len(m) and torch.equal(allowed, y["both"]) and allowed.any(1).all()
     bits = torch.tensor([1, 2, 4, 8])
     bad = [cohort.malignant((y[k]["allowed"] * bits).sum(1).numpy()) for k in config.MODALITIES]
@@ -63,5 +63,8 @@ def test_a_bag_holds_images_of_one_patient_with_one_label(table):
         bag = x["bag"][modality]
         assert bag.unique().tolist() == list(range(len(y[modality]["bag_id"])))
         assert torch.equal(y[modality]["id"], y[modality]["bag_id"][bag])
-        assert torch.equal(y[modality]["allowed"], y[modality]["bag_allowed"][bag])
+        allowed = (y[modality]["allowed"] * torch.tensor([1, 2, 4, 8])).sum(1).numpy()
+        domains = [batches.domains[d] for d in y[modality]["domain"]]
+        breast = torch.from_numpy(cohort.allowed_matrix(cohort.of_breast(allowed, domains)))
+        assert torch.equal(breast, y[modality]["bag_allowed"][bag])
         assert bag.bincount().max() == size

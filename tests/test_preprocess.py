@@ -13,7 +13,7 @@ import tifffile
 from pydicom.uid import ExplicitVRLittleEndian
 
 from data_scripts.phantom.native import DIGITAL_MAMMOGRAM, pyramid, uid, write_dicom
-from xmodal import cohort, config, preprocess
+from xmodal import cohort, config, preprocess, tiles
 
 SMALL = replace(config.PROFILES["lesson"], image_size=32, tile_um=100.0, tiles_per_slide=3)
 INDEX_LEFT_OUT = [("elsewhere.tif", "left out by the index")]
@@ -72,8 +72,8 @@ def rows(tmp_path_factory):
     return pd.DataFrame([
         row("n001", "bach", folder / "n001.tif"),
         row("glass", "bach", folder / "glass.tif"),
-        row("normal_001", "camelyon", folder / "slide.tif", allowed=3),
-        row("tumor_001", "camelyon", folder / "slide.tif", allowed=12, annotation=json.dumps(SQUARE)),
+        row("normal_001", "camelyon", folder / "slide.tif", allowed=1, truth=0),
+        row("tumor_001", "camelyon", folder / "slide.tif", allowed=8, truth=3, annotation=json.dumps(SQUARE)),
         row("m", "inbreast", folder / "m.dcm", view="CC", laterality="L", allowed=12,
             annotation=json.dumps(lesion)),
         row("damaged", "inbreast", folder / "damaged.dcm"),
@@ -107,15 +107,57 @@ def test_the_written_cohort_is_the_returned_one_and_fits_its_arrays(built):
     assert set(digest(out)) == tables | images | {"masks/inbreast.npy"}
 
 
-def test_a_slide_gives_several_tiles_and_a_tumour_slide_only_tumour(built):
+def test_a_slide_gives_several_tiles_and_one_with_outlines_more_inside_them(built):
     _, table = built
     assert table[table.patient == "bach/n001"]["sample"].tolist() == [f"bach/n001#{k}" for k in range(3)]
-    assert (table[table.domain == "camelyon"].groupby("patient").size() == 3).all()
     assert table.mm_per_px[table.domain == "bach"].tolist() == pytest.approx([0.1 / 32] * 3)
-    slide = table.source[table.domain == "camelyon"].iloc[0]
-    small = json.dumps({"polygons": [[[0, 0], [40, 0], [40, 40], [0, 40]]]})
-    images, reason = preprocess.read(row("t", "camelyon", slide, allowed=12, annotation=small), SMALL)
-    assert images == [] and "half tumour" in reason
+    drawn = table[table.domain == "camelyon"].groupby(["patient", "drawn"]).size().to_dict()
+    assert drawn == {("camelyon/normal_001", "blind"): 3, ("camelyon/tumor_001", "blind"): 3,
+                     ("camelyon/tumor_001", "outline"): 3}
+    inside = table[table.drawn == "outline"]
+    assert (inside.tumour >= 0.5).all() and (inside.allowed == 8).all()
+    assert inside.tile_x.max() < 200, "their centres lie in the outline"
+
+
+def test_labels_and_outlines_change_no_tile_that_is_drawn_blind(built, rows):
+    """A target whose labels are poisoned gives the same tiles, pixel for pixel, at the same places."""
+    place = ["sample", "tile_x", "tile_y", "drawn", "checksum"]
+    slide = rows[rows["sample"] == "camelyon/tumor_001"].iloc[0].to_dict()
+    half = {"polygons": [[[300, 0], [512, 0], [512, 512], [300, 512]]], "exclude": []}
+    outlines = ["", json.dumps(SQUARE), json.dumps(half), json.dumps({"classes": {"1": SQUARE, "2": half}})]
+    first = None
+    for allowed, annotation in zip((1, 8, 8, 4), outlines):
+        images, _ = preprocess.read({**slide, "allowed": allowed, "annotation": annotation}, SMALL)
+        blind = [(entry, image) for entry, image, _ in images if entry["drawn"] == "blind"]
+        places = [[entry[name] for name in place] for entry, _ in blind]
+        first = first or (places, [image for _, image in blind])
+        assert places == first[0] and len(places) == 3
+        assert all((image == same).all() for (_, image), same in zip(blind, first[1]))
+
+
+@pytest.mark.parametrize("annotation, share, allowed, truth", [
+    (SQUARE, {3: 0.5}, {"invasive"}, 3),
+    (SQUARE, {3: 0.4}, {"normal", "invasive"}, -1),
+    (SQUARE, {3: 0.0}, {"normal"}, 0),
+    ({**SQUARE, "partial": True}, {3: 0.0}, {"normal", "invasive"}, -1),
+    ({**SQUARE, "partial": True}, {3: 0.9}, {"invasive"}, 3),
+    ({"classes": {"1": SQUARE, "2": SQUARE}}, {1: 0.6, 2: 0.1}, {"benign"}, 1),
+    ({"classes": {"1": SQUARE, "2": SQUARE}}, {1: 0.0, 2: 0.1}, {"normal", "in situ"}, -1),
+    ({"classes": {"1": SQUARE, "2": SQUARE}}, {1: 0.0, 2: 0.0}, {"normal"}, 0),
+])
+def test_a_tile_has_the_label_of_the_outlines_that_it_lies_in(annotation, share, allowed, truth):
+    of_tile = tiles.said_of({"allowed": 8, "annotation": json.dumps(annotation)}, share)
+    assert of_tile["allowed"] == cohort.label_set(*allowed)
+    assert of_tile["truth"] == of_tile["grade"] == truth
+    assert of_tile["tumour"] == pytest.approx(sum(share.get(label, 0) for label in (2, 3)))
+
+
+def test_a_slide_without_outlines_gives_its_label_to_its_tiles(built):
+    _, table = built
+    normal = table[table.patient == "camelyon/normal_001"]
+    assert (normal.allowed == 1).all() and (normal.truth == 0).all() and (normal.tumour == 0).all()
+    assert tiles.said_of({"allowed": 4, "annotation": ""}, {})["tumour"] != 0, "a photo of a tumour says no share"
+    assert table.tumour[table.domain == "inbreast"].isna().all()
 
 
 def test_tiles_are_stain_normalised(built, rows):

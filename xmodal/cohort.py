@@ -13,6 +13,7 @@ from .runtime.bounds import read_parquet
 
 log = logging.getLogger(__name__)
 
+NODES = ("camelyon",)      # domains whose tissue is of lymph nodes: the diagnosis is that of the breast
 LESION_TYPES = ("", "mass", "calcification", "distortion", "asymmetry")
 
 # What `data_scripts.<dataset>.index(root)` returns: one row per native image or slide.
@@ -38,7 +39,8 @@ INDEX = pa.DataFrameSchema({
     "lesion_shape": pa.Column(str),
     # of the largest lesion, in millimetres
     "diameter_mm": pa.Column(float, nullable=True),
-    # JSON: {"masks": [paths]} or {"polygons": [...], "exclude": [...]}
+    # JSON: {"masks": [paths]}, {"polygons": [...], "exclude": [...]}, with "partial": true where not every
+    # tumour is outlined, or {"classes": {class: outlines}}
     "annotation": pa.Column(str),
     # path of the native file
     "source": pa.Column(str),
@@ -56,7 +58,21 @@ COHORT = INDEX.add_columns({
     "mm_per_px": pa.Column(float, nullable=True),
     # sha256 of the native file
     "checksum": pa.Column(str),
+    # what the label of the whole file allows; of a tile, `allowed` is its own label
+    "file_allowed": pa.Column(int, pa.Check.in_range(1, 15)),
+    # how a tile was chosen: "blind", or "outline" by what is outlined on its slide, for training only
+    "drawn": pa.Column(str, pa.Check.isin(("blind", "outline"))),
+    # share of a tile that is outlined tumour; NaN where nothing says it
+    "tumour": pa.Column(float, nullable=True),
+    # centre of a tile, in pixels of its slide's finest level, as outlines are
+    "tile_x": pa.Column(float, nullable=True),
+    "tile_y": pa.Column(float, nullable=True),
+    # micrometres a pixel of that level
+    "slide_mpp": pa.Column(float, nullable=True),
 })
+
+# The columns of a tile for an image that is none.
+NO_TILE = {"drawn": "blind", **dict.fromkeys(("tumour", "tile_x", "tile_y", "slide_mpp"), float("nan"))}
 
 # What stands in a column of `INDEX` where a dataset does not say it. The other columns every dataset knows.
 UNKNOWN = {
@@ -137,6 +153,15 @@ def malignant(masks):
     return np.where(may_be_malignant & may_be_benign, np.nan, may_be_malignant.astype(float))
 
 
+def of_breast(allowed, domains):
+    """(N,) bit masks of what labels of these domains say of the patient's breast: a lymph node with a
+    metastasis says that the carcinoma is invasive, one without says nothing.
+    """
+    allowed = np.asarray(allowed, dtype=np.int64)
+    free_node = np.isin(np.asarray(domains), NODES) & (malignant(allowed) != 1)
+    return np.where(free_node, label_set(*CLASSES), allowed)
+
+
 # ---- splits ------------------------------------------------------------------------------------------------
 
 def check_splits(table):
@@ -155,8 +180,9 @@ def leave_one_out(table, held_out, seed, shares=(0.6, 0.2, 0.2), train_share=1.0
     Every row of `held_out` is "target". The patients of the other domains go to "train", "validation" and
     "source test" by `shares`, stratified by the domains they come from and by malignancy. Rows that a target
     patient has in other domains are left out, so that no patient is on both sides; `.attrs["left_out"]` is
-    their number. With a `train_share` below 1 only that share of each stratum's training patients stays,
-    always the same ones first (Fig. 3 l).
+    their number. Tiles that were drawn by outline are for training only and are dropped elsewhere. With a
+    `train_share` below 1 only that share of each stratum's training patients stays, always the same ones
+    first (Fig. 3 l).
     """
     domain(held_out)
     if held_out not in set(table.domain):
@@ -168,6 +194,8 @@ def leave_one_out(table, held_out, seed, shares=(0.6, 0.2, 0.2), train_share=1.0
     fold = table[target | source].copy()
     fold["split"] = np.where(target[fold.index], "target", fold.patient.map(split))
     left_out = int((~target & ~source).sum())
+    if "drawn" in fold:                                    # rows of an index are files and have no tiles yet
+        fold = fold[(fold.drawn == "blind") | (fold.split == "train")]
     fold.attrs["left_out"] = left_out
     log.info("%d rows that patients of %s have in other domains are left out.", left_out, held_out)
     return check_splits(fold[fold.split.notna()].reset_index(drop=True))
@@ -175,7 +203,8 @@ def leave_one_out(table, held_out, seed, shares=(0.6, 0.2, 0.2), train_share=1.0
 
 def draw_splits(table, seed, shares, train_share):
     """{patient: split} of the source patients, drawn from the seed in each stratum; see `leave_one_out`."""
-    rows = table.assign(malignant=malignant(table.allowed))
+    label = table.get("file_allowed", table.allowed)
+    rows = table.assign(malignant=malignant(label))
     people = rows.groupby("patient").agg(
         domains=("domain", lambda names: "+".join(sorted(set(names)))),
         malignant=("malignant", "max"),
@@ -219,12 +248,13 @@ def partners(table, seed=42):
     both = patients_with_both(table)
     if both:
         return {patient: patient for patient in sorted(both)}
-    label = table.assign(malignant=malignant(table.allowed)).groupby("patient").malignant.max()
+    label = table.assign(malignant=malignant(table.file_allowed)).groupby("patient").malignant.max()
     names = table.groupby("modality").patient.unique()
     rng = np.random.default_rng(seed)
     partner = {}
     for value in (0.0, 1.0):
-        of_m, of_p = (sorted(p for p in names[m] if label[p] == value) for m in MODALITIES)
+        alike = set(label.index[label == value])
+        of_m, of_p = (sorted(alike.intersection(names[m])) for m in MODALITIES)
         tissue = rng.permutation(of_p)
         for k, patient in enumerate(of_m if len(of_p) else ()):
             partner[patient] = str(tissue[k % len(tissue)])

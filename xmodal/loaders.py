@@ -5,7 +5,7 @@ import torch
 from fastai.data.core import DataLoaders
 from fastai.data.load import DataLoader
 
-from .cohort import allowed_matrix, malignant, pairing
+from .cohort import allowed_matrix, malignant, of_breast, pairing
 from .config import HISTOPATHOLOGY, MAMMOGRAPHY, MODALITIES, Problem
 
 BAG = 2         # images of each modality that stand for a patient in a batch, where there are so many
@@ -66,7 +66,8 @@ class PairedBatches:
 
     x: modality -> uint8 images; "domain" and "bag" -> modality -> (B,) numbers; "pairs" (K, 2) bags of one
        patient; "lesion" (B, S, S) outlines on the mammograms.
-    y: modality -> allowed, grade, id, domain of each image; bag_id, bag_allowed of each bag; for mammograms
+    y: modality -> allowed, grade, id, domain of each image; bag_id of each bag, and bag_allowed, what its
+       label says of the patient's breast (`cohort.of_breast`); for mammograms
        localised, mask; "both" (K, 4) what both labels of a pair allow.
     """
 
@@ -109,7 +110,7 @@ class PairedBatches:
         label = {}
         for modality in MODALITIES:
             for patient, rows in self.of[modality].items():
-                label[patient] = str(malignant(self.rows[modality].allowed.iloc[rows]).max())
+                label[patient] = str(malignant(self.rows[modality].file_allowed.iloc[rows]).max())
         units = []
         for value in sorted(set(label.values())):
             of_m = rng.permutation([x for x in self.of[MAMMOGRAPHY] if label[x] == value])
@@ -137,7 +138,8 @@ class PairedBatches:
                 first = sizes.cumsum() - sizes
                 x["bag"][modality] = torch.from_numpy(np.repeat(np.arange(len(bags)), sizes))
                 y[modality]["bag_id"] = y[modality]["id"][first]
-                y[modality]["bag_allowed"] = y[modality]["allowed"][first]
+                breast = allowed_matrix(of_breast(rows.allowed, rows.domain))
+                y[modality]["bag_allowed"] = torch.from_numpy(breast[first])
         if MAMMOGRAPHY in x:
             x["lesion"] = y[MAMMOGRAPHY]["mask"]
         self._add_pairs(units, x, y)

@@ -4,7 +4,7 @@ import pandas as pd
 import torch
 from scipy import ndimage
 
-from .cohort import patients_with_both
+from .cohort import of_breast, patients_with_both
 from .config import HISTOPATHOLOGY, MAMMOGRAPHY
 from .imaging import mammograms
 from .loaders import device, sweep
@@ -86,7 +86,8 @@ def joint(predictions, z, fuse, cutpoints):
     of_histopathology = both[both.modality == HISTOPATHOLOGY]
     out = fuse(mean_of_patients(of_mammography, z), mean_of_patients(of_histopathology, z))
     first = of_mammography.groupby("patient").first().reset_index()
-    first["allowed"] = both.groupby("patient")["allowed"].agg(allowed_by_all).to_numpy()
+    of_each = both.assign(allowed=of_breast(both.allowed, both.domain))
+    first["allowed"] = of_each.groupby("patient")["allowed"].agg(allowed_by_all).to_numpy()
     first["sample"] = first["patient"] + "/both"
     first["has_mask"] = False
     return describe(first, out, cutpoints).assign(modality="both")

@@ -1,8 +1,7 @@
 """From index rows to the cohort: images/<domain>.npy, masks/<domain>.npy, cohort.parquet, exclusions.csv.
 
 A mammogram gives one image and its lesion mask. A slide or field of view gives several tiles, each with a
-row of its own, named "<sample>#0", "#1", ... Of a tumour slide only tiles that are at least half tumour are
-used, since the other tiles carry no label.
+row of its own, named "<sample>#0", "#1", ...; `tiles` says how they are drawn and labelled.
 """
 import hashlib
 import json
@@ -19,9 +18,9 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from . import __version__, cohort
+from . import __version__, cohort, tiles
 from .config import DOMAINS, MAMMOGRAPHY, PRETRAINING, Problem
-from .imaging import dicom, mammograms, regions, slides, stain
+from .imaging import dicom, mammograms
 from .runtime.files import atomic, held, sha256, spelled
 from .runtime.workers import Died, processes
 
@@ -32,8 +31,6 @@ UNFINISHED = "unfinished"     # folder below the output with the results of the 
 
 # Notes on files that are used although something in them could not be done.
 NO_SPACING = "The file gives no pixel spacing; sizes in it are in pixels."
-NOT_NORMALISED = ("The stain could not be normalised, since two stains are not seen; "
-                  "the tiles stay as they are.")
 
 
 # ---- the cohort ------------------------------------------------------------------------------------------
@@ -149,7 +146,7 @@ def read(row, profile):
     images: a list of (cohort row without index, image, mask or None); the reason is "" where there are
     images.
     """
-    read_images = _mammogram if row["modality"] == MAMMOGRAPHY else _tiles
+    read_images = _mammogram if row["modality"] == MAMMOGRAPHY else tiles.of_slide
     try:
         images = read_images(row, profile)
         checksum = sha256(row["source"])
@@ -169,35 +166,14 @@ def _mammogram(row, profile):
                                                   row["source"])
     entry = {
         **row,
+        **cohort.NO_TILE,
+        "file_allowed": row["allowed"],
         "has_mask": bool(mask.any()),
         "boxes": json.dumps(mammograms.boxes(mask)),
         "mm_per_px": mm_per_px,
         "note": "" if spacing else NO_SPACING,
     }
     return [(entry, image, mask)]
-
-
-def _tiles(row, profile):
-    tumour = bool(row["annotation"])
-    photo = Path(row["source"]).suffix.lower() in (".tif", ".tiff")
-    slide, mpp = regions.open_slide(row["source"], regions.MPP.get(row["domain"]) if photo else None)
-    with slide:
-        seed = np.frombuffer(hashlib.sha256(row["sample"].encode()).digest(), "<u4")
-        pixels = slides.tiles(slide, mpp, profile.tile_um, profile.image_size, annotation=row["annotation"],
-                              tumour=0.5 if tumour else 0.0, n=profile.tiles_per_slide,
-                              rng=np.random.default_rng(seed)).pixels
-    if not len(pixels):
-        raise Problem(f"{row['source']} has no tile of {profile.tile_um:g} um that is in focus "
-                      f"and half tissue{' and half tumour' * tumour}.")
-    pixels, normalised = stain.macenko(pixels)
-    common = {
-        **row,
-        "has_mask": False,
-        "boxes": "[]",
-        "note": "" if normalised else NOT_NORMALISED,
-        "mm_per_px": profile.tile_um / profile.image_size / 1000,
-    }
-    return [({**common, "sample": f"{row['sample']}#{k}"}, image, None) for k, image in enumerate(pixels)]
 
 
 # ---- results that outlive a killed run -------------------------------------------------------------------

@@ -47,7 +47,8 @@ def write_bach(root, patients, seed=42, workers=2, images=2):
 
 
 def write_camelyon(root, patients, seed=42, workers=2):
-    """Writes a slide for each of the `patients` with histo_domain "camelyon", by turns as CAMELYON16 and 17.
+    """Writes a slide for each of the `patients` with histo_domain "camelyon", by turns as CAMELYON16 and 17:
+    of invasive carcinoma where that is the diagnosis, else of normal tissue.
 
     root/CAMELYON16/{images,annotations}; root/CAMELYON17/ the same and stages.csv. Tumour slides have ASAP
     XML polygons. The native patient is the slide's stem in CAMELYON16 and patient_xxx in CAMELYON17. Returns
@@ -61,7 +62,7 @@ def write_camelyon(root, patients, seed=42, workers=2):
     registry = []
     stages = ["patient,stage,center\n"]
     for i, row in enumerate(_rows(patients, "camelyon")):
-        kind = "tumor" if row["diagnosis"] >= 2 else "normal"
+        kind = "tumor" if row["diagnosis"] == 3 else "normal"
         if i % 2 == 0:
             count[kind] += 2 if (kind, count[kind]) == ("normal", 85) else 1     # there is no normal_086
             native = stem = f"{kind}_{count[kind]:03d}"
@@ -71,7 +72,7 @@ def write_camelyon(root, patients, seed=42, workers=2):
             patient_stage, slide_stage = ("pN1", "macro") if kind == "tumor" else ("pN0", "negative")
             center = i // 2 // 20 % CENTERS
             stages.append(f"{native}.zip,{patient_stage},{center}\n{stem}.tif,{slide_stage},{center}\n")
-        tasks.append((row, stem, seed, new if i % 2 else old))
+        tasks.append(({**row, "diagnosis": 3 * (kind == "tumor")}, stem, seed, new if i % 2 else old))
         registry.append(registry_row("camelyon", native, row))
     parallel(_write_slide, tasks, workers, "CAMELYON")
     write_text(new / "stages.csv", "".join(stages))

@@ -18,7 +18,9 @@ SINGLES = (("cbis_ddsm", ""), ("inbreast", ""), ("", "bach"), ("", "camelyon"))
 REGISTRY = ["domain", "native_patient", "patient", "diagnosis", "diameter_mm"]
 
 # Shares of normal, benign, in situ, invasive. CBIS-DDSM has no normal patients: its rows are abnormalities.
+# Whose lymph node is in CAMELYON has no carcinoma in situ, which reaches no node (`OF_NODES`).
 MIX = {"cbis_ddsm": (0.0, 0.46, 0.25, 0.29), "inbreast": (0.35, 0.21, 0.19, 0.25), "": (0.2, 0.3, 0.22, 0.28)}
+OF_NODES = {"cbis_ddsm": (0.0, 0.5, 0.0, 0.5), "inbreast": (0.35, 0.21, 0.0, 0.44), "": (0.2, 0.3, 0.0, 0.5)}
 
 TYPES = ("mass", "calcification", "distortion", "asymmetry")
 TYPE_SHARE = {1: (0.58, 0.24, 0.06, 0.12), 2: (0.26, 0.56, 0.09, 0.09), 3: (0.58, 0.15, 0.17, 0.10)}
@@ -65,7 +67,8 @@ def cohort(seed, pairs=60, singles=8):
     rows = []
     for (mammo, histo), count in counts:
         rng = generator(seed, "patients", mammo, histo)
-        for diagnosis in _diagnoses(rng, MIX[mammo], count):
+        mix = OF_NODES if histo == "camelyon" else MIX
+        for diagnosis in _diagnoses(rng, mix[mammo], count):
             rows.append({"mammo_domain": mammo, "histo_domain": histo, **_patient(rng, diagnosis)})
     table = pd.DataFrame(rows)
     table.insert(0, "patient", [f"P{i:04d}" for i in range(1, len(table) + 1)])

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from xmodal.cohort import label_set, validate
+from xmodal.cohort import NO_TILE, label_set, validate
 from xmodal.config import HISTOPATHOLOGY, MAMMOGRAPHY, MODALITIES, PRETRAINING
 from xmodal.imaging import mammograms, stain
 from xmodal.runtime.files import atomic
@@ -76,8 +76,9 @@ def _draw(seen, seed, profile):
     person, in_tissue = seen
     name = f"pretraining/{person['patient']}"
     diagnosis = person["diagnosis"]
-    common = {"patient": name, "study": "", "allowed": label_set(diagnosis), "truth": diagnosis,
-              "grade": diagnosis, "annotation": "", "source": "", "checksum": ""}
+    common = {**NO_TILE, "patient": name, "study": "", "allowed": label_set(diagnosis),
+              "file_allowed": label_set(diagnosis), "truth": diagnosis, "grade": diagnosis,
+              "annotation": "", "source": "", "checksum": ""}
     samples = []
     for view in ("CC", "MLO"):
         row, image, mask = _mammogram(person, view, seed, profile.image_size)

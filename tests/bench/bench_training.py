@@ -46,7 +46,8 @@ def noise_cohort(folder, people=32, size=PROFILE.image_size):
                 native = cohort.index_row(sample=f"{domain}/{k}/{i}", patient=f"{k}/{i}", domain=domain,
                                           modality=modality, allowed=1 << i % 4, grade=i % 4, source="")
                 rows.append({**native, "index": slot * people + i, "has_mask": modality == MAMMOGRAPHY,
-                             "boxes": "[]", "mm_per_px": 1.0, "checksum": ""})
+                             "boxes": "[]", "mm_per_px": 1.0, "checksum": "",
+                             "file_allowed": native["allowed"], **cohort.NO_TILE})
     return cohort.leave_one_out(cohort.validate(pd.DataFrame(rows)), "bach", 42)
 
 

@@ -1,4 +1,6 @@
 """The index of BACH: labels, photos that are listed or not, outlined slides, and the sides of the release."""
+import json
+
 import pandas as pd
 import pytest
 
@@ -132,7 +134,7 @@ def test_bach_release_has_two_sides_that_share_no_patient(tmp_path):
     assert rows.patient.is_unique
 
 
-def test_bach_slides_give_a_row_a_class(photos, tmp_path):
+def test_a_slide_of_bach_has_the_outlines_of_each_class_and_is_called_by_the_worst(photos, tmp_path):
     wsi = photos.parent / "WSI"
     put(wsi / "A01.svs"), put(wsi / "01.svs")
     put(
@@ -150,17 +152,13 @@ def test_bach_slides_give_a_row_a_class(photos, tmp_path):
         ),
     )
     rows, left_out, traps = bach.read(tmp_path)
-    slide = rows[rows.patient == "bach/A01"].set_index("sample")
-    assert slide.truth.to_dict() == {"bach/A01-benign": 1, "bach/A01-insitu": 2, "bach/A01-invasive": 3}
-    assert (slide.allowed == 2**slide.truth).all() and slide.source.nunique() == 1
-    share = {name: xslides.tumour_mask(text, (100, 100), 1).mean() for name, text in slide.annotation.items()}
-    assert share["bach/A01-benign"] == pytest.approx(
-        0.5 - 0.01 - 0.04, abs=0.03
-    )  # less its hole, less the tumour inside it
-    assert share["bach/A01-invasive"] == pytest.approx(0.04, abs=0.01)
-    assert share[
-        "bach/A01-insitu"
-    ] == pytest.approx(0.30, abs=0.02)
+    slide, = rows[rows.patient == "bach/A01"].to_dict("records")
+    assert (slide["sample"], slide["allowed"], slide["truth"]) == ("bach/A01", 8, 3)
+    share = {}
+    for label, outlines in json.loads(slide["annotation"])["classes"].items():
+        share[label] = xslides.tumour_mask(json.dumps(outlines), (100, 100), 1).mean()
+    assert share == pytest.approx({"1": 0.5 - 0.01 - 0.04, "2": 0.30, "3": 0.04}, abs=0.03)
+    assert share["3"] == pytest.approx(0.04, abs=0.01), "the tumour inside the benign outline is not benign"
     met = "negative_roa", "nested_outlines", "several_classes", "unannotated_wsi", "unlabelled_outline"
     assert traps == dict.fromkeys(met, 1)
     assert [path.split("/")[-1] for path, _ in left_out] == ["01.svs"]

@@ -16,12 +16,11 @@ def test_camelyon_reads_both_layouts(slides):
         f"camelyon/{n}"
         for n in ("normal_001", "patient_000_node_0", "patient_000_node_1", "test_001", "tumor_001")
     ]
-    positive = rows.allowed == label_set(2, 3)
+    positive = rows.allowed == label_set("invasive")
     assert positive[["camelyon/tumor_001", "camelyon/test_001", "camelyon/patient_000_node_1"]].all()
     assert positive.sum() == 3
-    assert (rows.allowed[~positive] == label_set(0, 1)).all()
-    assert (rows.truth == -1).all()
-    assert (rows.grade == -1).all()
+    assert (rows.allowed[~positive] == label_set("normal")).all()
+    assert (rows.truth == 3 * positive).all() and (rows.grade == rows.truth).all()
     assert (
         rows.patient["camelyon/patient_000_node_0"]
         == rows.patient["camelyon/patient_000_node_1"]
@@ -101,15 +100,13 @@ def test_camelyon_reads_outlines_in_any_form(slides):
 def test_camelyon_key_of_the_test_slides(slides):
     key = slides / "CAMELYON16" / "evaluation" / "reference.csv"
     put(key, "test_001,Tumor,IDC,Macro\ntest_002,Normal,DCIS,None\n")
-    assert camelyon.index(slides).set_index("sample").allowed["camelyon/test_002"] == label_set(0, 1)
+    assert camelyon.index(slides).set_index("sample").allowed["camelyon/test_002"] == label_set("normal")
     put(key, "test_001,Normal,IDC,Macro\ntest_002,Normal,DCIS,None\n")  # contradicted by its outlines
     assert camelyon.read(slides).traps["contradicted_label"] == 1
     put(key, "\ufeffslide;label\r\nTest_001.tif ; Tumor;IDC\r\ntest_002\r\n\r\n")
     rows, left_out, traps = camelyon.read(slides)
     assert traps["faulty_row"] == 2
-    assert rows.set_index("sample").allowed["camelyon/test_001"] == label_set(
-        2, 3
-    )
+    assert rows.set_index("sample").allowed["camelyon/test_001"] == label_set("invasive")
     assert [reason.split(" of ")[0] for path, reason in left_out if path == str(key)] == ["Row 1", "Row 3"]
 
 

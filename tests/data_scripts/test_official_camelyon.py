@@ -50,7 +50,7 @@ def test_index_of_camelyon17_by_its_table_and_no_patient_in_two_splits(tmp_path)
             put(part / "annotations" / f"{stem}.xml", (OFFICIAL / "patient_004_node_4.xml").read_text())
     put(part / "images" / "patient_100_node_0.tif")  # the test slides have no label
     rows, _, traps = camelyon.read(tmp_path)
-    assert rows.allowed.value_counts().to_dict() == {label_set(0, 1): 323, label_set(2, 3): 177}
+    assert rows.allowed.value_counts().to_dict() == {label_set("normal"): 323, label_set("invasive"): 177}
     assert rows.patient.nunique() == 100
     assert (rows.groupby("patient").size() == 5).all() and traps == {"itc": 35, "unlabelled_slide": 1}
     other = rows.head(10).assign(domain="bach", patient=[f"bach/{k}" for k in range(10)])
@@ -81,7 +81,7 @@ def test_index_of_camelyon16_by_its_key_and_centre_table(tmp_path):
         "camelyon/" + names
     )
     assert table.hospital_corrected.value_counts().to_dict() == {0: 243, 1: 156}
-    positive = rows.set_index(rows["sample"].str.removeprefix("camelyon/")).allowed == label_set(2, 3)
+    positive = rows.set_index(rows["sample"].str.removeprefix("camelyon/")).allowed == label_set("invasive")
     differing = [stem for stem, label in zip(names, table.label) if positive[stem] != label]
     assert positive.sum() == 111 + 49 and differing == ["test_114"]
     assert traps == {"duplicate_slide": 1, "mislabelled_slide": 1, "partial_outlines": 21}
@@ -98,5 +98,5 @@ def test_genuine_json_outlines_of_normal_slides_hold_no_tumour(tmp_path):
         assert (np.concatenate([points for _, points in outlines]) % 128 == 0).all()
     rows = camelyon.index(tmp_path)
     assert len(rows) == len(paths) == 24
-    assert (rows.allowed == label_set(0, 1)).all()
+    assert (rows.allowed == label_set("normal")).all()
     assert (rows.annotation == "").all()

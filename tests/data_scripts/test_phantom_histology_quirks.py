@@ -13,6 +13,7 @@ from data_scripts import bach, camelyon, link
 from data_scripts.phantom import histology_files, patients
 from data_scripts.phantom.histology import STYLES, draw
 from data_scripts.phantom.quirks import QUIRKS, apply
+from xmodal import tiles
 from xmodal.cohort import label_set
 from xmodal.config import Problem
 from xmodal.imaging import regions, slides
@@ -57,10 +58,10 @@ def overlap(mask, other):
 
 
 def allowed_labels(site, diagnosis):
-    """The label set that a site gives for a diagnosis; CAMELYON says only whether there is tumour."""
+    """The label set that a site gives for a diagnosis of the breast; a node is invaded or normal."""
     if site == "bach":
         return label_set(diagnosis)
-    return label_set(2, 3) if diagnosis > 1 else label_set(0, 1)
+    return label_set("invasive") if diagnosis == 3 else label_set("normal")
 
 
 def test_the_index_gives_back_what_was_drawn(plain, many):
@@ -157,18 +158,20 @@ def test_slides_of_bach_give_the_classes_that_were_drawn(plain, tmp_path, monkey
     root, _ = with_quirks(plain, tmp_path, "bach", case)
     rows = bach.index(root).set_index("sample")
     rows = rows[rows.source.str.endswith(".svs")]
-    truth = {"bach/A01-benign": 1, "bach/A01-insitu": 2, "bach/A02-benign": 1, "bach/A02-invasive": 3}
+    truth = {"bach/A01": 2, "bach/A02": 3}
     benign = 0.4 * 0.9
     if case == NESTED:
-        truth |= {"bach/A01-invasive": 3, "bach/A02-insitu": 2}
+        truth = {"bach/A01": 3, "bach/A02": 3}
         benign -= 0.1 * 0.2 + 0.125 * 0.25                # less the hole and the inner class
     assert rows.truth.to_dict() == truth
-    share = rows.annotation.map(lambda text: outlined(text).mean())
-    assert share[["bach/A01-benign", "bach/A02-benign"]].to_numpy() == pytest.approx(benign, abs=0.005)
+    classes = {name: tiles.classes(text) for name, text in rows.annotation.items()}
+    assert set(classes["bach/A01"]) == ({1, 2, 3} if case == NESTED else {1, 2})
+    for name in truth:
+        assert outlined(classes[name][1]).mean() == pytest.approx(benign, abs=0.005)
     with regions.open_slide(rows.source.iloc[0])[0] as slide:
         assert slide.dimensions == (SIDE, SIDE) and slide.level_count == 3
-    classes = [outlined(text) for text in rows.annotation[rows.patient == "bach/A01"]]
-    assert not np.logical_and.reduce(classes).any()
+    masks = [outlined(text) for text in classes["bach/A01"].values()]
+    assert not np.logical_and.reduce(masks).any()
 
 
 def test_a_phantom_with_all_quirks_is_linked_and_has_the_same_bytes_again(plain, many, tmp_path, monkeypatch):
@@ -186,7 +189,9 @@ def test_a_phantom_with_all_quirks_is_linked_and_has_the_same_bytes_again(plain,
     linked = link(rows, tmp_path / "registry.csv")
     linked = linked[~linked.patient.isin(unknown)]
     diagnosis = linked.patient.str.removeprefix("phantom/").map(many.set_index("patient").diagnosis)
-    assert (diagnosis == linked.truth).all()
+    nodes = linked.domain == "camelyon"
+    assert (diagnosis == linked.truth)[~nodes].all()
+    assert (linked.truth[nodes] == 3 * (diagnosis[nodes] == 3)).all(), "a node is invaded or normal"
     assert (linked.allowed.to_numpy() >> linked.truth.to_numpy() & 1).all(), "the label allows the truth"
 
 

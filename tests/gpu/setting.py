@@ -42,7 +42,7 @@ def write_cohort(folder, size, people=24):
             native = cohort.index_row(sample=f"{domain}/{i}", patient=f"P{i}", domain=domain,
                                       modality=modality, allowed=1 << severity, grade=severity, source="")
             rows.append({**native, "index": i, "has_mask": modality == MAMMOGRAPHY, "boxes": "[]",
-                         "mm_per_px": 1.0, "checksum": ""})
+                         "mm_per_px": 1.0, "checksum": "", "file_allowed": 1 << severity, **cohort.NO_TILE})
     cohort.validate(pd.DataFrame(rows)).to_parquet(folder / "cohort.parquet")
 
 

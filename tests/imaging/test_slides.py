@@ -80,7 +80,8 @@ def test_glass_is_measured_whatever_its_brightness(tint, disturbance):
 def test_grid_measures_tissue_and_tumour(half):
     outlines = {"polygons": [[[0, 0], [100, 0], [100, 200], [0, 200]]],
                 "exclude": [[[0, 0], [100, 0], [100, 50], [0, 50]]]}
-    xy, tissue, tumour = slides.tile_grid(*half, 100, json.dumps(outlines))
+    xy, tissue = slides.tile_grid(*half, 100)
+    tumour = slides.outlined(*half, 100, json.dumps(outlines))
     assert xy.tolist() == [[x, y] for y in (0, 100) for x in (0, 100, 200, 300)]
     assert np.round(tissue).tolist() == [1, 1, 0, 0] * 2
     assert tumour == pytest.approx([0.5, 0, 0, 0, 1, 0, 0, 0], abs=0.08)
@@ -88,13 +89,10 @@ def test_grid_measures_tissue_and_tumour(half):
         slides.tile_grid(*half, 1000)
 
 
-def test_tiles_are_tissue_with_lesions_first_and_no_more_than_asked(half):
-    outline = '{"polygons": [[[100, 0], [200, 0], [200, 200], [100, 200]]]}'
-    tiles = slides.tiles(*half, 100, 32, annotation=outline)
+def test_tiles_are_tissue_in_the_order_of_the_grid_and_no_more_than_asked(half):
+    tiles = slides.tiles(*half, 100, 32)
     assert tiles.pixels.shape == (4, 32, 32, 3) and tiles.pixels.dtype == np.uint8
-    assert tiles.xy[:, 0].tolist() == [100, 100, 0, 0]
-    assert np.round(tiles.tumour).tolist() == [1, 1, 0, 0]
-    assert len(slides.tiles(*half, 100, 32, annotation=outline, tumour=0.5).xy) == 2
+    assert tiles.xy.tolist() == [[0, 0], [100, 0], [0, 100], [100, 100]]
     assert len(slides.tiles(*half, 100, 32, n=3).xy) == 3
     assert slides.tiles(*half, 100, 32, tissue=1.1).pixels.shape == (0, 32, 32, 3)
     first = slides.tiles(*half, 100, 32, n=2, rng=np.random.default_rng(5))
@@ -175,7 +173,7 @@ def test_tiles_out_of_focus_are_passed_over_for_others(tmp_path, real):
     rgb[:, :512] = gaussian_filter(rgb[:, :512], (6, 6, 0))
     slide, mpp = regions.open_slide(photo(tmp_path / "half.tif", rgb))
     with slide:
-        _, share, _ = slides.tile_grid(slide, mpp, 256)
+        _, share = slides.tile_grid(slide, mpp, 256)
         assert share.reshape(4, 4)[:, :2].min() > 0.5
         xy = slides.tiles(slide, mpp, 256, 256).xy
         assert (xy[:, 0] >= 512).all() and len(xy) == 8
@@ -245,8 +243,8 @@ def test_a_slide_of_gigapixels_needs_less_than_a_gigabyte(tmp_path, side, levels
 
 
 def test_the_grid_coarsens_before_memory_runs_out(half, monkeypatch):
-    fine_xy, fine_tissue, _ = slides.tile_grid(*half, 50)
+    fine_xy, fine_tissue = slides.tile_grid(*half, 50)
     monkeypatch.setattr(slides, "LARGE", 32 * 8 * 8)
-    coarse_xy, coarse_tissue, _ = slides.tile_grid(*half, 50)
+    coarse_xy, coarse_tissue = slides.tile_grid(*half, 50)
     assert np.allclose(fine_xy, coarse_xy)
     assert (np.round(fine_tissue) == np.round(coarse_tissue)).all()

@@ -126,7 +126,7 @@ def of_slide(path, model, mpp=None, tile_um=TILE_UM, size=224, tissue=0.5, batch
     """
     slide, mpp = open_slide(path, mpp)
     with slide:
-        xy, share, _ = tile_grid(slide, mpp, tile_um)
+        xy, share = tile_grid(slide, mpp, tile_um)
         xy = xy[share >= tissue]
         if not len(xy):
             raise Problem(f"{path} has no tile with {tissue:.0%} tissue; look at its overview, "

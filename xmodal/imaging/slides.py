@@ -185,60 +185,92 @@ def tumour_mask(annotation, shape, scale):
     return outlines.area(polygons, excluded, shape)
 
 
-def tile_grid(slide, mpp, tile_um, annotation=""):
-    """All tiles of side `tile_um`, side by side and centred: (xy, tissue, tumour).
+class Layout(NamedTuple):
+    """How the tiles of a slide lie side by side, centred, on a small overview of it."""
+    side: float              # of a tile, level-0 pixels
+    across: int              # tiles in a row
+    down: int                # tiles in a column
+    grid: int                # side of a tile, overview pixels
+    shape: tuple             # (height, width) of the overview
 
-    xy (n, 2) are corners in level-0 pixels, tissue (n,) and tumour (n,) shares of the tiles' area.
-    Raises `Problem` if the slide is smaller than one tile.
-    """
-    side = tile_um / mpp                                  # of a tile, level-0 pixels
+    @property
+    def corner(self):
+        """(top, left) of the first tile, overview pixels."""
+        return ((self.shape[0] - self.down * self.grid) // 2, (self.shape[1] - self.across * self.grid) // 2)
+
+    def shares(self, mask):
+        """(n,) share of each tile that is True in `mask`, a bool overview; tiles row by row."""
+        (top, left), grid = self.corner, self.grid
+        part = mask[top:top + self.down * grid, left:left + self.across * grid]
+        return part.reshape(self.down, grid, self.across, grid).mean((1, 3)).ravel()
+
+
+def layout(slide, mpp, tile_um):
+    """`Layout` of the tiles of side `tile_um`. Raises `Problem` if the slide is smaller than one tile."""
+    side = tile_um / mpp
     across, down = (int(n // side) for n in slide.dimensions)
     if not across * down:
         raise Problem(f"A slide of {slide.dimensions} pixels at {mpp} um is smaller than a tile of "
                       f"{tile_um} um; choose smaller tiles.")
-    grid = GRID                                           # of a tile, overview pixels
+    grid = GRID
     while grid > GRID // 8 and across * down * grid * grid > LARGE:
         grid //= 2
     width, height = (max(1, round(n * grid / side)) for n in slide.dimensions)
-    tissue = tissue_mask(overview(slide, width, height), max(2, grid * grid // 4))
-    tumour = tumour_mask(annotation, (height, width), grid / side)
-    top = (height - down * grid) // 2
-    left = (width - across * grid) // 2
-    shares = []
-    for mask in (tissue, tumour):
-        tiled = mask[top:top + down * grid, left:left + across * grid].reshape(down, grid, across, grid)
-        shares.append(tiled.mean((1, 3)).ravel())
-    row, column = np.divmod(np.arange(down * across), across)
-    xy = np.column_stack([left + column * grid, top + row * grid]) * side / grid
-    return xy, *shares
+    return Layout(side, across, down, grid, (height, width))
+
+
+def tile_grid(slide, mpp, tile_um):
+    """All tiles of side `tile_um`, side by side and centred: (xy, tissue).
+
+    xy (n, 2) are corners in level-0 pixels, tissue (n,) the shares of the tiles' area.
+    """
+    plan = layout(slide, mpp, tile_um)
+    height, width = plan.shape
+    tissue = tissue_mask(overview(slide, width, height), max(2, plan.grid * plan.grid // 4))
+    row, column = np.divmod(np.arange(plan.down * plan.across), plan.across)
+    top, left = plan.corner
+    xy = np.column_stack([left + column * plan.grid, top + row * plan.grid]) * plan.side / plan.grid
+    return xy, plan.shares(tissue)
+
+
+def outlined(slide, mpp, tile_um, annotation):
+    """(n,) share of each tile of `tile_grid` that lies in the outlines of `annotation` (JSON text)."""
+    plan = layout(slide, mpp, tile_um)
+    return plan.shares(tumour_mask(annotation, plan.shape, plan.grid / plan.side))
 
 
 class Tiles(NamedTuple):
     """Tiles of one slide."""
     pixels: np.ndarray       # uint8 (n, size, size, 3)
     xy: np.ndarray           # (n, 2) upper left corners, level-0 pixels
-    tumour: np.ndarray       # (n,) share of annotated tumour
 
 
-def tiles(slide, mpp, tile_um=256.0, size=96, tissue=0.5, tumour=0.0, annotation="", n=None, rng=None):
-    """`Tiles` in focus with at least the given shares of tissue and tumour, at most `n`, those of tumour
-    first.
+def sharp(slide, xy, side, size, n=None):
+    """(pixels, chosen): the first `n` squares that are in focus, of those with corners xy (m, 2).
 
-    Among equals the order is that of the grid, or random where `rng` is given.
+    `side` is in level-0 pixels; pixels are as of `extract`, chosen (n,) says which squares they are.
     """
-    xy, has_tissue, has_tumour = tile_grid(slide, mpp, tile_um, annotation)
-    candidates = np.flatnonzero((has_tissue >= tissue) & (has_tumour >= tumour))
-    if rng is not None:
-        candidates = rng.permutation(candidates)
-    mostly_benign = has_tumour[candidates] < 0.5
-    candidates = candidates[np.argsort(mostly_benign, kind="stable")]
+    left = np.arange(len(xy))
     chosen = []
     pixels = [np.empty((0, size, size, 3), np.uint8)]
-    while len(candidates) and (n is None or len(chosen) < n):
-        missing = len(candidates) if n is None else n - len(chosen)
-        batch, candidates = np.split(candidates, [missing])
-        read = extract(slide, xy[batch], tile_um / mpp, size)
-        sharp = np.array([in_focus(tile) for tile in read])
-        chosen.extend(batch[sharp])
-        pixels.append(read[sharp])
-    return Tiles(np.concatenate(pixels), xy[chosen], has_tumour[chosen])
+    while len(left) and (n is None or len(chosen) < n):
+        missing = len(left) if n is None else n - len(chosen)
+        batch, left = np.split(left, [missing])
+        read = extract(slide, xy[batch], side, size)
+        in_order = np.array([in_focus(tile) for tile in read])
+        chosen.extend(batch[in_order])
+        pixels.append(read[in_order])
+    return np.concatenate(pixels), np.array(chosen, int)
+
+
+def tiles(slide, mpp, tile_um=256.0, size=96, tissue=0.5, n=None, rng=None):
+    """`Tiles` in focus with at least the given share of tissue, at most `n`.
+
+    Their order is that of the grid, or random where `rng` is given. No outline is looked at.
+    """
+    xy, has_tissue = tile_grid(slide, mpp, tile_um)
+    candidates = np.flatnonzero(has_tissue >= tissue)
+    if rng is not None:
+        candidates = rng.permutation(candidates)
+    pixels, chosen = sharp(slide, xy[candidates], tile_um / mpp, size, n)
+    return Tiles(pixels, xy[candidates][chosen])
