@@ -48,8 +48,8 @@ def read(root):
     below `root`.
 
     A slide has the outlines of each class and is called by the worst of them; what lies in no outline is
-    normal tissue, as in the challenge. What lies in a hole, or in an outline of another class inside it, is excluded
-    from the class around it. In the whole release,
+    normal tissue, as in the challenge. What lies in a hole, or in an outline of another class inside it, is
+    excluded from the class around it. In the whole release,
     `study` is the photo's `side`; else it is the photo. A line of the table that is not of the form
     `n001.tif,Normal` is an exclusion and a trap. Raises `Problem` if the table is missing, or if nothing that
     it lists is there.

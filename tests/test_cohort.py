@@ -230,8 +230,8 @@ def test_tiles_drawn_by_outline_are_for_training_only():
 
 
 def test_a_lymph_node_without_tumour_says_nothing_of_the_breast():
-    said = cohort.of_breast([1, 8, 9, 1, 2, 12], ["camelyon"] * 3 + ["bach", "cbis_ddsm", "inbreast"])
-    assert said.tolist() == [15, 8, 15, 1, 2, 12]
+    breast = cohort.of_breast([1, 8, 9, 1, 2, 12], ["camelyon"] * 3 + ["bach", "cbis_ddsm", "inbreast"])
+    assert breast.tolist() == [15, 8, 15, 1, 2, 12]
 
 
 def test_a_cohort_without_shared_patients_has_folds_and_pairs_by_label():

@@ -55,8 +55,8 @@ def cohort(seed, pairs=60, singles=8):
 
     Columns: patient ("P0001"), diagnosis (0-3, config.CLASSES), mammo_domain and histo_domain ("" if none),
     density (A-D), lesion_type and lesion_shape ("" if normal), diameter_mm (NaN if normal, else 3-30),
-    laterality (L, R); `FACTORS`; severity (a real number near diagnosis / 3, overlapping between classes), cellularity,
-    spread, calcification; breast_size, lesion_depth (0 nipple, 1 chest wall), lesion_height (0 top, 1
+    laterality (L, R); `FACTORS`; severity (a real number near diagnosis / 3, overlapping between classes),
+    cellularity, spread, calcification; breast_size, lesion_depth (0 nipple, 1 chest wall), lesion_height (0 top, 1
     bottom): all in [0, 1].
 
     A writer of native files takes such rows and returns its part of registry.csv: a list of dicts with
