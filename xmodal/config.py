@@ -85,8 +85,8 @@ class Profile:
 
 PROFILES = {
     "lesson": Profile(
-        "lesson", phantom=True, image_size=96, patch=12, stem=True, width=96, depth=4, frozen=2, heads=3,
-        adapter=8, tile_um=256.0, tiles_per_slide=4, batch=8, epochs=30, lr=1e-3, encoder_lr=2e-4,
+        "lesson", phantom=True, image_size=96, patch=12, stem=True, width=96, depth=4, frozen=3, heads=3,
+        adapter=16, tile_um=256.0, tiles_per_slide=4, batch=8, epochs=28, lr=1e-3, encoder_lr=2e-4,
         weight_decay=1e-4, amp=False, device="cpu", pretrained="reference", pretrain_patients=3000,
         pretrain_epochs=24),
     "paper": Profile(

@@ -129,18 +129,27 @@ def learner(profile, method, fold, images, seed, model=None, folder=None):
     gpu = profile.device == "cuda"
     adam = partial(torch.optim.Adam, fused=gpu, foreach=not gpu)
     callbacks = [Schedule(), Select(fold[fold.split == "validation"], images, folder)]
-    rates = np.array([profile.encoder_lr, profile.lr, TASK_LR])
-    return Learner(dls, model, loss_func=objective, splitter=partial(groups, objective), lr=rates,
-                   wd=profile.weight_decay, opt_func=partial(OptimWrapper, opt=adam), cbs=callbacks)
+    rates = groups(profile, model, objective)
+
+    def split(model):
+        return list(rates.values())
+    learn = Learner(dls, model, loss_func=objective, splitter=split, wd=profile.weight_decay,
+                    opt_func=partial(OptimWrapper, opt=adam), cbs=callbacks)
+    learn.rates = list(rates)
+    return learn
 
 
-def groups(objective, model):
-    """The parameters that are trained, in three groups: of the encoder, of the rest, of the task weights."""
-    encoder = [p for name, p in model.named_parameters() if name.startswith(ENCODER) and p.requires_grad]
-    rest = [p for name, p in model.named_parameters() if not name.startswith(ENCODER) and p.requires_grad]
-    sigmas = [p for p in objective.uncertainty.parameters() if p.requires_grad]
-    others = [p for name, p in objective.named_parameters() if not name.startswith("uncertainty.")]
-    return [encoder, rest + others, sigmas]
+def groups(profile, model, objective):
+    """{learning rate: the parameters that it trains}: of the encoder, of the rest, and of the task weights."""
+    rates = {}
+    for name, p in [*model.named_parameters(), *objective.named_parameters()]:
+        if not p.requires_grad:
+            continue
+        rate = profile.encoder_lr if name.startswith(ENCODER) else profile.lr
+        if name.startswith("uncertainty."):
+            rate = TASK_LR
+        rates.setdefault(rate, []).append(p)
+    return rates
 
 
 def begin(profile, method, start=None):
@@ -188,7 +197,7 @@ def fit(learn, epochs, resume=None, progress=False):
     learn.recorder.silent = True
     start = next_epoch(learn, resume) if resume and resume.exists() else 0
     with learn.no_logging():
-        learn.fit_one_cycle(epochs, learn.lr, start_epoch=start)
+        learn.fit_one_cycle(epochs, learn.rates, start_epoch=start)
     if not learn.select.weights:
         raise Problem("The validation patients of each source domain are all malignant or all not, so no "
                       "epoch can be chosen; the cohort is too small for a split by patient.")

@@ -11,7 +11,8 @@ from torch.utils.checkpoint import checkpoint
 from .config import CLASSES, HISTOPATHOLOGY, MAMMOGRAPHY, MODALITIES, profile as profile_named
 from .layers import Adapter, ConvStem, bag_means, to_float32, to_input
 
-MIXSTYLE_SHARE = 4         # MixStyle acts in the first quarter of the blocks, where statistics are style
+MIXSTYLE_SHARE = 4         # MixStyle acts in the first quarter of the blocks, where statistics are style, or
+                           # where these are frozen, on what they give
 
 
 class Stream(NamedTuple):
@@ -200,13 +201,14 @@ class CrossModal(nn.Module):
         encoder = self.encoder
         compute_again = encoder.grad_checkpointing and self.training
         mix = self.mixstyle and self.training and domain is not None
-        mixed = max(1, (len(encoder.blocks) - self.frozen) // MIXSTYLE_SHARE)
         if x.dtype == torch.uint8:
             x = self.early(x)
+        if mix and self.frozen:
+            x = mixstyle(x, domain)
         for i, (block, adapter) in enumerate(zip(encoder.blocks[self.frozen:], self.adapters[modality])):
             x = checkpoint(block, x, use_reentrant=False) if compute_again else block(x)
             x = adapter(x)
-            if mix and i < mixed:
+            if mix and self.frozen + i < len(encoder.blocks) // MIXSTYLE_SHARE:
                 x = mixstyle(x, domain)
         return encoder.norm(x)[:, encoder.num_prefix_tokens:]
 

@@ -9,11 +9,13 @@ pickled, and all are fitted again in seconds. The map of the wing:
     common       what all baselines share: where a run begins, and late fusion
     classic      radiomic features with six classic learners
     networks     networks of one modality, early and late fusion, localisers
+    probe        a linear reader of the encoder that all trainings begin with
     trivial      what 16 x 16 pixels tell: the yardstick for how hard a cohort is
 """
-from ..methods import BASELINES, CLASSIC, NETWORKS, chosen
+from ..methods import BASELINES, CLASSIC, NETWORKS, PROBE, chosen
 from .classic import train_classic
 from .networks import train_late, train_network
+from .probe import train_probe
 
 
 def train(profile, method, held_out, seed, table):
@@ -25,6 +27,8 @@ def train(profile, method, held_out, seed, table):
     target rows.
     """
     chosen(method, BASELINES)
+    if method in PROBE:
+        return train_probe(profile, method, held_out, seed, table)
     if method in CLASSIC:
         return train_classic(profile, method, held_out, seed, table)
     if method in NETWORKS:

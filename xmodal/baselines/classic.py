@@ -22,8 +22,7 @@ from ..loaders import Images
 from ..methods import CLASSIC
 from ..predict import describe
 from ..record import is_done, load_run, save_run
-from ..stats import auc
-from .common import CUTPOINTS, late, outcome, prepare
+from .common import CUTPOINTS, late, mean_auc, outcome, prepare
 
 
 def four_classes(p, prior):
@@ -84,12 +83,6 @@ def choose(method, rows, x, seed):
             best_model = model
             best_score = np.nan_to_num(score)
     return best_model, tried
-
-
-def mean_auc(y, p, domains):
-    """The mean over domains of their AUC; domains with patients of one class do not count."""
-    table = pd.DataFrame({"y": y, "p": p, "domain": domains.to_numpy()})
-    return float(pd.Series([auc(d.y, d.p) for _, d in table.groupby("domain")]).mean())
 
 
 def train_classic(profile, method, held_out, seed, table):

@@ -1,10 +1,9 @@
 """Networks of one modality, early and late fusion, and the localisers of Fig. 4."""
 import pandas as pd
-from safetensors.torch import load_file
 
-from .. import config, learner
-from ..config import MAMMOGRAPHY
-from ..loaders import Images
+from .. import learner
+from ..activations import images_of
+from ..encoders import REFERENCE, begin_from, put_into
 from ..methods import LATE, NETWORKS
 from ..predict import predict
 from ..record import is_done, load_run, save_run, seed_everything
@@ -13,47 +12,34 @@ from .backbones import Mixed
 from .common import embeddings_of_unseen, late, prepare
 
 
-def pretrain(profile, family, seed=7):
-    """Weights of a family of `backbones`, trained on the mammograms of the pretraining phantom, once."""
-    name = f"pretrained_{family}"
-    seed_everything(seed)
-    model = Mixed(profile, {MAMMOGRAPHY: family})
-    learner.pretrain(profile, config.DATA / profile.name / "pretraining", seed, model=model, name=name,
-                     modalities=(MAMMOGRAPHY,))
-    return load_file(config.RUNS / profile.name / name / "model.safetensors")
-
-
-def build(profile, families, state):
-    """The network of these families with the weights it starts from.
-
-    state: those of the vision transformer, or None (`learner.pretrained`). From the phantom, each encoder
-    brings its neck, and that of mammograms its decoder.
-    """
-    model = Mixed(profile, families, pretrained=profile.pretrained == "timm" and state is not None)
-    start = dict(state or {}) if "vit" in families.values() else {}
-    if profile.pretrained == "phantom":
-        own_parts = ("grids.", "decoder.", f"necks.{MAMMOGRAPHY}.")
-        for family in set(families.values()) - {"vit"}:
-            own = pretrain(profile, family)
-            start = own | start | {k: v for k, v in own.items() if k.startswith(own_parts)}
+def build(profile, families):
+    """(the network of these families with the encoders it begins from, a description of these)."""
+    model = Mixed(profile, families, pretrained=profile.pretrained == "timm")
+    start = {}
+    descriptions = []
+    for family in sorted(set(families.values())):
+        if family != "vit" and profile.pretrained == "timm":
+            continue                                     # `Mixed` has them from timm
+        state, description = begin_from(profile, REFERENCE if family == "vit" else family)
+        start |= state or {}
+        descriptions.append(description)
     if start:
-        learner.load_encoder(model, start)
-    return model
+        put_into(model, start)
+    return model, "; ".join(descriptions) or profile.pretrained
 
 
 def train_network(profile, method, held_out, seed, table):
     """A network on the modalities that it reads. Returns `record.Run`."""
     families = NETWORKS[method]
-    state, source_of_state = learner.pretrained(profile)
+    seed_everything(seed)
+    model, encoder = build(profile, families)
     folder, fold, run_config = prepare(profile, method, held_out, seed, table,
-                                       families=families, encoder=source_of_state)
+                                       families=families, encoder=encoder)
     if is_done(folder, run_config):
         return load_run(folder)
     fold = fold[fold.modality.isin(families)].reset_index(drop=True)
-    images = Images(config.DATA / profile.name)
+    images = images_of(profile, model, table)
     seed_everything(seed)
-    model = build(profile, families, state)
-    seed_everything(seed)                # again, since building may have trained an encoder
     learn = learner.learner(profile, "erm", fold, images, seed, folder=folder, model=model)
     history = learner.fit(learn, profile.epochs, resume=checkpoint_path(folder, run_config))
     predictions, embeddings = predict(model, fold, images)
