@@ -2,21 +2,24 @@
 with a planted square."""
 import dataclasses
 import itertools
+import json
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from safetensors.torch import save_file
 
-from xmodal import adapt, cohort, config, learner, methods, record
+from xmodal import adapt, cohort, config, encoders, learner, methods, record
 from xmodal.config import DOMAINS, MAMMOGRAPHY, PROFILES, Problem
 from xmodal.loaders import Images
 from xmodal.model import build
 from xmodal.predict import predict
 from xmodal.runtime import checkpoints
+from xmodal.runtime.files import sha256
 
-TINY = dataclasses.replace(PROFILES["lesson"], image_size=24, patch=6, width=24, depth=2, adapter=2, batch=8,
-                           epochs=4, pretrained="")
+TINY = dataclasses.replace(PROFILES["lesson"], image_size=24, patch=6, width=24, depth=2, frozen=1, adapter=2,
+                           batch=8, epochs=4, pretrained="")
 PROBABILITIES = ["p0", "p1", "p2", "p3"]
 LABELS = {  # domain -> {truth: bit mask of the classes that the label allows}
     "cbis_ddsm": {1: 2, 2: 12, 3: 12},
@@ -76,11 +79,18 @@ def cohort_row(domain, truth):
     return row
 
 
-def write_encoder(state):
-    """A finished pretrained encoder of these tensors."""
-    folder = config.RUNS / "lesson" / "pretrained"
-    contents = {"model.safetensors": state, "history.csv": pd.DataFrame({"epoch": [0]}), "config.json": {}}
-    checkpoints.finish(folder, contents)
+@pytest.fixture
+def weights(tmp_path, monkeypatch):
+    """A folder in place of that of the shipped encoders, and what writes one there."""
+    monkeypatch.setattr(encoders, "WEIGHTS", tmp_path / "weights")
+    (tmp_path / "weights").mkdir()
+
+    def write(state):
+        path = tmp_path / "weights" / "encoder.safetensors"
+        save_file({name: v for name, v in state.items() if name.startswith("encoder.")}, path)
+        path.with_suffix(".json").write_text(json.dumps({"sha256": sha256(path)}))
+        return path
+    return write
 
 
 @pytest.fixture
@@ -96,7 +106,8 @@ def same(a, b):
 def test_every_method_trains_and_leaves_a_whole_run(table, method):
     run = learner.train(TINY, method, "bach", 42, table)
     assert set(run.predictions.split) == set(config.SPLITS)
-    assert np.isfinite(run.history.loss).all() and len(run.history) == 4
+    epochs = round(4 / methods.METHODS[method].train_share)
+    assert np.isfinite(run.history.loss).all() and len(run.history) == epochs
     assert (run.predictions.modality == "both").any()
     assert set(run.embeddings["split"]) == {"validation", "source test", "target"}
     assert run.folder == record.run_dir("lesson", method, "bach", 42)
@@ -128,12 +139,11 @@ def test_an_interrupted_run_goes_on_to_the_same_bits(table, method, monkeypatch)
     state, history = whole.state, whole.history
     (whole.folder / "done").unlink()
 
-    def stop_after_two(path, modules, optimiser, state, tensors):
-        checkpoints.save_checkpoint(path, modules, optimiser, state, tensors)
-        if state["epoch"] == 1:
-            raise KeyboardInterrupt
+    def stop(*what):
+        checkpoints.save_checkpoint(*what)
+        raise KeyboardInterrupt
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(learner, "save_checkpoint", stop_after_two)
+        patch.setattr(learner, "save_checkpoint", stop)
         learner.train(TINY, method, "inbreast", 42, table)
     assert (whole.folder / "checkpoint.safetensors").exists() and not (whole.folder / "done").exists()
     resumed = learner.train(TINY, method, "inbreast", 42, table)
@@ -157,46 +167,70 @@ def test_a_checkpoint_of_other_settings_is_not_gone_on_with(table, monkeypatch):
     assert not {"checkpoint.safetensors", "begun.json"} & {p.name for p in whole.folder.iterdir()}
 
 
-def test_another_cohort_trains_anew_and_a_damaged_encoder_is_named(table):
+def test_another_cohort_trains_anew(table):
     first = learner.train(TINY, "erm", "bach", 42, table)
     other = learner.train(TINY, "erm", "bach", 42, table[table.patient != table.patient.iloc[0]])
     assert first.config["cohort"] != other.config["cohort"]
     assert len(other.predictions) < len(first.predictions)
-    write_encoder(first.state)
-    (config.RUNS / "lesson" / "pretrained" / "model.safetensors").write_bytes(b"no tensors")
-    with pytest.raises(Problem, match="damaged .* run 03a_pretrain again"):
-        learner.train(dataclasses.replace(TINY, pretrained="phantom"), "erm", "bach", 42, table)
 
 
-def test_a_damaged_or_unfinished_pretraining_is_done_again(home, caplog):
-    """On the cohort of noise in place of the pretraining phantom."""
-    profile = dataclasses.replace(TINY, pretrained="phantom", pretrain_epochs=2)
-    write_cohort(home / "phantom", people=6)
-    first = learner.pretrain(profile, home / "phantom")
-    folder = config.RUNS / "lesson" / "pretrained"
-    whole = {path.name: path.read_bytes() for path in folder.iterdir()}
-    assert set(whole) == {"model.safetensors", "history.csv", "config.json", "done"}
-    written = (folder / "model.safetensors").stat().st_mtime_ns
-    assert learner.pretrain(profile, home / "phantom").equals(first)
-    assert (folder / "model.safetensors").stat().st_mtime_ns == written and not caplog.text
-    damage = {"model.safetensors": whole["model.safetensors"][:-9], "history.csv": b"epoch\n", "done": b"{}"}
-    for name, content in damage.items():
-        (folder / name).write_bytes(content)
-        assert learner.pretrain(profile, home / "phantom").equals(first)
-        assert {path.name: path.read_bytes() for path in folder.iterdir()} == whole
-        assert f"The result in {folder} is damaged" in caplog.messages[-1]
-    assert len(caplog.messages) == 3
-
-
-def test_another_encoder_trains_anew(table):
-    profile = dataclasses.replace(TINY, pretrained="phantom")
-    encoders = [learner.train(TINY, "erm", "bach", seed, table).state for seed in (42, 1234)]
+def test_another_encoder_trains_anew_and_a_damaged_one_is_named(table, weights):
+    profile = dataclasses.replace(TINY, pretrained="reference")
+    starts = [learner.begin(TINY, "erm").state_dict() for _ in range(2)]
     runs = []
-    for state in (*encoders, encoders[1]):
-        write_encoder(state)
+    for state in (*starts, starts[1]):
+        path = weights(state)
         run = learner.train(profile, "erm", "bach", 5678, table)
         runs.append((run.config["encoder"], (run.folder / "model.safetensors").stat().st_mtime_ns))
     assert runs[0] != runs[1] == runs[2] and runs[0][0] != runs[1][0] and "sha256" in runs[0][0]
+    frozen = "encoder.blocks.0.attn.qkv.weight"
+    assert torch.equal(run.state[frozen], starts[1][frozen]) and not same(run.state, starts[1])
+    weights(starts[0])
+    (path.with_suffix(".json")).write_text(json.dumps({"sha256": "another"}))
+    with pytest.raises(Problem, match="is not the one that its record describes"):
+        learner.train(profile, "erm", "bach", 42, table)
+    path.write_bytes(b"no tensors")
+    with pytest.raises(Problem, match="cannot be read .*`make pretrain`"):
+        learner.train(profile, "erm", "bach", 42, table)
+
+
+def test_a_local_checkpoint_of_an_encoder_is_begun_from(table, tmp_path):
+    """With timm's names, as other projects save a vision transformer."""
+    start = learner.begin(TINY, "erm").state_dict()
+    path = tmp_path / "pathology.safetensors"
+    save_file({name.removeprefix("encoder."): v for name, v in start.items() if name.startswith("encoder.")}, path)
+    run = learner.train(dataclasses.replace(TINY, pretrained=str(path)), "erm", "bach", 42, table)
+    frozen = "encoder.blocks.0.attn.qkv.weight"
+    assert torch.equal(run.state[frozen], start[frozen]) and "pathology.safetensors" in run.config["encoder"]
+    with pytest.raises(Problem, match="does not fit this profile: it has no encoder"):
+        learner.train(dataclasses.replace(TINY, width=36, pretrained=str(path)), "erm", "bach", 42, table)
+
+
+def test_all_methods_begin_alike():
+    """But for the heads of concatenation, which are twice as wide."""
+    starts = []
+    for method in methods.METHODS:
+        torch.manual_seed(3)
+        starts.append(learner.begin(TINY, method).state_dict())
+    for start in starts[1:]:
+        alike = [name for name in start if not name.startswith(("classify.", "grade."))]
+        assert all(torch.equal(start[name], starts[0][name]) for name in alike)
+
+
+def test_what_a_method_leaves_out_stays_as_it_began(table):
+    def moved(method, part):
+        torch.manual_seed(42)
+        before = learner.begin(TINY, method).state_dict()
+        after = learner.train(TINY, method, "bach", 42, table).state
+        names = [name for name in before if name.startswith(part) and "frozen" not in name]
+        return any(not torch.equal(before[name], after[name]) for name in names)
+    assert moved("ours", "adapters.") and moved("ours", "encoder.blocks.1.")
+    assert not moved("ours", "encoder.blocks.0.") and not moved("ours", "encoder.patch_embed.")
+    assert not moved("no_adapters", "adapters.") and moved("no_adapters", "encoder.blocks.1.")
+    assert not moved("frozen_encoder", "encoder.") and moved("frozen_encoder", "adapters.")
+    sigmas = [c for c in learner.train(TINY, "ours", "bach", 42, table).history if c.startswith("sigma")]
+    assert (learner.train(TINY, "fixed_weights", "bach", 42, table).history[sigmas] == 1).all(axis=None)
+    assert (learner.train(TINY, "ours", "bach", 42, table).history[sigmas].iloc[-1] != 1).all()
 
 
 def probabilities(run, rows):
@@ -257,8 +291,6 @@ def test_what_is_missing_or_unknown_is_named(table):
         methods.chosen("erm,oours")
     with pytest.raises(Problem, match="no domain 'bacch'"):
         learner.train(TINY, "erm", "bacch", 42, table)
-    with pytest.raises(Problem, match="run 03a_pretrain first"):
-        learner.train(PROFILES["lesson"], "erm", "bach", 42, table)
     if not torch.cuda.is_available():
         with pytest.raises(Problem, match="trains on a GPU, and torch finds none"):
             learner.train(dataclasses.replace(TINY, device="cuda"), "erm", "bach", 42, table)

@@ -16,8 +16,12 @@ Each file imports only from those above it in this list, and inside a wing from 
     loaders      paired batches for fastai
     layers       small layers and conversions of the model
     model        shared encoder, adapters, MixStyle, necks, heads
+    encoders     what a training begins from: shipped weights, timm's, a file
+    activations  what the frozen part of an encoder gives, kept on disk
     losses       one function for each objective of Table 1
     objective    the losses of a method, added up
+    pretrain     the reference encoder: its tasks, its training, its record
+    probes       linear readers of a frozen encoder
     predict      a trained model over a cohort: predictions and embeddings
     explain      attention, retrieval, conclusion card
     learner      the fastai Learner, its callbacks, one whole run

@@ -74,7 +74,7 @@ def test_every_baseline_leaves_a_whole_run(table, quick, method):
     has_dice = p[(p.modality == MAMMOGRAPHY) & p.has_mask].dice.notna()
     localises = method == "late_fusion" or method in methods.NETWORKS and MAMMOGRAPHY in seen
     assert has_dice.all() if localises else not has_dice.any()
-    assert run.history.valid_auc.notna().all()
+    assert run.history.valid_auc.notna().any()
 
 
 @pytest.mark.parametrize("method", ["radiomics_svm", "radiomics_lightgbm", "early_fusion", "late_fusion"])
