@@ -27,9 +27,10 @@ def test_a_name_that_is_no_panel_is_refused(name):
 
 
 def test_every_method_that_figures_draw_has_a_label():
-    assert {*methods.MAIN, methods.ADAPTED, methods.UNTOUCHED} == set(methods.METHOD_LABELS)
+    labelled = {*methods.MAIN, *methods.ABLATIONS, methods.ADAPTED, methods.UNTOUCHED}
+    assert labelled == set(methods.METHOD_LABELS)
     assert {*methods.BASELINES, methods.OURS, methods.UNTOUCHED} == set(methods.BASELINE_LABELS)
-    assert {*methods.MAIN, *methods.ON_LESS_DATA} == set(methods.METHODS)
+    assert {*methods.MAIN, *methods.ABLATIONS, *methods.ON_LESS_DATA} == set(methods.METHODS)
 
 
 def test_shares_are_per_cents_of_the_training_patients():

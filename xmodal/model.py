@@ -145,7 +145,7 @@ class CrossModal(nn.Module):
         self.classify = nn.Sequential(nn.Linear(head, 512), nn.GELU(), nn.Linear(512, len(CLASSES)))
         self.grade = Ordinal(head)
         if self.frozen:
-            self.frozen_part(MAMMOGRAPHY).requires_grad_(False)
+            Early(self.encoder, self.frozen).requires_grad_(False)
 
     def forward(self, x):
         """x: dict with the images of each modality and, in training, "domain": modality -> (B,) integers;

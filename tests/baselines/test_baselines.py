@@ -7,7 +7,7 @@ import pytest
 import torch
 from test_learner import TINY as FOUR_EPOCHS, same, write_cohort
 
-from xmodal import baselines, cohort, config, methods, record
+from xmodal import baselines, cohort, config, encoders, methods, record
 from xmodal.baselines import backbones, classic, common, networks, trivial
 from xmodal.cohort import malignant
 from xmodal.config import HISTOPATHOLOGY, MAMMOGRAPHY, PROFILES, Problem
@@ -135,22 +135,17 @@ def test_a_finished_run_is_loaded_and_the_same_seed_gives_the_same_bits(table):
     assert same(state, train().state)
 
 
-def test_pretrained_encoders_are_made_once_and_brought_along(table):
-    """On the pretraining phantom (here: the cohort itself), then into the network of two modalities."""
-    profile = dataclasses.replace(TINY, pretrained="phantom", pretrain_epochs=2)
-    folder = config.DATA / "lesson" / "pretraining"
-    write_cohort(folder, people=6)
-    own = networks.pretrain(profile, "densenet")
-    path = config.RUNS / "lesson" / "pretrained_densenet" / "model.safetensors"
-    written = path.stat().st_mtime_ns
-    assert same(own, networks.pretrain(profile, "densenet"))
-    assert path.stat().st_mtime_ns == written
-    families = methods.NETWORKS["fusion_localiser"]
-    encoder = backbones.Mixed(profile, families).encoder
-    vit = {f"encoder.{k}": v for k, v in encoder.state_dict().items()}
-    model = networks.build(profile, families, vit).state_dict()
-    assert all(torch.equal(v, model[k]) for k, v in own.items() if k.startswith(("grids.", "decoder.")))
-    assert all(torch.equal(v, model[k]) for k, v in vit.items())
+def test_a_network_begins_with_the_encoders_of_its_families(monkeypatch):
+    shipped = {}
+    for name, families in (("encoder", {HISTOPATHOLOGY: "vit"}), ("densenet", {MAMMOGRAPHY: "densenet"})):
+        state = backbones.Mixed(TINY, families).state_dict()
+        shipped[name] = {k: v for k, v in state.items() if k.startswith(("encoder.", "grids."))}
+    monkeypatch.setattr(encoders, "shipped", lambda name: (shipped[name], f"{name} of a test"))
+    profile = dataclasses.replace(TINY, pretrained="reference")
+    model, description = networks.build(profile, methods.NETWORKS["fusion_localiser"])
+    state = model.state_dict()
+    assert all(torch.equal(v, state[k]) for part in shipped.values() for k, v in part.items())
+    assert description == "densenet of a test; encoder of a test"
 
 
 # ---- networks --------------------------------------------------------------------------------------------
@@ -170,7 +165,7 @@ def test_features_are_concatenated_only_where_there_are_two():
 
 
 def test_a_baseline_that_there_is_not_is_named():
-    with pytest.raises(Problem, match="no method 'radiomics_knn'; choose from radiomics_lr"):
+    with pytest.raises(Problem, match="no method 'radiomics_knn'; choose from linear_probe, radiomics_lr"):
         methods.chosen("radiomics_lr,radiomics_knn", methods.BASELINES)
     assert methods.chosen("all", methods.BASELINES) == list(methods.BASELINES)
 

@@ -63,8 +63,8 @@ def choose(rows, z):
     rows: cohort rows (N) of one modality with `split`; z (N, D). Labels of training and validation alone are
     read.
     """
-    train = (rows.split == "train").to_numpy()
-    valid = (rows.split == "validation").to_numpy()
+    train = np.array(rows.split == "train")
+    valid = np.array(rows.split == "validation")
     x = (z - z[train].mean(0)) / (z[train].std(0) + 1e-6)
     allowed = torch.from_numpy(allowed_matrix(rows.allowed))
     best_score = -np.inf
