@@ -112,7 +112,8 @@ def _chunks(images, domain, modality):
 
 
 def _save(path, parts):
-    """Writes parts (n, ...), which go through all images once for each copy, as one array (copies, N, ...)."""
+    """Writes parts (n, ...), which go through all images once for each copy, as one array (copies, N, ...).
+    """
     whole = np.concatenate(parts)
     with atomic(path) as partial_path:
         np.save(partial_path, whole.reshape(1 + COPIES, -1, *whole.shape[1:]))

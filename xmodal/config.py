@@ -66,7 +66,7 @@ class Profile:
     stem: bool               # a few small convolutions embed a patch, instead of one of its size
     width: int               # embedding dimension
     depth: int               # transformer blocks
-    frozen: int              # the first of them, which keep the weights they begin with, as the patch embedding does
+    frozen: int              # the first of them, which keep what they begin with, as then the patch embedding
     heads: int               # attention heads
     adapter: int             # bottleneck width of an adapter
     tile_um: float           # side of a histology tile, micrometres
@@ -92,7 +92,8 @@ PROFILES = {
     "paper": Profile(
         "paper", phantom=False, image_size=224, patch=16, stem=False, width=768, depth=12, frozen=0, heads=12,
         adapter=64, tile_um=128.0, tiles_per_slide=200, batch=16, epochs=50, lr=1e-4, encoder_lr=1e-4,
-        weight_decay=1e-4, amp=True, device="cuda", pretrained="timm", pretrain_patients=0, pretrain_epochs=0),
+        weight_decay=1e-4, amp=True, device="cuda", pretrained="timm", pretrain_patients=0,
+        pretrain_epochs=0),
 }
 
 

@@ -1,4 +1,5 @@
-"""What a training begins from: the encoders that ship with the project, timm's weights, or a file of the user's.
+"""What a training begins from: the encoders that ship with the project, timm's weights, or a file of the
+user's.
 
 `pretrain` makes the shipped ones. Beside each lies a record of how it was made: seed, patients, steps, hours,
 processor, sha256.
@@ -24,8 +25,8 @@ PATHOLOGY = "vit_base_patch16_224"
 
 def begin_from(profile, name=REFERENCE):
     """Weights that every run of the profile begins from: (dict of tensors or None, a description for the
-    record), as `profile.pretrained` says: "reference" for a shipped encoder, "timm", "" for random weights, or
-    the path of a .safetensors file of a vision transformer with timm's names.
+    record), as `profile.pretrained` says: "reference" for a shipped encoder, "timm", "" for random weights,
+    or the path of a .safetensors file of a vision transformer with timm's names.
 
     Raises `Problem` where a file is missing, damaged, or is no such file.
     """
@@ -37,8 +38,8 @@ def begin_from(profile, name=REFERENCE):
         return None, "random"
     path = Path(profile.pretrained)
     state = read(path, "give the path of a .safetensors file, or 'timm', or 'reference'")
-    names = {key: key if key.startswith("encoder.") else f"encoder.{key}" for key in state}
-    return {names[key]: tensor for key, tensor in state.items()}, f"{path.name}, sha256 {sha256(path)[:16]}"
+    state = {f"encoder.{key.removeprefix('encoder.')}": tensor for key, tensor in state.items()}
+    return state, f"{path.name}, sha256 {sha256(path)[:16]}"
 
 
 def shipped(name=REFERENCE):
@@ -62,7 +63,9 @@ def record(name=REFERENCE):
 
 
 def read(path, mend):
-    """The tensors of a .safetensors file. Raises `Problem`, which says how to mend it, where it cannot be read."""
+    """The tensors of a .safetensors file. Raises `Problem`, which says how to mend it, where it cannot be
+    read.
+    """
     try:
         return load_file(path)
     except (SafetensorError, OSError) as error:
@@ -74,13 +77,15 @@ def of_timm():
     try:
         source = timm.create_model(PATHOLOGY, pretrained=True, num_classes=0)
     except Exception as error:  # the hub raises many kinds: no cache, no network, a damaged file
-        log.warning("No pretrained weights (%s): the encoder starts at random, and the record says so.", error)
+        log.warning("No pretrained weights (%s): the encoder starts at random, and the record says so.",
+                    error)
         return None, "random"
     return {f"encoder.{name}": tensor for name, tensor in source.state_dict().items()}, f"timm {PATHOLOGY}"
 
 
 def put_into(model, state):
-    """Copies the tensors of an encoder into a model. Raises `Problem` where one is missing or does not fit."""
+    """Copies the tensors of an encoder into a model. Raises `Problem` where one is missing or does not fit.
+    """
     own = model.state_dict()
     wanted = [name for name in own if name.startswith(("encoder.", "grids."))]
     fitting = {name: v for name, v in state.items() if name in wanted and own[name].shape == v.shape}

@@ -89,8 +89,9 @@ def maps(model, mammogram, tiles, other_tiles):
 
 
 def pointing(run, model, table, images):
-    """How well each map finds lesions: one row per map and mammogram of the held-out domain that has an outline
-    and tissue. The maps are those of `maps`, and "random weights": the attention of an untrained model.
+    """How well each map finds lesions: one row per map and mammogram of the held-out domain that has an
+    outline and tissue. The maps are those of `maps`, and "random weights": the attention of an untrained
+    model.
 
     Columns sample, patient, lesion_type, map, inside (share of the map in the lesion), area (share of the
     image that the lesion covers), hit (pointing game), chance (share of the patches that the lesion touches:

@@ -117,8 +117,9 @@ def is_read(epoch, epochs):
 def learner(profile, method, fold, images, seed, model=None, folder=None):
     """A fastai Learner for a fold (cohort rows with `split`).
 
-    model: what to train, as from `begin` or of a baseline; None for the method's own at random. folder: where
-    to write checkpoints, or None. The encoder, the rest, and the task weights have learning rates of their own.
+    model: what to train, as from `begin` or of a baseline; None for the method's own at random. folder:
+    where to write checkpoints, or None. The encoder, the rest, and the task weights have learning rates of
+    their own.
     """
     model = model or begin(profile, method)
     model_device = device(profile)
@@ -140,7 +141,8 @@ def learner(profile, method, fold, images, seed, model=None, folder=None):
 
 
 def groups(profile, model, objective):
-    """{learning rate: the parameters that it trains}: of the encoder, of the rest, and of the task weights."""
+    """{learning rate: the parameters that it trains}: of the encoder, of the rest, and of the task weights.
+    """
     rates = {}
     for name, p in [*model.named_parameters(), *objective.named_parameters()]:
         if not p.requires_grad:

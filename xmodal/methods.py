@@ -25,7 +25,7 @@ class Method:
     align: float = 0.0
     concat: bool = False
     adapters: bool = True        # trained; else they stay the identity with which they begin
-    encoder: bool = True         # trained, but for what the profile freezes; else adapters, necks and heads only
+    encoder: bool = True         # trained beyond what the profile freezes
     lesion: bool = True          # alignment also of lesions, and not of whole images alone
     task_weights: bool = True    # learned (Eq. 10); else they stay at 1
     train_share: float = 1.0     # of the training patients
@@ -85,7 +85,7 @@ NETWORKS = {  # method -> the encoder of each modality that it reads; the DenseN
     "fusion_localiser": {MAMMOGRAPHY: "densenet", HISTOPATHOLOGY: "vit"},
 }
 LATE = {"late_fusion": ("swin_mammography", "vit_pathology")}
-PROBE = {UNTOUCHED: {"strength": (0.001, 0.01, 0.1)}}       # of its ridge penalty, chosen like those of `CLASSIC`
+PROBE = {UNTOUCHED: {"strength": (0.001, 0.01, 0.1)}}   # ridge penalty, chosen as in `CLASSIC`
 BASELINES = (*PROBE, *CLASSIC, *NETWORKS, *LATE)
 
 

@@ -193,7 +193,8 @@ class CrossModal(nn.Module):
         return Stream(tokens, feature, z, self.classify(head), self.grade(head), mask)
 
     def tokens(self, x, modality, domain=None):
-        """Images uint8 (B, S, S) or (B, S, S, 3), or what `frozen_part` made of them -> patch tokens (B, N, D).
+        """Images uint8 (B, S, S) or (B, S, S, 3), or what `frozen_part` made of them -> patch tokens (B, N,
+        D).
 
         After `model.encoder.set_grad_checkpointing()` the blocks are computed again in the backward pass,
         which saves most of the memory of activations.
@@ -261,7 +262,8 @@ class CrossModal(nn.Module):
 
 
 def normalise(norm, feature, running=False):
-    """Features (B, D) through a BatchNorm. running: by its running statistics, which then stay as they are."""
+    """Features (B, D) through a BatchNorm. running: by its running statistics, which then stay as they are.
+    """
     if not running:
         return norm(feature)
     return F.batch_norm(feature, norm.running_mean, norm.running_var, norm.weight, norm.bias)

@@ -75,7 +75,9 @@ class Pretexts(PairedBatches):
 
 
 def hide_patches(images, rng, side=8):
-    """(images, hidden): `HIDDEN` of the side x side patches of each image greyed; hidden is (N, side, side)."""
+    """(images, hidden): `HIDDEN` of the side x side patches of each image greyed; hidden is (N, side,
+    side).
+    """
     hidden = torch.from_numpy(rng.random((len(images), side, side)) < HIDDEN)
     step = images.shape[1] // side
     pixels = hidden.repeat_interleave(step, 1).repeat_interleave(step, 2)
@@ -135,7 +137,8 @@ def outlines(logits, mask):
 
 
 def contrast(z, ids, tau=0.1):
-    """InfoNCE within a modality: two images of a patient (neighbours in the batch) against other patients'."""
+    """InfoNCE within a modality: two images of a patient (neighbours in the batch) against other patients'.
+    """
     first = torch.ones(len(ids), dtype=torch.bool, device=ids.device)
     first[1:] = ids[1:] != ids[:-1]
     return info_nce(z[first], z[~first], ids[first], ids[~first], tau)
@@ -207,8 +210,9 @@ def trained(pretext, model):
 # ---- the shipped encoders --------------------------------------------------------------------------------
 
 def make(profile, name, build, folder, epochs, scratch):
-    """Trains what build(profile) gives, without any frozen part, on the pretraining phantom in `folder`, and
-    writes the encoder and its record to `encoders.WEIGHTS`, as `name`. It goes on from a checkpoint in `scratch`.
+    """Trains what build(profile) gives, without any frozen part, on the pretraining phantom in `folder`,
+    and writes the encoder and its record to `encoders.WEIGHTS`, as `name`. It goes on from a checkpoint in
+    `scratch`.
 
     A tenth of the patients is held back, for `probes`. Returns the record.
     """
@@ -227,7 +231,8 @@ def make(profile, name, build, folder, epochs, scratch):
     images = epochs * sum(min(BAG, n) for n in table[in_training].groupby(["patient", "modality"]).size())
     made = {
         "seed": SEED, "patients": int(table.patient[in_training].nunique()), "epochs": epochs,
-        "steps": epochs * len(batches), "images": int(images), "hours": round(float(history.seconds.sum()) / 3600, 2),
+        "steps": epochs * len(batches), "images": int(images),
+        "hours": round(float(history.seconds.sum()) / 3600, 2),
         "tasks": asdict(TASKS), "environment": environment(), "sha256": sha256(path),
     }
     write_json(WEIGHTS / f"{name}.json", made)

@@ -47,7 +47,8 @@ def diagnosis(z, table, train):
 
 
 def attributes(z, table, values, train):
-    """{(modality, attribute): correlation of ridge regression's prediction with the truth}, held-back patients.
+    """{(modality, attribute): correlation of ridge regression's prediction with the truth}, held-back
+    patients.
 
     values: one row per row of `table`, NaN where an image has none of an attribute.
     """
@@ -83,7 +84,8 @@ def retrieval(z, table, train, among=70, seed=0):
 
 
 def patient_means(z, table):
-    """Features (K, D) of the mammograms and of the tissue of the K patients who have both, and their names."""
+    """Features (K, D) of the mammograms and of the tissue of the K patients who have both, and their names.
+    """
     by = pd.DataFrame(z).groupby([table.patient.to_numpy(), table.modality.to_numpy()]).mean()
     of_m, of_p = (by.xs(modality, level=1) for modality in (MAMMOGRAPHY, HISTOPATHOLOGY))
     names = of_m.index.intersection(of_p.index)
@@ -97,7 +99,9 @@ def cosine(a, b):
 
 
 def ranks_within(similarity, among, seed=0, groups=50):
-    """Retrieval measures of similarity (K, K), whose diagonal is right, in random groups of `among` patients."""
+    """Retrieval measures of similarity (K, K), whose diagonal is right, in random groups of `among`
+    patients.
+    """
     rng = np.random.default_rng(seed)
     ranks = []
     for _ in range(groups):
@@ -106,5 +110,5 @@ def ranks_within(similarity, among, seed=0, groups=50):
         ranks.append((s > np.diag(s)[:, None]).sum(1))
     ranks = np.concatenate(ranks)
     size = min(among, len(similarity))
-    found = {f"R@{k}": float((ranks < k).mean()) for k in (1, 5, 10)}
-    return {"rank": float(ranks.mean() / (size - 1)), **found}
+    recall = {f"R@{k}": float((ranks < k).mean()) for k in (1, 5, 10)}
+    return {"rank": float(ranks.mean() / (size - 1)), **recall}

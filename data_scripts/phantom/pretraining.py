@@ -4,6 +4,7 @@ It has no native files: only the arrays and the cohort table that 02_preprocess 
 """
 import json
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,20 +29,20 @@ OF_TILES = (*patients.FACTORS, "nuclei", "nuclear_size", "nuclear_variation", "n
 
 
 def write(folder, profile, seed=7, workers=2):
-    """Writes folder/{images,masks}/*.npy, folder/attributes.parquet (sample, `OF_MAMMOGRAMS`, `OF_TILES`) and,
-    last, folder/cohort.parquet; returns the table.
+    """Writes folder/{images,masks}/*.npy, folder/attributes.parquet (sample, `OF_MAMMOGRAMS`, `OF_TILES`)
+    and, last, folder/cohort.parquet; returns the table.
 
-    `profile.pretrain_patients` patients with two views and a field of 2 x 2 tiles each. `seed` must differ from the cohort's seed, or its patients come back.
+    `profile.pretrain_patients` patients with two views and a field of 2 x 2 tiles each. `seed` must differ
+    from the cohort's seed, or its patients come back.
     """
     folder = Path(folder)
     people = patients.cohort(seed, pairs=profile.pretrain_patients // 4, singles=0)
     seen = [patients.shown(people, modality, seed).to_dict("records") for modality in MODALITIES]
     draw = partial(_draw, seed=seed, profile=profile)
     drawn = parallel(draw, list(zip(*seen)), workers, "pretraining phantom")
-    samples = [sample for of_patient in drawn for sample in of_patient]
+    samples = list(chain.from_iterable(drawn))
     rows = []
-    for modality in (MAMMOGRAPHY, HISTOPATHOLOGY):
-        domain, = [name for name, kind in PRETRAINING.items() if kind == modality]
+    for domain, modality in PRETRAINING.items():
         mine = [sample for sample in samples if sample.row["modality"] == modality]
         _save(folder / "images" / f"{domain}.npy", [sample.image for sample in mine])
         if modality == MAMMOGRAPHY:
@@ -135,7 +136,8 @@ def _tiles(person, seed, profile):
 
 
 def _of_tile(person, canvas, left, top, side):
-    """The attributes of the tile of `side` um whose corner lies at (left, top), in um, of a painted canvas."""
+    """The attributes of the tile of `side` um whose corner lies at (left, top), in um, of a painted canvas.
+    """
     cells = np.concatenate(canvas.nuclei)
     x, y, long, short, _, dark, _ = cells[:, :7].T
     inside = (x >= left) & (x < left + side) & (y >= top) & (y < top + side)

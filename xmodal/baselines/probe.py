@@ -84,8 +84,8 @@ def choose(rows, z):
 
 
 def fit(x, allowed, strength):
-    """Linear regression (D -> 4) with the cross-entropy of label sets (Eq. 6) and a ridge penalty, minimised by
-    L-BFGS."""
+    """Linear regression (D -> 4) with the cross-entropy of label sets (Eq. 6) and a ridge penalty,
+    minimised by L-BFGS."""
     reader = nn.Linear(x.shape[1], allowed.shape[1])
     nn.init.zeros_(reader.weight)
     nn.init.zeros_(reader.bias)
