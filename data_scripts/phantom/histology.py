@@ -58,9 +58,12 @@ def draw(row, style, rng, shape, mpp):
     """An H&E picture of the patient `row` (patients.cohort) as `style` would show it.
 
     shape  (height, width) in pixels; mpp  micrometres per pixel Returns uint8 RGB (height, width, 3) and the
-    bool tumour mask (height, width), all False for normal and benign.
+    bool tumour mask (height, width), all False for normal and benign. A
+    patient who is `marked` has pigment strewn over the section.
     """
     canvas, tissue, tumour = paint(row, style, rng, shape, mpp)
+    if row["marked"]:
+        pigment(canvas, rng.spawn(1)[0])
     size = (shape[1], shape[0])
     mask = np.asarray(Image.fromarray(tumour & tissue).resize(size, Image.Resampling.NEAREST))
     return photograph(canvas, tissue, style, shape), mask
@@ -86,6 +89,22 @@ def paint(row, style, rng, shape, mpp):
     return canvas, tissue, tumour
 
 
+PIGMENT_UM = 110        # distance of the grains, whose radius is 4 to 7 um
+
+
+def pigment(c, rng):
+    """Strews dark grains of precipitate, as old fixative or stain leaves them, over the canvas."""
+    height, width = c.shape[0] * c.px, c.shape[1] * c.px
+    y, x = np.mgrid[:c.shape[0], :c.shape[1]].astype(np.float32) * np.float32(c.px)
+    places = rng.uniform((0, 0, 4), (height, width, 7), (int(height * width / PIGMENT_UM ** 2), 3))
+    for cy, cx, radius in places:
+        top, left = (max(int((at - radius) / c.px), 0) for at in (cy, cx))
+        window = np.s_[top:int((cy + radius) / c.px) + 2, left:int((cx + radius) / c.px) + 2]
+        grain = np.hypot(y[window] - cy, x[window] - cx) < radius
+        c.h[window][grain] = 3.0
+        c.e[window][grain] = 2.0
+
+
 def _regions(c, row, style):
     """Bool maps of tissue and of tumour: a piece on glass, or all of a field of view."""
     height, width = c.shape[0] * c.px, c.shape[1] * c.px
@@ -101,7 +120,7 @@ def _regions(c, row, style):
 
 
 def _stroma(c, fibrosis):
-    """Collagen: wavy bundles along a bending direction, with pale clefts between them; denser with fibrosis."""
+    """Collagen: wavy bundles along a bending direction, pale clefts between them; denser with fibrosis."""
     rng, n = c.rng, 512
     streaks = gaussian_filter(rng.standard_normal((n, n), dtype=np.float32), (1.2, 9), mode="wrap")
     streaks /= streaks.std()

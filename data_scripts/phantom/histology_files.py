@@ -12,6 +12,7 @@ import tifffile
 from xmodal.runtime.files import atomic
 
 from .. import parallel
+from .dials import Dials, displaced, style_of
 from .histology import STYLES, draw
 from .native import asap, polygons, pyramid, registry_row, write_text
 from .patients import generator
@@ -23,7 +24,7 @@ BACH_CLASSES = (("Normal", "n"), ("Benign", "b"), ("InSitu", "is"), ("Invasive",
 CENTERS = 5                                              # CAMELYON17 has 20 patients per centre, in order
 
 
-def write_bach(root, patients, seed=42, workers=2, images=2):
+def write_bach(root, patients, seed=42, workers=2, images=2, dials=Dials()):
     """Writes `images` fields of view for each of the `patients` (patients.cohort) with histo_domain "bach".
 
     root/ICIAR2018_BACH_Challenge/Photos/{Normal,Benign,InSitu,Invasive}/*.tif and microscopy_ground_truth.csv
@@ -35,18 +36,18 @@ def write_bach(root, patients, seed=42, workers=2, images=2):
     tasks = []
     table = []
     for row in _rows(patients, "bach"):
-        folder, prefix = BACH_CLASSES[row["diagnosis"]]
+        folder, prefix = BACH_CLASSES[row["label"]]
         for _ in range(images):
-            count[row["diagnosis"]] += 1
-            stem = f"{prefix}{count[row['diagnosis']]:03d}"
-            tasks.append((row, stem, seed, photos / folder / f"{stem}.tif"))
+            count[row["label"]] += 1
+            stem = f"{prefix}{count[row['label']]:03d}"
+            tasks.append((row, stem, seed, photos / folder / f"{stem}.tif", dials))
             table.append(f"{stem}.tif,{folder}\n")
     parallel(_write_field, tasks, workers, "BACH")
     write_text(photos / "microscopy_ground_truth.csv", "".join(table))
     return [registry_row("bach", stem, row) for row, stem, *_ in tasks]
 
 
-def write_camelyon(root, patients, seed=42, workers=2):
+def write_camelyon(root, patients, seed=42, workers=2, dials=Dials()):
     """Writes a slide for each of the `patients` with histo_domain "camelyon", by turns as CAMELYON16 and 17:
     of invasive carcinoma where that is the diagnosis, else of normal tissue.
 
@@ -72,7 +73,8 @@ def write_camelyon(root, patients, seed=42, workers=2):
             patient_stage, slide_stage = ("pN1", "macro") if kind == "tumor" else ("pN0", "negative")
             center = i // 2 // 20 % CENTERS
             stages.append(f"{native}.zip,{patient_stage},{center}\n{stem}.tif,{slide_stage},{center}\n")
-        tasks.append(({**row, "diagnosis": 3 * (kind == "tumor")}, stem, seed, new if i % 2 else old))
+        drawn = {**row, "diagnosis": 3 * (kind == "tumor")}
+        tasks.append((drawn, stem, seed, new if i % 2 else old, dials))
         registry.append(registry_row("camelyon", native, row))
     parallel(_write_slide, tasks, workers, "CAMELYON")
     write_text(new / "stages.csv", "".join(stages))
@@ -101,8 +103,9 @@ def _md5(path):
 
 
 def _write_field(task):
-    row, stem, seed, path = task
-    rgb, _ = draw(row, STYLES["bach"], generator(seed, "bach", row["patient"], stem), BACH_SHAPE, BACH_MPP)
+    row, stem, seed, path, dials = task
+    style = style_of(STYLES, "bach", dials.style)
+    rgb, _ = draw(row, style, generator(seed, "bach", row["patient"], stem), BACH_SHAPE, BACH_MPP)
     with atomic(path) as partial:
         tifffile.imwrite(partial, rgb, photometric="rgb", compression="adobe_deflate",
                          compressionargs={"level": 1}, predictor=True, resolution=(1e4 / BACH_MPP,) * 2,
@@ -110,9 +113,11 @@ def _write_field(task):
 
 
 def _write_slide(task):
-    row, stem, seed, part = task
-    style = STYLES["camelyon"]
+    row, stem, seed, part, dials = task
+    style = style_of(STYLES, "camelyon", dials.style)
     rgb, tumour = draw(row, style, generator(seed, "camelyon", row["patient"], stem), SLIDE_SHAPE, SLIDE_MPP)
+    rng = generator(seed, "camelyon", row["patient"], stem, "outline")
+    tumour = displaced(tumour, dials.outline_error, rng)
     with atomic(part / "images" / f"{stem}.tif") as partial:
         pyramid(partial, rgb, SLIDE_MPP, style.quality)
     if tumour.any():

@@ -55,7 +55,8 @@ def draw(row, view, style, rng, shape=(600, 480)):
     """A mammogram of the patient `row` (patients.cohort) as (uint16 (H, W) image, bool (H, W) lesion mask).
 
     `view` is "CC" or "MLO", `style` one of the values of `STYLES`. The field is 120 mm high whatever the
-    shape. Right breasts have the chest wall at the right. A patient without a lesion has an empty mask.
+    shape. Right breasts have the chest wall at the right. A patient without a lesion has an empty mask. A
+    patient who is `marked` has a lead bead on the skin near the nipple.
     """
     row = plain_floats(row)
     breast = outline(row, view, rng, shape)
@@ -68,6 +69,8 @@ def draw(row, view, style, rng, shape=(600, 480)):
     image = expose(tissue, inside, style, breast.px, rng)
     if style.film:
         image = film_marks(image, row["laterality"], view, rng)
+    if row["marked"]:
+        image = np.maximum(image, bead(breast, row["laterality"], rng))
     return np.round(np.clip(image, 0, 1) * style.white).astype(np.uint16), np.ascontiguousarray(mask)
 
 
@@ -140,7 +143,7 @@ def _muscle(view, y, x, width, rng):
     return logistic((edge - x) / 0.9) * (edge > 0)
 
 
-AREA = 0.55, 1.15       # size of the glandular disc relative to the breast, from the least to the most glandular
+AREA = 0.55, 1.15       # size of the glandular disc relative to the breast, least to most glandular
 LEVEL = 0.12, 0.42      # its attenuation above fat
 
 
@@ -225,6 +228,18 @@ def film_marks(image, laterality, view, rng):
         strip = (np.s_[:thick], np.s_[-thick:], away)[side]
         image[strip] = rng.uniform(0.7, 1.0)
     return image
+
+
+BEAD_MM = 1.4           # radius
+
+
+def bead(breast, laterality, rng):
+    """(H, W) in [0, 1]: a lead bead, as some sites stick on the skin, below the skin near the nipple."""
+    y = breast.nipple[0] + rng.uniform(-8, 8)
+    row = int(np.clip(y / breast.px, 0, len(breast.edge) - 1))
+    x = breast.edge[row] - rng.uniform(5, 9)
+    spot = logistic((BEAD_MM - np.hypot(breast.y - y, breast.x - x)) / (0.3 * breast.px))
+    return spot[:, ::-1] if laterality == "R" else spot
 
 
 def _lead_marker(height, text, rng):

@@ -12,6 +12,7 @@ from skimage.measure import find_contours
 from xmodal.runtime.files import atomic
 
 from .. import parallel
+from .dials import Dials, displaced, style_of
 from .mammogram import FIELD_MM, STYLES, draw
 from .native import DIGITAL_MAMMOGRAM, SECONDARY_CAPTURE, registry_row, uid, write_dicom, write_table
 from .patients import generator
@@ -20,9 +21,17 @@ VIEWS = ("CC", "MLO")
 CBIS_ROOT, INBREAST_ROOT = "1.3.6.1.4.1.9590.100.1.2.", "2.25."  # prefixes of unique identifiers
 
 
-def picture(row, view, domain, seed):
+def picture(row, view, domain, seed, dials=Dials()):
     """The image and lesion mask that both the pixel files and the tables of a site describe."""
-    return draw(row, view, STYLES[domain], generator(seed, domain, row["patient"], view))
+    style = style_of(STYLES, domain, dials.style)
+    image, mask = draw(row, view, style, generator(seed, domain, row["patient"], view))
+    rng = generator(seed, domain, row["patient"], view, "outline")
+    return image, displaced(mask, dials.outline_error, rng)
+
+
+def _label(row):
+    """The class that the tables say: not normal where a lesion is drawn."""
+    return max(row["label"], int(row["lesion_type"] != ""))
 
 
 def _density_digit(row):
@@ -33,6 +42,7 @@ def _density_digit(row):
 # Columns of which each kind has its own.
 CBIS_TABLES = {"mass": ("breast_density", "mass shape", "mass margins"),
                "calc": ("breast density", "calc type", "calc distribution")}
+SIDES = {"L": "LEFT", "R": "RIGHT"}
 CBIS_TERMS = {"circumscribed": ("OVAL", "CIRCUMSCRIBED"), "lobulated": ("LOBULATED", "MICROLOBULATED"),
               "irregular": ("IRREGULAR", "ILL_DEFINED"), "spiculated": ("IRREGULAR", "SPICULATED"),
               "distortion": ("ARCHITECTURAL_DISTORTION", "NA"),
@@ -40,7 +50,7 @@ CBIS_TERMS = {"circumscribed": ("OVAL", "CIRCUMSCRIBED"), "lobulated": ("LOBULAT
               "cluster": ("PLEOMORPHIC", "CLUSTERED"), "scatter": ("PUNCTATE", "DIFFUSELY_SCATTERED")}
 
 
-def write_cbis_ddsm(root, patients, seed, workers=2):
+def write_cbis_ddsm(root, patients, seed, workers=2, dials=Dials()):
     """Writes DICOM files and the four case descriptions under `root`; returns the registry's rows.
 
     `root`/cbis_ddsm/<PatientID>/<StudyInstanceUID>/MG_<SeriesInstanceUID>/<uuid>.dcm, as IDC lays the
@@ -54,7 +64,7 @@ def write_cbis_ddsm(root, patients, seed, workers=2):
     rows = []
     for row, number, is_test in zip(patients.to_dict("records"), numbers, test):
         rows.append({**row, "native": f"P_{number:05d}", "part": "Test" if is_test else "Training"})
-    cases = parallel(partial(_cbis_patient, root=root, seed=seed), rows, workers, "CBIS-DDSM")
+    cases = parallel(partial(_cbis_patient, root=root, seed=seed, dials=dials), rows, workers, "CBIS-DDSM")
     for kind in CBIS_TABLES:
         for part, name in (("Training", "train"), ("Test", "test")):
             table = []
@@ -76,30 +86,32 @@ def _cbis_kind(row):
     return "calc" if row["lesion_type"] == "calcification" else "mass"
 
 
-def _cbis_patient(row, root, seed):
+def _cbis_patient(row, root, seed, dials):
     """Writes the files of one patient; returns the lines of its table, one per view."""
-    side = {"L": "LEFT", "R": "RIGHT"}[row["laterality"]]
+    side = SIDES[row["laterality"]]
     kind = {"calc": "calcification", "mass": "mass"}[_cbis_kind(row)]
     rng = generator(seed, "cbis_ddsm", row["patient"], "words")
-    if row["diagnosis"] > 1:
+    malignant = _label(row) > 1
+    if malignant:
         pathology = "MALIGNANT"
     else:
         pathology = "BENIGN_WITHOUT_CALLBACK" if rng.random() < 0.2 else "BENIGN"
-    assessment = str(rng.choice([4, 5] if row["diagnosis"] > 1 else [2, 3, 4]))
+    assessment = str(rng.choice([4, 5] if malignant else [2, 3, 4]))
     first, second = CBIS_TERMS[row["lesion_shape"] or row["lesion_type"]]
     lines = []
     for view in VIEWS:
-        paths = _cbis_view(row, view, side, root, seed, rng)
+        drawn = picture(row, view, "cbis_ddsm", seed, dials)
+        paths = _cbis_view(row, view, *drawn, root, seed, rng)
         lines.append([row["native"], _density_digit(row), side, view, "1", kind, first, second, assessment,
                       pathology, str(rng.integers(2, 6)), *paths])
     return lines
 
 
-def _cbis_view(row, view, side, root, seed, rng):
+def _cbis_view(row, view, image, mask, root, seed, rng):
     """Writes the image, crop and mask of one view; returns the three paths that the table lists for them."""
     calc = _cbis_kind(row) == "calc"
+    side = SIDES[row["laterality"]]
     folder = f"{'Calc' if calc else 'Mass'}-{row['part']}_{row['native']}_{side}_{view}"
-    image, mask = picture(row, view, "cbis_ddsm", seed)
     y, x = ndimage.find_objects(mask.astype(int))[0]
     crop = np.ascontiguousarray(image[max(y.start - 20, 0):y.stop + 20, max(x.start - 20, 0):x.stop + 20])
     shown = {"PatientOrientation": view, "Laterality": row["laterality"]}
@@ -140,7 +152,7 @@ INBREAST_NAMES = {"mass": "Mass", "distortion": "Distortion", "asymmetry": "Asym
                   "scatter": "Calcifications"}
 
 
-def write_inbreast(root, patients, seed, workers=2):
+def write_inbreast(root, patients, seed, workers=2, dials=Dials()):
     """Writes AllDICOMs/, AllXML/ and INbreast.csv under `root`; returns the registry's rows."""
     root = Path(root)
     rng = generator(seed, "inbreast", "names")
@@ -149,13 +161,13 @@ def write_inbreast(root, patients, seed, workers=2):
     for row, pair in zip(patients.to_dict("records"), numbers):
         token = hashlib.sha256(f"{seed}/{row['patient']}".encode()).hexdigest()[:16]
         rows.append({**row, "numbers": pair.tolist(), "token": token})
-    lines = parallel(partial(_inbreast_patient, root=root, seed=seed), rows, workers, "INbreast")
+    lines = parallel(partial(_inbreast_patient, root=root, seed=seed, dials=dials), rows, workers, "INbreast")
     table = sorted(sum(lines, []), key=lambda line: line[5])
     write_table(root / "INbreast.csv", INBREAST_COLUMNS, table, delimiter=";")
     return [registry_row("inbreast", row["token"], row) for row in rows]
 
 
-def _inbreast_patient(row, root, seed):
+def _inbreast_patient(row, root, seed, dials):
     """Writes the files of one patient; returns the lines of the table, one per view."""
     rng = generator(seed, "inbreast", row["patient"], "words")
     month = f"{rng.integers(2008, 2011)}{rng.integers(1, 13):02d}"
@@ -163,7 +175,7 @@ def _inbreast_patient(row, root, seed):
     study = uid(INBREAST_ROOT, seed, row["patient"], "study")
     lines = []
     for view, number in zip(VIEWS, row["numbers"]):
-        image, mask = picture(row, view, "inbreast", seed)
+        image, mask = picture(row, view, "inbreast", seed, dials)
         spacing = FIELD_MM / len(image)
         position = "ML" if view == "MLO" else view
         name = f"{number}_{row['token']}_MG_{row['laterality']}_{position}_ANON.dcm"
@@ -187,7 +199,7 @@ def _birads(row, rng):
     benign = str(rng.choice(["2", "2", "2", "3"]))
     severity = 5 * row["severity"] - 1.5 + rng.normal(0, 0.6)
     malignant = ("4a", "4b", "4c", "5", "6")[int(np.clip(severity, 0, 4))]
-    return {0: "1", 1: benign}.get(row["diagnosis"], malignant)
+    return {0: "1", 1: benign}.get(_label(row), malignant)
 
 
 def _inbreast_xml(path, row, mask, spacing):

@@ -10,7 +10,9 @@ import numpy as np
 import pandas as pd
 from scipy.special import ndtr, ndtri
 
-from .dials import Dials
+from xmodal.config import DOMAINS
+
+from .dials import Dials, marks, neighbour, with_prevalence
 
 PAIRS = (("cbis_ddsm", "bach"), ("cbis_ddsm", "camelyon"), ("inbreast", "bach"), ("inbreast", "camelyon"))
 SINGLES = (("cbis_ddsm", ""), ("inbreast", ""), ("", "bach"), ("", "camelyon"))
@@ -49,15 +51,17 @@ def generator(seed, *names):
     return np.random.default_rng([int(seed), *np.frombuffer(digest[:16], dtype="<u4").tolist()])
 
 
-def cohort(seed, pairs=60, singles=8):
+def cohort(seed, pairs=60, singles=8, dials=Dials()):
     """The phantom's patients, one row each: `pairs` patients in each of the four pairs of domains, with both
-    modalities, and `singles` patients in each domain with one modality only.
+    modalities, and `singles` patients in each domain with one modality only. `dials` gives the share of
+    malignant patients at the target and how many labels are wrong.
 
     Columns: patient ("P0001"), diagnosis (0-3, config.CLASSES), mammo_domain and histo_domain ("" if none),
     density (A-D), lesion_type and lesion_shape ("" if normal), diameter_mm (NaN if normal, else 3-30),
     laterality (L, R); `FACTORS`; severity (a real number near diagnosis / 3, overlapping between classes),
-    cellularity, spread, calcification; breast_size, lesion_depth (0 nipple, 1 chest wall), lesion_height (0 top, 1
-    bottom): all in [0, 1].
+    cellularity, spread, calcification; breast_size, lesion_depth (0 nipple, 1 chest wall), lesion_height
+    (0 top, 1 bottom): all in [0, 1]; label (0-3, the diagnosis that the patient's labels are of); marked
+    (no patient is; see `at_site`).
 
     A writer of native files takes such rows and returns its part of registry.csv: a list of dicts with
     `REGISTRY`.
@@ -67,12 +71,23 @@ def cohort(seed, pairs=60, singles=8):
     rows = []
     for (mammo, histo), count in counts:
         rng = generator(seed, "patients", mammo, histo)
-        mix = OF_NODES if histo == "camelyon" else MIX
-        for diagnosis in _diagnoses(rng, mix[mammo], count):
+        mix = (OF_NODES if histo == "camelyon" else MIX)[mammo]
+        malignant = dials.prevalence if dials.target in (mammo, histo) else float("nan")
+        for diagnosis in _diagnoses(rng, with_prevalence(mix, malignant), count):
             rows.append({"mammo_domain": mammo, "histo_domain": histo, **_patient(rng, diagnosis)})
     table = pd.DataFrame(rows)
     table.insert(0, "patient", [f"P{i:04d}" for i in range(1, len(table) + 1)])
+    table["label"] = _labels(table.diagnosis, dials.label_noise, generator(seed, "labels"))
+    table["marked"] = False
     return table
+
+
+def _labels(diagnoses, noise, rng):
+    """The diagnoses, of which a share `noise` become that of a neighbouring class."""
+    labels = diagnoses.to_numpy().copy()
+    for i in rng.permutation(len(labels))[:round(noise * len(labels))]:
+        labels[i] = neighbour(labels[i], rng)
+    return labels
 
 
 def _diagnoses(rng, shares, count):
@@ -107,13 +122,23 @@ def _patient(rng, diagnosis):
             "lesion_height": float(rng.random())}
 
 
+def at_site(table, site, seed, dials=Dials()):
+    """The patients of `table` who have images at `site`, as its modality shows them (see `shown`); `marked`
+    are those who carry the mark there."""
+    mine = table[(table.mammo_domain == site) | (table.histo_domain == site)].reset_index(drop=True)
+    mine = shown(mine, DOMAINS[site], seed, dials)
+    rng = generator(seed, "marks", site)
+    mine["marked"] = marks(mine.diagnosis > 1, dials.shortcut_of(site), rng)
+    return mine
+
+
 def shown(table, modality, seed, dials=Dials()):
     """The patients as one modality shows them: `table` with other values of `FACTORS`, each uniform in [0, 1]
     as before, whose normal scores correlate with those of the patients' own by `dials.link`."""
+    noise = np.empty((len(table), len(FACTORS)))
+    for i, patient in enumerate(table.patient):
+        noise[i] = generator(seed, "shown", patient, modality).standard_normal(len(FACTORS))
     seen = table.copy()
-    for i, patient in table.patient.items():
-        rng = generator(seed, "shown", patient, modality)
-        own = ndtri(table.loc[i, list(FACTORS)].to_numpy(float))
-        noise = rng.standard_normal(len(FACTORS))
-        seen.loc[i, list(FACTORS)] = ndtr(dials.link * own + np.sqrt(1 - dials.link ** 2) * noise)
+    own = ndtri(table[list(FACTORS)].to_numpy(float))
+    seen[list(FACTORS)] = ndtr(dials.link * own + np.sqrt(1 - dials.link ** 2) * noise)
     return seen

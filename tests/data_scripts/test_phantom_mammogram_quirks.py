@@ -135,7 +135,7 @@ def test_every_quirk_says_what_the_files_then_hold_and_others_are_a_problem(tmp_
     for sentences in QUIRKS.values():
         assert all(sentence.endswith(".") for sentence in sentences.values())
     with pytest.raises(Problem, match="'flat_earth'.*scaled_mask.*point_findings"):
-        phantom.write(tmp_path / "phantom", pairs=1, singles=0, quirks=("scaled_mask", "flat_earth"))
+        phantom.write(tmp_path / "phantom", singles=0, quirks=("scaled_mask", "flat_earth"))
     assert not (tmp_path / "phantom").exists()
 
 

@@ -31,6 +31,7 @@ from matplotlib import pyplot as plt  # noqa: E402
 
 from data_scripts import phantom  # noqa: E402
 from data_scripts.phantom import histology_files  # noqa: E402
+from data_scripts.phantom.dials import Dials  # noqa: E402
 
 # a stage is a fork, which finds these imported
 from figures import fig2, fig3, fig4, fig5, fig6, table1  # noqa: E402, F401
@@ -61,7 +62,7 @@ def shrink():
     smaller model."""
     config.PROFILES["lesson"] = TINY
     # so many patients that both classes occur in training and in validation
-    phantom.write = functools.partial(phantom.write, pairs=8, singles=1)
+    phantom.write = functools.partial(phantom.write, singles=1, dials=Dials(pairs=8))
 
     def no_commit():
         return ""
