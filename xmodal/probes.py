@@ -1,6 +1,7 @@
 """Linear readers of a frozen encoder: what its features tell of patients whom it has not seen."""
 import numpy as np
 import pandas as pd
+import torch
 from sklearn.cross_decomposition import CCA
 from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegression, RidgeCV
@@ -10,24 +11,25 @@ from sklearn.preprocessing import StandardScaler
 from .cohort import malignant
 from .config import HISTOPATHOLOGY, MAMMOGRAPHY, MODALITIES
 from .loaders import sweep
+from .metrics.embeddings import retrieval as between
+from .model import pool
 from .stats import auc
 
 SHRINKAGE = np.logspace(-1, 5, 13)     # of ridge regression, chosen by leave-one-out on the training patients
 SHARED = 8                             # canonical directions in which two modalities are compared
+GROUPS = 50                            # random groups of patients among whom tissue is looked for
 
 
 def features(model, table, images):
-    """(rows, D) features before the neck, in the order of `table`."""
-    import torch
-
-    from .model import pool
+    """(rows, D) pooled tokens of an encoder as it is, in the order of `table`."""
     out = np.empty((len(table), model.encoder.embed_dim), np.float32)
     position = pd.Series(np.arange(len(table)), index=table.index)
+    where = next(model.parameters()).device
     model.eval()
     with torch.no_grad():
         for rows, x in sweep(table, images):
-            modality, pixels = next(iter(x.items()))
-            out[position[rows.index]] = pool(model.tokens(pixels, modality)).cpu().numpy()
+            (modality, pixels), = x.items()
+            out[position[rows.index]] = pool(model.tokens(pixels.to(where), modality)).cpu().numpy()
     return out
 
 
@@ -69,8 +71,8 @@ def retrieval(z, table, train, among=70, seed=0):
     """How well a linear reader finds a held-back patient's tissue from the mammograms.
 
     Features are averaged for each patient and modality, reduced to their principal components, and brought
-    together by canonical correlation on the training patients. Returns {"rank": mean percentile rank of the
-    right tissue, 0 best and .5 by chance, "R@1", "R@5", "R@10"} among `among` patients, over random groups.
+    together by canonical correlation on the training patients. Returns what `metrics.embeddings.retrieval`
+    does, averaged over random groups of `among` patients.
     """
     of_m, of_p, names = patient_means(z, table)
     in_train = np.isin(names, table.patient[train])
@@ -80,35 +82,18 @@ def retrieval(z, table, train, among=70, seed=0):
         pairs.append(reduce.fit(part[in_train]).transform(part))
     cca = CCA(min(SHARED, pairs[0].shape[1]), max_iter=5000).fit(pairs[0][in_train], pairs[1][in_train])
     a, b = cca.transform(pairs[0][~in_train], pairs[1][~in_train])
-    return ranks_within(cosine(a, b), among, seed)
+    rng = np.random.default_rng(seed)
+    measured = []
+    for _ in range(GROUPS):
+        group = rng.permutation(len(a))[:among]
+        measured.append(between(a[group], b[group]))
+    return pd.DataFrame(measured).mean().to_dict()
 
 
 def patient_means(z, table):
-    """Features (K, D) of the mammograms and of the tissue of the K patients who have both, and their names.
-    """
+    """Features (K, D) of the mammograms and of the tissue of the K patients who have both, and their
+    names."""
     by = pd.DataFrame(z).groupby([table.patient.to_numpy(), table.modality.to_numpy()]).mean()
     of_m, of_p = (by.xs(modality, level=1) for modality in (MAMMOGRAPHY, HISTOPATHOLOGY))
     names = of_m.index.intersection(of_p.index)
     return of_m.loc[names].to_numpy(), of_p.loc[names].to_numpy(), names.to_numpy()
-
-
-def cosine(a, b):
-    """(K, D) and (L, D) -> cosines (K, L)."""
-    unit = [x / np.linalg.norm(x, axis=1, keepdims=True) for x in (a, b)]
-    return unit[0] @ unit[1].T
-
-
-def ranks_within(similarity, among, seed=0, groups=50):
-    """Retrieval measures of similarity (K, K), whose diagonal is right, in random groups of `among`
-    patients.
-    """
-    rng = np.random.default_rng(seed)
-    ranks = []
-    for _ in range(groups):
-        group = rng.permutation(len(similarity))[:among]
-        s = similarity[np.ix_(group, group)]
-        ranks.append((s > np.diag(s)[:, None]).sum(1))
-    ranks = np.concatenate(ranks)
-    size = min(among, len(similarity))
-    recall = {f"R@{k}": float((ranks < k).mean()) for k in (1, 5, 10)}
-    return {"rank": float(ranks.mean() / (size - 1)), **recall}

@@ -51,7 +51,7 @@ def generator(seed, *names):
     return np.random.default_rng([int(seed), *np.frombuffer(digest[:16], dtype="<u4").tolist()])
 
 
-def cohort(seed, pairs=60, singles=8, dials=Dials()):
+def cohort(seed, pairs=60, singles=8, dials=Dials(), of_nodes=OF_NODES):
     """The phantom's patients, one row each: `pairs` patients in each of the four pairs of domains, with both
     modalities, and `singles` patients in each domain with one modality only. `dials` gives the share of
     malignant patients at the target and how many labels are wrong.
@@ -63,6 +63,7 @@ def cohort(seed, pairs=60, singles=8, dials=Dials()):
     (0 top, 1 bottom): all in [0, 1]; label (0-3, the diagnosis that the patient's labels are of); marked
     (no patient is; see `at_site`).
 
+    of_nodes: the shares of the diagnoses of those whose histology is a lymph node's, like `MIX`.
     A writer of native files takes such rows and returns its part of registry.csv: a list of dicts with
     `REGISTRY`.
     """
@@ -71,7 +72,7 @@ def cohort(seed, pairs=60, singles=8, dials=Dials()):
     rows = []
     for (mammo, histo), count in counts:
         rng = generator(seed, "patients", mammo, histo)
-        mix = (OF_NODES if histo == "camelyon" else MIX)[mammo]
+        mix = (of_nodes if histo == "camelyon" else MIX)[mammo]
         malignant = dials.prevalence if dials.target in (mammo, histo) else float("nan")
         for diagnosis in _diagnoses(rng, with_prevalence(mix, malignant), count):
             rows.append({"mammo_domain": mammo, "histo_domain": histo, **_patient(rng, diagnosis)})

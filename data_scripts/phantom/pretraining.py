@@ -36,7 +36,7 @@ def write(folder, profile, seed=7, workers=2):
     from the cohort's seed, or its patients come back.
     """
     folder = Path(folder)
-    people = patients.cohort(seed, pairs=profile.pretrain_patients // 4, singles=0)
+    people = patients.cohort(seed, profile.pretrain_patients // 4, singles=0, of_nodes=patients.MIX)
     seen = [patients.shown(people, modality, seed).to_dict("records") for modality in MODALITIES]
     draw = partial(_draw, seed=seed, profile=profile)
     drawn = parallel(draw, list(zip(*seen)), workers, "pretraining phantom")

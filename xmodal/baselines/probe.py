@@ -12,11 +12,10 @@ from ..activations import images_of
 from ..cohort import allowed_matrix, malignant
 from ..config import MODALITIES
 from ..encoders import begin_from
-from ..loaders import sweep
 from ..losses import set_cross_entropy
 from ..methods import PROBE, UNTOUCHED
-from ..model import pool
 from ..predict import describe
+from ..probes import features
 from ..record import is_done, load_run, save_run, seed_everything
 from .common import CUTPOINTS, late, mean_auc, outcome, prepare
 
@@ -30,7 +29,7 @@ def train_probe(profile, method, held_out, seed, table):
         return load_run(folder)
     seed_everything(seed)
     model = learner.begin(profile, "erm", state)
-    z = features(model, fold, images_of(profile, model, table))
+    z = torch.from_numpy(features(model, fold, images_of(profile, model, table)))
     predictions = []
     history = []
     weights = {}
@@ -43,17 +42,6 @@ def train_probe(profile, method, held_out, seed, table):
     predictions, embeddings = late(pd.concat(predictions, ignore_index=True).assign(condition="source"))
     save_run(folder, run_config, weights, pd.DataFrame(history), predictions, embeddings)
     return load_run(folder)
-
-
-@torch.no_grad()
-def features(model, fold, images):
-    """(rows, D) pooled tokens of the untouched encoder, one row for each row of the fold."""
-    model.eval()
-    out = torch.empty(len(fold), model.encoder.embed_dim)
-    for rows, x in sweep(fold, images):
-        (modality, pixels), = x.items()
-        out[list(rows.index)] = pool(model.tokens(pixels.to(out.device), modality)).cpu()
-    return out
 
 
 def choose(rows, z):
