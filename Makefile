@@ -31,7 +31,7 @@ export PYTHONNOUSERSITE := 1
 # What is made depends on nothing of the user's own: neither other kernels, nor start-up files, nor a backend.
 unexport JUPYTER_PATH MPLBACKEND PYTHONSTARTUP
 
-.PHONY: help env doctor lab reproduce companions notebooks figures compare test code-test notebook-test bench fuzz faults slurm lock image container clean
+.PHONY: help env doctor lab reproduce companions notebooks pretrain figures compare test code-test notebook-test bench fuzz faults slurm lock image container clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -67,6 +67,9 @@ companions: doctor  ## the four companion systems: K-MaT, MIRROR, RFPMSS, loosel
 
 notebooks: env  ## execute the notebooks in place in the lesson profile, without timing and papermill metadata
 	@for n in $(NOTEBOOKS) $(COMPANIONS); do echo $$n; OMP_NUM_THREADS=1 $(PY) -m xmodal.runtime.notebook $$n $$n || exit 1; done
+
+pretrain: env  ## make the shipped encoders anew from nothing, into xmodal/weights/ (an hour and a half on one core)
+	OMP_NUM_THREADS=1 $(PY) -m xmodal.runtime.notebook notebooks/03a_pretrain.ipynb build/03a_pretrain.ipynb REBUILD=True
 
 figures: env  ## redraw every figure from its tables, without model or images
 	$(PY) -m figures

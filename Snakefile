@@ -9,12 +9,11 @@ import shlex
 import sys
 
 from xmodal import config as house
-from xmodal.methods import MAIN as METHODS
+from xmodal.methods import METHODS
 from xmodal.runtime import engine
 
 profile = house.profile(config.get("profile", "lesson"))
 PROFILE = profile.name
-FIRST = str(house.SEEDS[0])
 DATA, RUNS = house.DATA / PROFILE, house.RUNS / PROFILE
 EXECUTED = str(RUNS / "notebooks" / "{}.ipynb")  # executed copies
 SPENT = str(RUNS / "benchmarks" / "{}.tsv")  # seconds and memory that a step took
@@ -23,7 +22,7 @@ RUN = f"OMP_NUM_THREADS={{threads}} {PYTHON} -m xmodal.runtime.notebook {{input.
 DONE = str(RUNS / "{method}" / "{held_out}" / "seed_{seed}" / "done")
 TRAIN, TTA = EXECUTED.format("03_train_{held_out}_{seed}"), EXECUTED.format("04_tta_{seed}")
 BASELINES = expand(EXECUTED.format("03b_baselines_{which}"), which=("classic", "networks"))
-COHORT, ENCODER = DATA / "cohort.parquet", RUNS / "pretrained" / "done"
+COHORT = DATA / "cohort.parquet"
 COMPANIONS = "11_kmat 12_mirror 13_rfpmss 14_fusion".split()
 CPU, GPU = {"mem_mb": 2500, "runtime": 120}, {"mem_mb": 2500, "runtime": 120}  # megabytes and minutes of a job
 if profile.device == "cuda":
@@ -47,7 +46,6 @@ def step(rule_name, notebook, reads, room, options="", writes=(), executed=None,
         name: rule_name
         input: reads, notebook=f"notebooks/{notebook}.ipynb"
         output: writes, executed=EXECUTED.format(copy)
-        params: methods=lambda wildcards: "all" if getattr(wildcards, "seed", "") == FIRST else ",".join(METHODS)
         benchmark: SPENT.format(copy)
         priority: first
         retries: tries
@@ -64,18 +62,18 @@ rule companions:  # no part of the main job: `make companions`
 
 step("download", "01_download", [], CPU, "WORKERS={threads}", tries=2)
 step("preprocess", "02_preprocess", [EXECUTED.format("01_download")], CPU, "WORKERS={threads}", writes=[COHORT])
-step("pretrain", "03a_pretrain", [], CPU, "WORKERS={threads}", writes=[ENCODER], first=1)  # the cohort is drawn beside it
+step("encoder", "03a_pretrain", [COHORT], CPU, "WORKERS={threads}")
 
-ready = [COHORT, EXECUTED.format("02_preprocess"), ENCODER, EXECUTED.format("03a_pretrain")]
+ready = [COHORT, EXECUTED.format("02_preprocess"), EXECUTED.format("03a_pretrain")]
 alone = []  # executed notebooks of methods that are trained alone; the fold's step then loads their runs
 if config.get("jobs") == "methods":
     include: "profiles/methods.smk"
-step("train", "03_train", ready + alone, GPU, "HELD_OUT={wildcards.held_out} SEED={wildcards.seed} METHODS={params.methods}",
+step("train", "03_train", ready + alone, GPU, "HELD_OUT={wildcards.held_out} SEED={wildcards.seed}",
     writes=[] if alone else [update(expand(DONE, method=METHODS, allow_missing=True))], executed="03_train_{held_out}_{seed}", first=1)
-step("baselines", "03b_baselines", lambda wildcards: ready if wildcards.which == "networks" else ready[:2], GPU,
+step("baselines", "03b_baselines", ready, GPU,
     "METHODS={wildcards.which}", executed="03b_baselines_{which}", first=2)  # the longest job begins first
-step("tta", "04_tta", expand([TRAIN, DONE], held_out=house.DOMAINS, method="ours", allow_missing=True), GPU,
-    "SEED={wildcards.seed}", executed="04_tta_{seed}")  # ours, on every held-out domain of one seed
+step("tta", "04_tta", expand([TRAIN, DONE], held_out=house.DOMAINS, method=METHODS, allow_missing=True), GPU,
+    "SEED={wildcards.seed}", executed="04_tta_{seed}")  # on every held-out domain of one seed
 
 adapted = expand(TTA, seed=house.SEEDS)
 step("evaluate", "05_evaluate", adapted + BASELINES, CPU)

@@ -22,6 +22,8 @@ CHUNK = 128     # images at a time
 class Activations(Images):
     """Stands in for `Images`: gives tokens float32 (B, T, D) where that gives pixels."""
 
+    mend = "delete the folder activations/, which is then made again"
+
     def __init__(self, images, folders):
         super().__init__(images.folder)
         self.images = images

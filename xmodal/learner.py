@@ -36,7 +36,7 @@ log = logging.getLogger(__name__)
 
 SELECTION = TRAINING_DOMAIN, LEAVE_ONE_DOMAIN_OUT = HOW[:2]
 RAMP = (0.2, 0.5)    # the invariance terms rise from 0 to full weight between these shares of the training
-EVERY = 3            # so many epochs lie between two readings of the validation patients
+EVERY = 3            # epochs from a checkpoint to the next, and between two readings of the validation patients
 TASK_LR = 0.01       # of the sigmas of Eq. 10, which few steps must bring far
 ENCODER = ("encoder.", "grids.")
 
@@ -99,7 +99,7 @@ class Select(Callback):
         if self.is_chosen(score):
             self.best = score
             self.weights = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
-        if self.folder and (self.n_epoch - 1 - self.epoch) % EVERY == 0:
+        if self.folder and self.epoch % EVERY == 0:
             state = {"history": self.history, "best": self.best, "epoch": self.epoch}
             path = self.folder / CHECKPOINT
             save_checkpoint(path, trained_parts(self.learn), self.learn.opt.opt, state, self.weights)

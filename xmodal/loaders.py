@@ -14,6 +14,8 @@ BAG = 2         # images of each modality that stand for a patient in a batch, w
 class Images:
     """images/<domain>.npy and masks/<domain>.npy of a data folder, memory-mapped."""
 
+    mend = "delete the folder and run 02_preprocess again"
+
     def __init__(self, folder):
         self.folder = folder
         self.arrays = {}
@@ -25,8 +27,7 @@ class Images:
             try:
                 self.arrays[path] = np.load(path, mmap_mode="r")
             except (OSError, ValueError, EOFError) as error:
-                raise Problem(f"The image array {path} cannot be read ({error}); "
-                              "delete the folder and run 02_preprocess again.") from None
+                raise Problem(f"The image array {path} cannot be read ({error}); {self.mend}.") from None
         return self.arrays[path]
 
     def folder_of(self, domain):

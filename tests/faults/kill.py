@@ -40,8 +40,8 @@ from xmodal.imaging import radiomics  # noqa: E402, F401
 from xmodal.tables import common, datasheet  # noqa: E402, F401
 
 TINY = dataclasses.replace(
-    config.PROFILES["lesson"], image_size=24, patch=6, width=24, depth=2, adapter=2, tiles_per_slide=2,
-    batch=8, epochs=4, pretrain_patients=24, pretrain_epochs=4)
+    config.PROFILES["lesson"], image_size=24, patch=6, width=24, depth=2, frozen=1, adapter=2,
+    tiles_per_slide=2, batch=8, epochs=4, pretrained="")
 FOLD = {"HELD_OUT": "cbis_ddsm"}
 STAGES = {
     "01_download": {"WORKERS": 1},
@@ -183,9 +183,8 @@ def harness(home, stages, kills, seed, prepare):
 
 
 def noise(home):
-    """A cohort of noise, and no pretrained encoder."""
+    """A cohort of noise."""
     from test_learner import write_cohort
-    config.PROFILES["lesson"] = dataclasses.replace(TINY, pretrained="")
     write_cohort(home / "data" / "lesson")
 
 

@@ -10,8 +10,8 @@ export PYTHONPATH=$here/plugins:$PWD OMP_NUM_THREADS=1
 say() { echo "$(date +%T) $*"; }
 
 [ "$(id -u)" = 0 ] || { echo "This starts the daemons of Slurm, which only root may do."; exit 1; }
-[ -e "$ready/data/lesson/cohort.parquet" ] && [ -e "$ready/runs/lesson/pretrained/done" ] ||
-  { echo "There is no cohort and encoder in $ready; run make reproduce, or name a folder that has them in XMODAL_HOME."; exit 1; }
+[ -e "$ready/data/lesson/cohort.parquet" ] ||
+  { echo "There is no cohort in $ready; run make reproduce, or name a folder that has one in XMODAL_HOME."; exit 1; }
 command -v slurmctld munged > /dev/null || { apt-get update -qq && apt-get install -y -qq --no-install-recommends slurm-wlm munge; }
 rm -rf "$here" && mkdir -p "$here"/{state,spool} /run/munge
 .venv/bin/python -c "import snakemake_executor_plugin_slurm" 2> /dev/null || .uv/bin/python -m pip install --quiet --no-deps \
@@ -54,11 +54,10 @@ until [ "$(sinfo -h -o %T)" = idle ]; do sleep 1; done
 say "$(slurmctld -V): one node, $cores cores"
 
 targets() { for m in $methods; do echo "$1/runs/lesson/notebooks/03_train_${fold}_$m.ipynb"; done; }
-prepare() {  # the cohort and the encoder, newer than what they were made of
+prepare() {  # the cohort, newer than what they were made of
   mkdir -p "$1"/{data,runs}/lesson/notebooks
   cp -r "$ready"/data/lesson/{cohort.parquet,images,masks} "$1/data/lesson/"
-  cp -r "$ready/runs/lesson/pretrained" "$1/runs/lesson/"
-  touch "$1"/runs/lesson/notebooks/01_download.ipynb && touch "$1"/data/lesson/cohort.parquet "$1"/runs/lesson/{pretrained/done,notebooks/{02_preprocess,03a_pretrain}.ipynb}
+  touch "$1"/runs/lesson/notebooks/01_download.ipynb && touch "$1"/data/lesson/cohort.parquet "$1"/runs/lesson/notebooks/{02_preprocess,03a_pretrain}.ipynb
 }
 prepare "$here/local" && prepare "$here/cluster-$$"
 
