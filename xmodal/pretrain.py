@@ -52,10 +52,11 @@ TASKS = Tasks()     # of the shipped encoders
 class Pretexts(PairedBatches):
     """`PairedBatches` whose targets are attributes, standardised over the table, and not the diagnosis.
 
-    attributes: one row per image, in the order of the table's; NaN where an image has none of it.
+    attributes: one row per image, in the order of the table's; NaN where an image has none of it. hide: the
+    patches along a side of which some are greyed, 0 for none.
     """
 
-    def __init__(self, table, attributes, images, batch, seed, hide=False):
+    def __init__(self, table, attributes, images, batch, seed, hide=0):
         super().__init__(table, images, batch, seed)
         self.names = {}
         values = (attributes - attributes.mean()) / attributes.std()
@@ -70,11 +71,11 @@ class Pretexts(PairedBatches):
         y["attributes"] = torch.from_numpy(rows[self.names[modality]].to_numpy(np.float32))
         if self.hide:
             y["whole"] = images
-            images, y["hidden"] = hide_patches(images, rng)
+            images, y["hidden"] = hide_patches(images, rng, self.hide)
         return images, y
 
 
-def hide_patches(images, rng, side=8):
+def hide_patches(images, rng, side):
     """(images, hidden): `HIDDEN` of the side x side patches of each image greyed; hidden is (N, side,
     side).
     """
