@@ -29,8 +29,8 @@ def test_tokens_are_those_of_the_images_to_half_precision(table, model):
         rows = table[table.modality == modality].sample(frac=1, random_state=0)       # domains in any order
         with torch.no_grad():
             whole = model.tokens(torch.from_numpy(plain.gather(rows)), modality)
-            kept = model.tokens(torch.from_numpy(images.gather(rows)), modality)
-        assert torch.allclose(whole, kept, atol=0.02)
+            stored = model.tokens(torch.from_numpy(images.gather(rows)), modality)
+        assert torch.allclose(whole, stored, atol=0.02)
         assert (whole - whole.mean(0)).abs().max() > 0.2, "or the test could not fail"
 
 

@@ -198,7 +198,8 @@ def test_a_local_checkpoint_of_an_encoder_is_begun_from(table, tmp_path):
     """With timm's names, as other projects save a vision transformer."""
     start = learner.begin(TINY, "erm").state_dict()
     path = tmp_path / "pathology.safetensors"
-    save_file({name.removeprefix("encoder."): v for name, v in start.items() if name.startswith("encoder.")}, path)
+    of_encoder = [name for name in start if name.startswith("encoder.")]
+    save_file({name.removeprefix("encoder."): start[name] for name in of_encoder}, path)
     run = learner.train(dataclasses.replace(TINY, pretrained=str(path)), "erm", "bach", 42, table)
     frozen = "encoder.blocks.0.attn.qkv.weight"
     assert torch.equal(run.state[frozen], start[frozen]) and "pathology.safetensors" in run.config["encoder"]

@@ -36,7 +36,7 @@ log = logging.getLogger(__name__)
 
 SELECTION = TRAINING_DOMAIN, LEAVE_ONE_DOMAIN_OUT = HOW[:2]
 RAMP = (0.2, 0.5)    # the invariance terms rise from 0 to full weight between these shares of the training
-EVERY = 3            # epochs from a checkpoint to the next, and between two readings of the validation patients
+EVERY = 3            # epochs between two checkpoints, and between two readings of the validation patients
 TASK_LR = 0.01       # of the sigmas of Eq. 10, which few steps must bring far
 ENCODER = ("encoder.", "grids.")
 
