@@ -116,7 +116,8 @@ def features_of(patients, noise):
     z = []
     for i in range(patients):
         for modality in (MAMMOGRAPHY, HISTOPATHOLOGY) * 2:
-            rows.append({"patient": f"P{i:03d}", "modality": modality, "allowed": 2 + 10 * (latent[i, 0] > 0)})
+            rows.append({"patient": f"P{i:03d}", "modality": modality,
+                         "allowed": 2 + 10 * (latent[i, 0] > 0)})
             turned = latent[i] if modality == MAMMOGRAPHY else latent[i, ::-1]
             z.append(turned + noise * rng.normal(size=6))
     table = pd.DataFrame(rows)

@@ -76,9 +76,10 @@ def retrieval(z, table, train, among=70, seed=0):
     """
     of_m, of_p, names = patient_means(z, table)
     in_train = np.isin(names, table.patient[train])
+    size = min(32, in_train.sum() // 4, z.shape[1])
     pairs = []
     for part in (of_m, of_p):
-        reduce = make_pipeline(StandardScaler(), PCA(min(32, in_train.sum() // 4, z.shape[1]), random_state=0))
+        reduce = make_pipeline(StandardScaler(), PCA(size, random_state=0))
         pairs.append(reduce.fit(part[in_train]).transform(part))
     cca = CCA(min(SHARED, pairs[0].shape[1]), max_iter=5000).fit(pairs[0][in_train], pairs[1][in_train])
     a, b = cca.transform(pairs[0][~in_train], pairs[1][~in_train])
