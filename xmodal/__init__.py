@@ -10,8 +10,8 @@ Each file imports only from those above it in this list, and inside a wing from 
     stats        tests and intervals; resampling by patient
     cohort       the cohort table: schema, label sets, patient-level splits, leave-one-domain-out
     imaging/     pixels in, pixels out: DICOM, mammograms, slides, stains, radiomics
-    preprocess   native files to the cohort table and its image arrays
     tiles        tiles of a slide: drawn blind, labelled by the outlines afterwards
+    preprocess   native files to the cohort table and its image arrays
     record       seeding, provenance, the run folder
     loaders      paired batches for fastai
     layers       small layers and conversions of the model

@@ -44,6 +44,11 @@ def test_cohort_has_the_patients_that_the_panels_need():
     assert COHORT.diameter_mm.dropna().between(3, 30).all()
 
 
+def test_nobody_with_a_node_in_camelyon_has_carcinoma_in_situ():
+    nodes = COHORT[COHORT.histo_domain == "camelyon"]
+    assert 2 not in set(nodes.diagnosis) and (nodes.diagnosis == 3).mean() == pytest.approx(0.47, abs=0.05)
+
+
 def test_latents_follow_the_class_and_overlap():
     means = COHORT.groupby("diagnosis")[list(patients.LATENTS)].mean()
     assert means.cellularity.is_monotonic_increasing and means.spread.is_monotonic_increasing
@@ -109,8 +114,9 @@ def test_texture_spectrum_falls_with_the_wanted_exponent():
 def test_denser_breasts_are_brighter():
     row = example(diagnosis=0)
     grey = []
-    for density in "ABCD":
-        images = [draw({**row, "density": density}, seed=seed)[0] for seed in range(3)]
+    for density, glandularity in zip("ABCD", (0.07, 0.32, 0.67, 0.92)):
+        dense = {**row, "density": density, "glandularity": glandularity}
+        images = [draw(dense, seed=seed)[0] for seed in range(3)]
         grey.append(np.mean(images))
     assert grey == sorted(grey)
 

@@ -7,6 +7,7 @@
     embeddings     how modalities and classes lie in the shared space
     miscalibration calibration error without its bias, with an interval that covers
     ordering       pairs of patients in order, counted without making them; concordance
+    pooling        the score of a slide from those of its tiles
     readers        several readers reading the same cases
     selection      which run and step counts, without a look at the target
     survival       discrete-time hazards; concordance and Brier score weighted for censoring

@@ -9,5 +9,6 @@
     fig4         a-l: where the lesion is
     fig5         a-l: reasoning cards; m-r: the class of a patient
     fig6         the parts of the model
+    slides       slides from their tiles: AUC by slide and by tile, FROC on CAMELYON16
     table1       the terms of the objective
 """
