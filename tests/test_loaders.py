@@ -1,10 +1,12 @@
 """loaders: paired batches, on the cohort of noise of test_learner."""
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 from test_learner import write_cohort
 
-from xmodal import cohort, config
+from xmodal import cohort, config, predict
 from xmodal.config import HISTOPATHOLOGY, MAMMOGRAPHY
 from xmodal.loaders import Images, PairedBatches
 
@@ -56,7 +58,8 @@ def test_outlines_stay_on_their_lesions_under_augmentation(table):
 def test_a_bag_holds_images_of_one_patient_with_one_label(table):
     table = table.copy()
     odd = table.modality == MAMMOGRAPHY
-    table.loc[odd & (table.index % 2 == 1), "allowed"] = 1       # the second view of each patient is of another label
+    second = odd & (table.index % 2 == 1)
+    table.loc[second, "allowed"] = 1                      # the second view of each is of another label
     batches = PairedBatches(table, Images(config.DATA / "lesson"), 8, 42)
     x, y = batches[0]
     for modality, size in ((MAMMOGRAPHY, 1), (HISTOPATHOLOGY, 2)):
@@ -68,3 +71,18 @@ def test_a_bag_holds_images_of_one_patient_with_one_label(table):
         breast = torch.from_numpy(cohort.allowed_matrix(cohort.of_breast(allowed, domains)))
         assert torch.equal(breast, y[modality]["bag_allowed"][bag])
         assert bag.bincount().max() == size
+
+
+def test_a_node_without_tumour_takes_nothing_from_the_label_of_the_breast(table):
+    """A benign breast and a normal node are a pair, and what both allow is benign."""
+    table = table.copy()
+    for domain, mask in (("cbis_ddsm", 2), ("inbreast", 2), ("camelyon", 1)):
+        table.loc[table.domain == domain, ["allowed", "file_allowed"]] = mask
+    pairs = table[table.patient.isin(table.patient[table.domain == "camelyon"])]
+    _, y = PairedBatches(pairs, Images(config.DATA / "lesson"), 8, 42)[0]
+    assert len(y["both"]) and (y["both"] == torch.tensor([False, True, False, False])).all()
+    assert not y[HISTOPATHOLOGY]["allowed"][:, 1].any(), "the tiles themselves are taught as normal"
+    columns = {name: np.nan for name in set(predict.COPIED) - set(pairs)}
+    joint = predict.joint(pairs.assign(**columns), torch.zeros(len(table), 2), lambda m, p: SimpleNamespace(
+        logits=torch.zeros(len(m), 4), score=torch.zeros(len(m))), torch.zeros(3))
+    assert len(joint) and (joint.allowed == 2).all()

@@ -4,6 +4,7 @@ import pandas as pd
 import pytest
 
 from data_scripts.phantom import mammogram, mammogram_files, patients
+from xmodal.config import DOMAINS
 from xmodal.runtime.files import sha256
 
 COHORT = patients.cohort(42)
@@ -47,6 +48,12 @@ def test_cohort_has_the_patients_that_the_panels_need():
 def test_nobody_with_a_node_in_camelyon_has_carcinoma_in_situ():
     nodes = COHORT[COHORT.histo_domain == "camelyon"]
     assert 2 not in set(nodes.diagnosis) and (nodes.diagnosis == 3).mean() == pytest.approx(0.47, abs=0.05)
+
+
+def test_a_phantom_without_shared_patients_has_each_in_one_domain():
+    apart = patients.cohort(42, pairs=0, singles=6)
+    domains = apart.mammo_domain + apart.histo_domain
+    assert domains.value_counts().to_dict() == dict.fromkeys(DOMAINS, 6) and apart.patient.is_unique
 
 
 def test_latents_follow_the_class_and_overlap():

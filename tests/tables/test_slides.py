@@ -36,7 +36,8 @@ def made():
     for slide, (annotation, marks) in SLIDES.items():
         for k, (x, y, p, allowed) in enumerate(marks):
             rows.append({**cohort.NO_TILE, "sample": f"{slide}#{k}", "patient": slide,
-                         "annotation": annotation, "allowed": allowed, "file_allowed": 8 if annotation else 1, "p2": 0.0, "p3": p,
+                         "annotation": annotation, "allowed": allowed, "p2": 0.0, "p3": p,
+                         "file_allowed": 8 if annotation else 1,
                          "tile_x": x, "tile_y": y, "slide_mpp": 0.5})
     rows.append({**rows[3], "sample": "camelyon/tumor_002#3", "drawn": "outline", "p3": 1.0})
     table = pd.DataFrame(rows)
