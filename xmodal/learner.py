@@ -30,7 +30,7 @@ from .runtime.checkpoints import (
     load_checkpoint,
     save_checkpoint,
 )
-from .stats import auc
+from .stats import mean_auc
 
 log = logging.getLogger(__name__)
 
@@ -93,8 +93,8 @@ class Select(Callback):
         score = np.nan
         if is_read(self.epoch, self.n_epoch):
             predictions, _ = predict(self.model, self.validation, self.images, boxes=False)
-            aucs = [auc(malignant(d.allowed), d.p2 + d.p3) for _, d in predictions.groupby("domain")]
-            score = np.nanmean(aucs)
+            read = predictions[predictions.modality != "both"]
+            score = mean_auc(malignant(read.allowed), read.p2 + read.p3, read.domain)
         self.history.append({**self.learn.schedule.row(), "valid_auc": score})
         if self.is_chosen(score):
             self.best = score

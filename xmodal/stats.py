@@ -8,6 +8,7 @@ file passes on names.
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 from scipy import special
 
 from .config import Problem
@@ -163,3 +164,10 @@ def domain_gap(source_auc, target_auc):
     Where either AUC is NaN: NaN.
     """
     return numbers(source_auc, "AUCs") - numbers(target_auc, "AUCs")
+
+
+def mean_auc(y, p, domains):
+    """The mean over domains of the AUC of probabilities p (N,). Rows whose label is open (y NaN) and domains with
+    patients of one class do not count."""
+    table = pd.DataFrame({"y": y, "p": np.asarray(p), "domain": np.asarray(domains)}).dropna(subset="y")
+    return float(pd.Series([auc(d.y, d.p) for _, d in table.groupby("domain")], dtype=float).mean())

@@ -22,7 +22,8 @@ from ..loaders import Images
 from ..methods import CLASSIC
 from ..predict import describe
 from ..record import is_done, load_run, save_run
-from .common import CUTPOINTS, late, mean_auc, outcome, prepare
+from ..stats import mean_auc
+from .common import CUTPOINTS, late, outcome, prepare
 
 
 def four_classes(p, prior):

@@ -9,7 +9,6 @@ from ..cohort import fingerprint, leave_one_out
 from ..model import Joint
 from ..predict import joint
 from ..record import run_dir
-from ..stats import auc
 
 CUTPOINTS = torch.tensor([0.5, 1.5, 2.5])      # the grade is the expected class, rounded
 
@@ -54,9 +53,3 @@ def late(predictions):
     p = torch.tensor(predictions[["p0", "p1", "p2", "p3"]].to_numpy())
     fused = joint(predictions, p, mean_probability, CUTPOINTS).assign(condition="source")
     return pd.concat([predictions, fused], ignore_index=True), embeddings_of_unseen(predictions, p)
-
-
-def mean_auc(y, p, domains):
-    """The mean over domains of their AUC; domains with patients of one class do not count."""
-    table = pd.DataFrame({"y": y, "p": p, "domain": domains.to_numpy()})
-    return float(pd.Series([auc(d.y, d.p) for _, d in table.groupby("domain")]).mean())

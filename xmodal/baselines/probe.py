@@ -17,7 +17,8 @@ from ..methods import PROBE, UNTOUCHED
 from ..predict import describe
 from ..probes import features
 from ..record import is_done, load_run, save_run, seed_everything
-from .common import CUTPOINTS, late, mean_auc, outcome, prepare
+from ..stats import mean_auc
+from .common import CUTPOINTS, late, outcome, prepare
 
 
 def train_probe(profile, method, held_out, seed, table):
