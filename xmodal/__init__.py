@@ -25,6 +25,7 @@ Each file imports only from those above it in this list, and inside a wing from 
     predict      a trained model over a cohort: predictions and embeddings
     explain      attention, retrieval, conclusion card
     learner      the fastai Learner, its callbacks, one whole run
+    strengths    how strong each term is: a sweep on source validation
     adapt        test-time adaptation: configure, step, reset
     faithfulness whether a map tells anything: pointing game, deletion and insertion
     baselines/   the systems that the paper compares with

@@ -115,7 +115,7 @@ def is_read(epoch, epochs):
 
 
 def learner(profile, method, fold, images, seed, model=None, folder=None):
-    """A fastai Learner for a fold (cohort rows with `split`).
+    """A fastai Learner for a fold (cohort rows with `split`). method: a name, or a `Method`.
 
     model: what to train, as from `begin` or of a baseline; None for the method's own at random. folder:
     where to write checkpoints, or None. The encoder, the rest, and the task weights have learning rates of
@@ -126,7 +126,7 @@ def learner(profile, method, fold, images, seed, model=None, folder=None):
     model.to(model_device)  # before a checkpoint is read, since the optimiser's moments follow the parameters
     dls = dataloaders(fold, images, profile, seed)
     domains = len(dls.train.dataset.domains)
-    objective = Objective(profile.width, domains, METHODS[method]).to(model_device)
+    objective = Objective(profile.width, domains, METHODS.get(method, method)).to(model_device)
     gpu = profile.device == "cuda"
     adam = partial(torch.optim.Adam, fused=gpu, foreach=not gpu)
     callbacks = [Schedule(), Select(fold[fold.split == "validation"], images, folder)]
@@ -155,9 +155,10 @@ def groups(profile, model, objective):
 
 
 def begin(profile, method, start=None):
-    """The model of a method before its training. start: an encoder to begin with (dict of tensors), or None
-    for random weights. All else is fresh, and alike for all methods with the same generator."""
-    switches = METHODS[method]
+    """The model of a method (a name, or a `Method`) before its training. start: an encoder to begin with
+    (dict of tensors), or None for random weights. All else is fresh, and alike for all methods with the
+    same generator."""
+    switches = METHODS.get(method, method)
     model = build(profile, mixstyle=switches.mixstyle, concat=switches.concat)
     if start:
         put_into(model, start)

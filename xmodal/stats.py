@@ -167,7 +167,7 @@ def domain_gap(source_auc, target_auc):
 
 
 def mean_auc(y, p, domains):
-    """The mean over domains of the AUC of probabilities p (N,). Rows whose label is open (y NaN) and domains with
-    patients of one class do not count."""
+    """The mean over domains of the AUC of probabilities p (N,). Rows whose label is open (y NaN) and
+    domains with patients of one class do not count."""
     table = pd.DataFrame({"y": y, "p": np.asarray(p), "domain": np.asarray(domains)}).dropna(subset="y")
     return float(pd.Series([auc(d.y, d.p) for _, d in table.groupby("domain")], dtype=float).mean())
