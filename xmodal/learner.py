@@ -219,14 +219,14 @@ def epoch_by_left_out(profile, method, held_out, seed, table):
     in_target = table.patient[table.domain == held_out]
     source = table[~table.patient.isin(in_target)]
     start, _ = begin_from(profile)
-    images = images_of(profile, begin(profile, method, start), table)
     epochs = epochs_of(profile, method)
     aucs = []
     for left_out in sorted(set(source.domain)):
         fold = leave_one_out(source, left_out, seed, train_share=METHODS[method].train_share)
         fold = fold[fold.split.isin(("train", "target"))].replace({"split": {"target": "validation"}})
         seed_everything(seed)
-        learn = learner(profile, method, fold, images, seed, begin(profile, method, start))
+        model = begin(profile, method, start)
+        learn = learner(profile, method, fold, images_of(profile, model, table), seed, model)
         aucs.append(fit(learn, epochs).valid_auc)
     return int(pd.concat(aucs, axis=1).mean(axis=1).idxmax())
 

@@ -29,7 +29,6 @@ def sweep(profile, table, methods=tuple(SWEEP), held_outs=None):
     """One row for each training: method, held_out, switch, value, validation (the best mean AUC of the source
     domains' validation patients)."""
     start, _ = begin_from(profile)
-    images = images_of(profile, begin(profile, "erm", start), table)
     rows = []
     for held_out in held_outs or sorted(set(table.domain)):
         fold = leave_one_out(table, held_out, SEED)
@@ -39,6 +38,7 @@ def sweep(profile, table, methods=tuple(SWEEP), held_outs=None):
                 switches = replace(METHODS[method], **{switch: value})
                 seed_everything(SEED)
                 model = begin(profile, switches, start)
+                images = images_of(profile, model, table)
                 seed_everything(SEED)
                 history = fit(learner(profile, switches, fold, images, SEED, model), profile.epochs)
                 rows.append({"method": method, "held_out": held_out, "switch": switch, "value": value,
