@@ -2,137 +2,196 @@
 
 Unlabelled target images in, the same model out, adapted. Eq. 5 with the sign put right (correction 2):
 
-    L(theta) = H(f_theta(x)) + anchor * |theta - theta_source|^2
+    L(theta) = H(f_theta(x)) + BALANCE * KL(held, mean f_theta(x))
+               + anchor / n * |theta_BN - theta_BN_source|^2
 
-theta: the necks' affine parameters and the adapters; H: the entropy of the predictions. The necks are
-BatchNorm (correction 5), and a rule that needs no labels says when to stop (correction 7).
+theta: the necks (BatchNorm, correction 5) and adapters of the target's modality. As in Eq. 5 the last term
+holds the necks alone: beside n target images the source counts as `anchor` images. The statistics are then a
+weighted mean, the affine parameters are drawn back after each step. Nothing in Eq. 5 keeps the adapters from
+calling every image the same, so `held`, the mean prediction after recalibration, is held. A uniform mean
+would be wrong wherever the target has another mix of diagnoses. When to stop is correction 7, see `descend`.
+
+Two modes. Whole-target, here: all target images are adapted to at once, then predicted. Streaming, `stream`:
+batch by batch, as they come. Heads, attention, `lesion_neck` (training alone uses it) and `token_means` (of
+source images, by their definition) stay as they are.
 """
+import copy
+from typing import NamedTuple
+
 import pandas as pd
 import torch
+import torch.nn.functional as F
 
-from . import config
-from .cohort import malignant
-from .config import CONDITIONS, MODALITIES, Problem
-from .loaders import Images, sweep
+from .config import CONDITIONS, MAMMOGRAPHY, Problem
 from .model import pool
-from .predict import load_model, predict
-from .record import load_run, run_dir, seed_everything, update_run
-from .stats import auc
 
-PROBE = 2           # batches on which the stopping rule reads entropy and diversity
-PROGRESS = 0.005    # relative fall of the entropy that counts as progress
+STEPS = 10          # at most; the paper's Methods say 5 to 10
+LR = 1e-3
+BALANCE = 10.0      # less lets the mean prediction drift before the predictions tell more
+ANCHOR = 32.0       # images that the source counts as
+PROBE = 2           # batches on which the stopping rule reads; the steps do not see them
+PROGRESS = 0.002    # rise of the information, in nats, that counts as progress
 PATIENCE = 3        # steps without progress before it stops
-COLLAPSE = 0.95     # it stops where the diversity falls below this share of what it was once recalibrated
 
+
+class Target(NamedTuple):
+    """Target images, and what the source model makes of them."""
+    batches: list       # of dicts modality -> images, or what `model.early` made of them
+    features: list      # of dicts modality -> (B, D) pooled tokens
+
+
+class Answer(NamedTuple):
+    """What the heads say of B images."""
+    logits: torch.Tensor    # (B, 4)
+    score: torch.Tensor     # (B,) severity
+
+
+# ---- what the model says ---------------------------------------------------------------------------------
+
+def look(model, batches):
+    """`Target` of batches. Only for a model that is not adapted."""
+    batches = list(batches)
+    if not batches:
+        raise Problem("There are no target images to adapt to; give at least one batch.")
+    model.eval()
+    with torch.no_grad():
+        return Target(batches, [features_of(model, x) for x in batches])
+
+
+def features_of(model, x):
+    """A batch -> modality -> pooled tokens (B, D)."""
+    return {modality: pool(model.tokens(images, modality)) for modality, images in x.items()}
+
+
+def answers(model, features, necks=None):
+    """Pooled tokens of each modality -> modality -> `Answer`. necks: others than the model's own."""
+    out = {}
+    for modality, feature in features.items():
+        z = (necks or model.necks)[modality](feature)
+        head = model.fuse(z, None) if modality == MAMMOGRAPHY else model.fuse(None, z)
+        out[modality] = Answer(model.classify(head), model.grade(head))
+    return out
+
+
+def together(answered):
+    """Logits (N, 4) of all images that `answers` were given for."""
+    return torch.cat([answer.logits for answer in answered.values()])
+
+
+def logits_of(model, x):
+    """Logits (N, 4) of a batch, the images of both modalities one after the other."""
+    return together(answers(model, features_of(model, x)))
+
+
+def entropy(logits):
+    """H of Eq. 5: mean Shannon entropy of the softmax predictions, in nats. logits (N, C)."""
+    return -(logits.softmax(1) * logits.log_softmax(1)).sum(1).mean()
+
+
+def mean_prediction(logits):
+    """Logits (N, C) -> (C,), none of it zero."""
+    return logits.softmax(1).mean(0).clamp_min(1e-12)
+
+
+def diversity(logits):
+    """Entropy of the mean prediction, in nats: 0 where all images get the same class. logits (N, C)."""
+    p = mean_prediction(logits)
+    return -(p * p.log()).sum()
+
+
+def information(logits):
+    """Mutual information of image and class, in nats: diversity less entropy. logits (N, C).
+
+    Predictions that sharpen raise it, predictions that collapse into one class lower it.
+    """
+    return float(diversity(logits).detach() - entropy(logits).detach())
+
+
+# ---- what moves ------------------------------------------------------------------------------------------
 
 def configure(model, how):
     """Freezes all parameters but those that `how` may change by gradients, and returns these.
 
-    "adabn": none; "tent": the necks' affine parameters; "causal": these and the adapters.
+    "source" and "adabn": none; "tent": the necks' affine parameters; "causal": these and the adapters.
     """
     model.eval()
     model.requires_grad_(False)
-    parts = {"adabn": [], "tent": [model.necks], "causal": [model.necks, model.adapters]}[how]
+    parts = {"source": [], "adabn": [], "tent": [model.necks], "causal": [model.necks, model.adapters]}[how]
     parameters = [p for part in parts for p in part.parameters()]
     for p in parameters:
         p.requires_grad_(True)
     return parameters
 
 
-@torch.no_grad()
-def recalibrate(model, batches):
-    """AdaBN (Li et al. 2016): the necks' running mean and variance become those of all target batches."""
-    features = {}
-    for x in batches:
-        for modality, images in x.items():
-            features.setdefault(modality, []).append(pool(model.tokens(images, modality)))
-    for modality, parts in features.items():
-        f = torch.cat(parts).float()
-        if len(f) > 1:
-            model.necks[modality].running_mean.copy_(f.mean(0))
-            model.necks[modality].running_var.copy_(f.var(0))
+def thaw(model, trained):
+    """Undoes `configure`: these parameters, and no others, take gradients again."""
+    model.requires_grad_(False)
+    for p in trained:
+        p.requires_grad_(True)
 
 
-def step(model, batch, optimiser, parameters=(), source=(), anchor=0.0):
-    """One gradient step on Eq. 5 for a batch. parameters: theta; source: theta_source.
+class Statistics:
+    """Mean and variance of features over the target images that have come, and the necks of the source.
 
-    An anchor of 0 leaves the entropy alone, as for Tent.
+    An anchor of 0 is AdaBN (Li et al. 2016); with another the source counts as so many images (Schneider et
+    al. 2020).
     """
-    loss = entropy(logits_of(model, batch))
-    if anchor:
-        loss = loss + anchor * sum((p - s).square().sum() for p, s in zip(parameters, source))
+
+    def __init__(self, model, anchor):
+        self.anchor = anchor
+        self.source = copy.deepcopy(model.necks)
+        self.sums = {}
+
+    def add(self, features):
+        """Counts a batch, modality -> (B, D)."""
+        for modality, feature in features.items():
+            f = feature.double()
+            batch = torch.stack([f.sum(0), f.square().sum(0)])
+            n, sums = self.sums.get(modality, (0, 0))
+            self.sums[modality] = (n + len(f), sums + batch)
+
+    @torch.no_grad()
+    def write(self, necks):
+        """Gives necks the statistics; of a single image there are none."""
+        for modality, (n, (total, squares)) in self.sums.items():
+            if n > 1:
+                share = n / (n + self.anchor)
+                mean = total / n
+                var = (squares - n * mean.square()) / (n - 1)
+                source = self.source[modality]
+                neck = necks[modality]
+                neck.running_mean.copy_(torch.lerp(source.running_mean.double(), mean, share))
+                neck.running_var.copy_(torch.lerp(source.running_var.double(), var.clamp_min(0), share))
+
+    @torch.no_grad()
+    def draw_back(self, necks, lr):
+        """The last term of Eq. 5 on the affine parameters: a proximal step after a gradient step of size lr."""
+        for modality, (n, _) in self.sums.items():
+            share = 1 / (1 + 2 * lr * self.anchor / n)
+            for p, source in zip(necks[modality].parameters(), self.source[modality].parameters()):
+                p.copy_(source + share * (p - source))
+
+
+def recalibrate(model, features, anchor=0.0):
+    """The necks take the statistics of all target features, a list of dicts modality -> (B, D)."""
+    statistics = Statistics(model, anchor)
+    for f in features:
+        statistics.add(f)
+    statistics.write(model.necks)
+    return statistics
+
+
+def step(logits, optimiser, held=None):
+    """One gradient step on the entropy of logits (N, 4).
+
+    held (4,): the mean prediction that is held; None leaves the entropy alone, as for Tent.
+    """
+    loss = entropy(logits)
+    if held is not None:
+        loss = loss + BALANCE * F.kl_div(mean_prediction(logits).log(), held, reduction="sum")
     optimiser.zero_grad()
     loss.backward()
     optimiser.step()
-
-
-def adapt(model, batches, how="causal", steps=50, lr=1e-3, anchor=10.0, watch=None):
-    """Adapts `model` in place to unlabelled target batches (each a dict modality -> images).
-
-    how: "source" changes nothing; "adabn" takes the target's BatchNorm statistics; "tent" (Wang et al. 2021)
-    then also lowers the entropy by the necks' affine parameters, in one pass over the batches; "causal" is
-    Eq. 5 over necks and adapters, for at most `steps` steps, with a stopping rule (`descend`).
-    watch(step, logits): is shown the logits of the first `PROBE` batches after each step, for evaluation.
-    Returns one row per step: step, entropy, diversity, stopped (the step whose weights the model ends with).
-    """
-    if how not in CONDITIONS:
-        raise Problem(f"There is no adaptation {how!r}; choose one of {', '.join(CONDITIONS)}.")
-    batches = list(batches)
-    if not batches:
-        raise Problem("There are no target images to adapt to; give at least one batch.")
-    keep_source(model)
-    model.eval()
-    trajectory = Trajectory(model, batches, watch)
-    trajectory.read(0)
-    chosen = 0
-    if how != "source":
-        parameters = configure(model, how)
-        recalibrate(model, batches)
-        trajectory.read(1)
-        chosen = 1
-    if how == "tent":
-        chosen = pass_once(model, batches, parameters, lr, trajectory)
-    if how == "causal":
-        chosen = descend(model, batches, parameters, steps, lr, anchor, trajectory)
-    model.requires_grad_(True)
-    table = pd.DataFrame(trajectory.rows, columns=["step", "entropy", "diversity"])
-    return table.assign(stopped=table.step == chosen)
-
-
-def pass_once(model, batches, parameters, lr, trajectory):
-    """Tent: one gradient step on the entropy for each batch. Returns the last step."""
-    optimiser = torch.optim.Adam(parameters, lr=lr)
-    last = 1 + len(batches)
-    for number in range(2, last + 1):
-        step(model, batches[number % len(batches)], optimiser)
-        trajectory.read(number)
-    return last
-
-
-def descend(model, batches, parameters, steps, lr, anchor, trajectory):
-    """Steps on Eq. 5, the batches in turn, until the stopping rule ends it (correction 7).
-
-    It goes back to the last step that made progress, once `PATIENCE` steps in a row make none, or once the
-    predictions lose their diversity. Returns that step.
-    """
-    source = [p.detach().clone() for p in parameters]
-    optimiser = torch.optim.Adam(parameters, lr=lr)
-    _, best_entropy, recalibrated_diversity = trajectory.rows[-1]
-    best_weights = weights(model)
-    chosen = 1
-    for number in range(2, 2 + steps):
-        step(model, batches[number % len(batches)], optimiser, parameters, source, anchor)
-        _, reached_entropy, reached_diversity = trajectory.read(number)
-        if reached_diversity < COLLAPSE * recalibrated_diversity:
-            break
-        if reached_entropy < (1 - PROGRESS) * best_entropy:
-            best_entropy = reached_entropy
-            best_weights = weights(model)
-            chosen = number
-        if number - chosen == PATIENCE:
-            break
-    model.load_state_dict(best_weights)
-    return chosen
 
 
 def reset(model):
@@ -154,80 +213,101 @@ def weights(model):
     return {name: value.detach().clone() for name, value in model.state_dict().items()}
 
 
-# ---- what is read without labels -------------------------------------------------------------------------
+# ---- whole-target ----------------------------------------------------------------------------------------
+
+def adapt(model, batches, how="causal", steps=STEPS, lr=LR, anchor=ANCHOR, watch=None):
+    """Adapts `model` in place to all unlabelled target batches (dicts modality -> images), or a `Target`.
+
+    how: "source" changes nothing; "adabn" takes the target's BatchNorm statistics; "tent" (Wang et al. 2021)
+    then also lowers the entropy by the necks' affine parameters, in one pass over the batches; "causal" is
+    Eq. 5 over necks and adapters, for at most `steps` steps, with a stopping rule (`descend`).
+    watch(step, logits): is shown the logits of the probe, the first `PROBE` batches, after each step.
+    Returns one row per step: step, entropy, diversity, probe_images (on which both are read), stopped (the
+    step whose weights the model ends with).
+    """
+    if how not in CONDITIONS:
+        raise Problem(f"There is no adaptation {how!r}; choose one of {', '.join(CONDITIONS)}.")
+    target = batches if isinstance(batches, Target) else look(model, batches)
+    keep_source(model)
+    trained = [p for p in model.parameters() if p.requires_grad]
+    parameters = configure(model, how)
+    trajectory = Trajectory(model, target, watch)
+    trajectory.read(0)
+    chosen = 0
+    if how != "source":
+        statistics = recalibrate(model, target.features, anchor if how == "causal" else 0.0)
+        trajectory.read(1)
+        chosen = 1
+    if how == "tent":
+        chosen = pass_once(model, target, torch.optim.Adam(parameters, lr=lr), trajectory)
+    if how == "causal":
+        chosen = descend(model, target, statistics, steps, torch.optim.Adam(parameters, lr=lr), trajectory)
+    thaw(model, trained)
+    table = trajectory.table()
+    return table.assign(stopped=table.step == chosen)
+
+
+def pass_once(model, target, optimiser, trajectory):
+    """Tent: one gradient step on the entropy for each batch. Returns the last step."""
+    for number, features in enumerate(target.features, 2):
+        step(together(answers(model, features)), optimiser)
+        trajectory.read(number)
+    return number
+
+
+def descend(model, target, statistics, steps, optimiser, trajectory):
+    """Steps on Eq. 5, the batches in turn, with a stopping rule (correction 7). Returns the step chosen.
+
+    It goes on while the `information` of the predictions for the probe rises by `PROGRESS`, ends when
+    `PATIENCE` steps bring no progress, and goes back to the step where the information was highest. The steps
+    do not see the probe where there are other batches. Entropy or diversity alone makes no rule: both fall
+    while predictions sharpen, so a floor under the diversity ends what goes well, and a falling entropy
+    praises a collapse.
+    """
+    free = slice(PROBE, None) if len(target.batches) > PROBE else slice(None)
+    batches = target.batches[free]
+    with torch.no_grad():
+        held = [mean_prediction(together(answers(model, f))) for f in target.features[free]]
+    best = trajectory.information
+    best_weights = weights(model)
+    chosen = 1
+    for number in range(2, 2 + steps):
+        k = number % len(batches)
+        step(logits_of(model, batches[k]), optimiser, held[k])
+        statistics.draw_back(model.necks, optimiser.param_groups[0]["lr"])
+        trajectory.read(number, moved=True)
+        if trajectory.information > best + PROGRESS:
+            best = trajectory.information
+            best_weights = weights(model)
+            chosen = number
+        if number - chosen == PATIENCE:
+            break
+    model.load_state_dict(best_weights)
+    return chosen
+
 
 class Trajectory:
-    """One row (step, entropy, diversity) per step, of the predictions for the first `PROBE` batches."""
+    """One row (step, entropy, diversity, images) per step, of the predictions for the first `PROBE` batches."""
 
-    def __init__(self, model, batches, watch):
+    def __init__(self, model, target, watch):
         self.model = model
-        self.probe = batches[:PROBE]
+        self.batches = target.batches[:PROBE]
+        self.features = target.features[:PROBE]
         self.watch = watch
         self.rows = []
 
     @torch.no_grad()
-    def read(self, step):
-        """Adds the row of the model as it is now, shows its logits to `watch`, and returns the row."""
-        logits = torch.cat([logits_of(self.model, x) for x in self.probe])
+    def read(self, step, moved=False):
+        """Adds the row of the model as it is now, and shows its logits to `watch`. moved: adapters too."""
+        features = self.features
+        if moved:
+            features = [features_of(self.model, x) for x in self.batches]
+        logits = torch.cat([together(answers(self.model, f)) for f in features])
+        self.information = information(logits)
         if self.watch:
             self.watch(step, logits)
-        row = (step, float(entropy(logits)), float(diversity(logits)))
-        self.rows.append(row)
-        return row
+        self.rows.append((step, float(entropy(logits)), float(diversity(logits)), len(logits)))
 
-
-def logits_of(model, x):
-    """Logits (N, 4) of a batch, the images of both modalities one after the other."""
-    out = model(x)
-    return torch.cat([out[m].logits for m in MODALITIES if m in out])
-
-
-def entropy(logits):
-    """H of Eq. 5: mean Shannon entropy of the softmax predictions, in nats. logits (N, C)."""
-    return -(logits.softmax(1) * logits.log_softmax(1)).sum(1).mean()
-
-
-def diversity(logits):
-    """Entropy of the mean prediction, in nats: 0 where all images get the same class. logits (N, C)."""
-    p = logits.softmax(1).mean(0)
-    return -(p * p.clamp_min(1e-12).log()).sum()
-
-
-# ---- one run ---------------------------------------------------------------------------------------------
-
-def adapt_run(profile, method, held_out, seed, table, batch=64):
-    """Adapts a recorded run to its held-out domain in every way, and adds predictions and trajectories to it.
-
-    The images come in an order drawn from the seed. Labels are read after each step, and only for the column
-    `auc` of the trajectory. A run that was adapted before is loaded. Returns `record.Run`.
-    """
-    run = load_run(run_dir(profile, method, held_out, seed))
-    if run.trajectory is not None:
-        return run
-    seed_everything(seed)
-    target = table[table.domain == held_out].sample(frac=1, random_state=seed)
-    images = Images(config.DATA / profile.name)
-    model = load_model(profile, run)
-    parts = []
-    batches = []
-    for rows, x in sweep(target, images, batch):
-        parts.append(rows)
-        batches.append({modality: pixels.to(profile.device) for modality, pixels in x.items()})
-    truth = malignant(pd.concat(parts[:PROBE]).allowed)
-    predictions = []
-    trajectories = []
-    for how in CONDITIONS[1:]:
-        scores = []
-
-        def watch(step, logits):
-            p = logits.softmax(1)[:, 2:].sum(1).cpu().numpy()
-            scores.append(auc(truth, p))
-
-        trajectory = adapt(model, batches, how, watch=watch)
-        trajectories.append(trajectory.assign(condition=how, domain=held_out, auc=scores))
-        predictions.append(predict(model, target.assign(split="target"), images, condition=how)[0])
-        reset(model)
-    predictions = pd.concat(predictions, ignore_index=True)
-    trajectories = pd.concat(trajectories, ignore_index=True)
-    update_run(run.folder, predictions, trajectories)
-    return load_run(run.folder)
+    def table(self):
+        """The rows as a table."""
+        return pd.DataFrame(self.rows, columns=["step", "entropy", "diversity", "probe_images"])

@@ -25,7 +25,8 @@ PRETRAINING = {  # never evaluated
 }
 SEEDS = (42, 1234, 5678)
 SPLITS = ("train", "validation", "source test", "target")
-CONDITIONS = ("source", "adabn", "tent", "causal")     # as trained, or after one of three adaptations
+CONDITIONS = ("source", "adabn", "tent", "causal")     # as trained, or adapted to all target images at once
+STREAMS = ("adabn_stream", "causal_stream")            # adapted to each batch of the target as it comes
 
 LIMITS = {  # what is larger is refused before it is read or decoded
     "mammogram pixels": 100_000_000,       # the largest have less than half of it

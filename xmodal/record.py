@@ -3,7 +3,7 @@
 
 A run lies in runs/<profile>/<method>/<held_out>/seed_<n>/:
     config.json  environment.json  model.safetensors  history.csv  predictions.parquet  embeddings.npz
-    trajectory.csv (after test-time adaptation)
+    trajectory.csv  label_shift.csv (after test-time adaptation)
     done (a sha256 of each other file, so that damage is seen)
 Nothing is pickled.
 """
@@ -26,7 +26,7 @@ from pyarrow import ArrowException
 from safetensors import SafetensorError
 
 from . import config
-from .config import CONDITIONS, DOMAINS, MODALITIES, SPLITS, Problem
+from .config import CONDITIONS, DOMAINS, MODALITIES, SPLITS, STREAMS, Problem
 from .runtime.bounds import read_arrays, read_parquet
 from .runtime.checkpoints import damage, finish, finished, vouched_for
 from .runtime.doctor import cpu
@@ -41,7 +41,7 @@ PREDICTIONS = pa.DataFrameSchema({
     "domain": pa.Column(str, pa.Check.isin(DOMAINS)),
     "modality": pa.Column(str, pa.Check.isin((*MODALITIES, "both"))),
     "split": pa.Column(str, pa.Check.isin(SPLITS)),
-    "condition": pa.Column(str, pa.Check.isin(CONDITIONS)),
+    "condition": pa.Column(str, pa.Check.isin((*CONDITIONS, *STREAMS))),
     "allowed": pa.Column(int, pa.Check.in_range(1, 15)),      # bit mask of the classes that the label allows
     "truth": pa.Column(int, pa.Check.in_range(-1, 3)),        # evaluation only, -1 unknown
     "grade": pa.Column(int, pa.Check.in_range(-1, 3)),        # true grade, -1 unknown
@@ -134,7 +134,7 @@ def environment():
 
 FILES = ("config.json", "environment.json", "model.safetensors", "history.csv", "predictions.parquet",
          "embeddings.npz")
-LATER = "trajectory.csv"  # after test-time adaptation
+LATER = ("trajectory.csv", "label_shift.csv")  # after test-time adaptation
 
 
 @dataclass(frozen=True)
@@ -145,7 +145,8 @@ class Run:
     history: pd.DataFrame
     predictions: pd.DataFrame
     embeddings: dict
-    trajectory: pd.DataFrame | None  # None before test-time adaptation
+    trajectory: pd.DataFrame | None          # None before test-time adaptation
+    label_shift: pd.DataFrame | None = None  # where it was adapted under label shift too
 
     @property
     def state(self):
@@ -191,7 +192,7 @@ def save_run(folder, config, model_state, history, predictions, embeddings):
         "predictions.parquet": check_predictions(predictions, folder),
         "embeddings.npz": embeddings,
     }
-    finish(folder, contents, dropped=[LATER])  # a trajectory belongs to the weights that are now replaced
+    finish(folder, contents, dropped=LATER)  # a trajectory belongs to the weights that are now replaced
     return folder
 
 
@@ -229,11 +230,16 @@ def load_run(folder):
         embeddings = read_arrays(folder / "embeddings.npz")
         predictions = read_parquet(folder / "predictions.parquet")
         history = pd.read_csv(folder / "history.csv")  # pandas reads back every digit that it wrote
-        trajectory = pd.read_csv(folder / LATER) if LATER in vouched_for(folder) else None
+        later = [_read_later(folder / name) for name in LATER]
     except UNREADABLE as error:
         raise Problem(f"The run {folder} cannot be read ({error}); "
                       "delete the folder and run 03_train for it again.") from None
-    return Run(folder, settings, history, check_predictions(predictions, folder), embeddings, trajectory)
+    return Run(folder, settings, history, check_predictions(predictions, folder), embeddings, *later)
+
+
+def _read_later(path):
+    """A table that adaptation wrote, or None before it."""
+    return pd.read_csv(path) if path.name in vouched_for(path.parent) else None
 
 
 def is_done(folder, config):
@@ -241,10 +247,10 @@ def is_done(folder, config):
     return finished(folder, config, needed=FILES)
 
 
-def update_run(folder, predictions=None, trajectory=None):
+def update_run(folder, predictions=None, trajectory=None, label_shift=None):
     """Adds the results of test-time adaptation to a run; returns its folder.
 
-    `predictions` replace the run's predictions of the same conditions; `trajectory` replaces an earlier one.
+    `predictions` replace the run's predictions of the same conditions, the other tables earlier ones.
     """
     folder = Path(folder)
     _check_intact(folder)
@@ -255,8 +261,9 @@ def update_run(folder, predictions=None, trajectory=None):
             others = run.predictions[~run.predictions.condition.isin(set(predictions.condition))]
             table = pd.concat([others, predictions], ignore_index=True)
             contents["predictions.parquet"] = check_predictions(table, folder)
-        if trajectory is not None:
-            contents[LATER] = trajectory
+        for name, later in zip(LATER, (trajectory, label_shift)):
+            if later is not None:
+                contents[name] = later
         finish(folder, contents, unchanged=vouched_for(folder))
     return folder
 
