@@ -15,7 +15,6 @@ Two modes. Whole-target, here: all target images are adapted to at once, then pr
 batch by batch, as they come. Heads, attention, `lesion_neck` (training alone uses it) and `token_means` (of
 source images, by their definition) stay as they are.
 """
-import copy
 from typing import NamedTuple
 
 import pandas as pd
@@ -23,6 +22,7 @@ import torch
 import torch.nn.functional as F
 
 from .config import CONDITIONS, MAMMOGRAPHY, Problem
+from .layers import Statistics
 from .model import pool
 
 STEPS = 10          # at most; the paper's Methods say 5 to 10
@@ -130,51 +130,9 @@ def thaw(model, trained):
         p.requires_grad_(True)
 
 
-class Statistics:
-    """Mean and variance of features over the target images that have come, and the necks of the source.
-
-    An anchor of 0 is AdaBN (Li et al. 2016); with another the source counts as so many images (Schneider et
-    al. 2020).
-    """
-
-    def __init__(self, model, anchor):
-        self.anchor = anchor
-        self.source = copy.deepcopy(model.necks)
-        self.sums = {}
-
-    def add(self, features):
-        """Counts a batch, modality -> (B, D)."""
-        for modality, feature in features.items():
-            f = feature.double()
-            batch = torch.stack([f.sum(0), f.square().sum(0)])
-            n, sums = self.sums.get(modality, (0, 0))
-            self.sums[modality] = (n + len(f), sums + batch)
-
-    @torch.no_grad()
-    def write(self, necks):
-        """Gives necks the statistics; of a single image there are none."""
-        for modality, (n, (total, squares)) in self.sums.items():
-            if n > 1:
-                share = n / (n + self.anchor)
-                mean = total / n
-                var = (squares - n * mean.square()) / (n - 1)
-                source = self.source[modality]
-                neck = necks[modality]
-                neck.running_mean.copy_(torch.lerp(source.running_mean.double(), mean, share))
-                neck.running_var.copy_(torch.lerp(source.running_var.double(), var.clamp_min(0), share))
-
-    @torch.no_grad()
-    def draw_back(self, necks, lr):
-        """The last term of Eq. 5 on the affine parameters: a proximal step after a gradient step of size lr."""
-        for modality, (n, _) in self.sums.items():
-            share = 1 / (1 + 2 * lr * self.anchor / n)
-            for p, source in zip(necks[modality].parameters(), self.source[modality].parameters()):
-                p.copy_(source + share * (p - source))
-
-
 def recalibrate(model, features, anchor=0.0):
     """The necks take the statistics of all target features, a list of dicts modality -> (B, D)."""
-    statistics = Statistics(model, anchor)
+    statistics = Statistics(model.necks, anchor)
     for f in features:
         statistics.add(f)
     statistics.write(model.necks)
@@ -216,7 +174,7 @@ def weights(model):
 # ---- whole-target ----------------------------------------------------------------------------------------
 
 def adapt(model, batches, how="causal", steps=STEPS, lr=LR, anchor=ANCHOR, watch=None):
-    """Adapts `model` in place to all unlabelled target batches (dicts modality -> images), or a `Target`.
+    """Adapts `model` in place to all unlabelled target batches, dicts modality -> images, or a `Target`.
 
     how: "source" changes nothing; "adabn" takes the target's BatchNorm statistics; "tent" (Wang et al. 2021)
     then also lowers the entropy by the necks' affine parameters, in one pass over the batches; "causal" is
@@ -287,7 +245,7 @@ def descend(model, target, statistics, steps, optimiser, trajectory):
 
 
 class Trajectory:
-    """One row (step, entropy, diversity, images) per step, of the predictions for the first `PROBE` batches."""
+    """One row (step, entropy, diversity, images) per step, of what is said of the first `PROBE` batches."""
 
     def __init__(self, model, target, watch):
         self.model = model

@@ -1,4 +1,6 @@
 """Small layers and conversions of the model that no equation of the paper names."""
+import copy
+
 import torch
 import torch.nn.functional as F
 from timm.layers import PatchEmbed
@@ -66,3 +68,45 @@ def bag_means(z, bag):
     """
     members = F.one_hot(bag).T.to(z)
     return members @ z / members.sum(1, keepdim=True)
+
+
+class Statistics:
+    """Mean and variance of features over the target images that have come, and the necks of the source.
+
+    An anchor of 0 is AdaBN (Li et al. 2016); with another the source counts as so many images (Schneider et
+    al. 2020).
+    """
+
+    def __init__(self, necks, anchor):
+        self.anchor = anchor
+        self.source = copy.deepcopy(necks)
+        self.sums = {}
+
+    def add(self, features):
+        """Counts a batch, modality -> (B, D)."""
+        for modality, feature in features.items():
+            f = feature.double()
+            batch = torch.stack([f.sum(0), f.square().sum(0)])
+            n, sums = self.sums.get(modality, (0, 0))
+            self.sums[modality] = (n + len(f), sums + batch)
+
+    @torch.no_grad()
+    def write(self, necks):
+        """Gives necks the statistics; of a single image there are none."""
+        for modality, (n, (total, squares)) in self.sums.items():
+            if n > 1:
+                share = n / (n + self.anchor)
+                mean = total / n
+                var = (squares - n * mean.square()) / (n - 1)
+                source = self.source[modality]
+                neck = necks[modality]
+                neck.running_mean.copy_(torch.lerp(source.running_mean.double(), mean, share))
+                neck.running_var.copy_(torch.lerp(source.running_var.double(), var.clamp_min(0), share))
+
+    @torch.no_grad()
+    def draw_back(self, necks, lr):
+        """The last term of Eq. 5 on affine parameters: a proximal step after a gradient step of size lr."""
+        for modality, (n, _) in self.sums.items():
+            share = 1 / (1 + 2 * lr * self.anchor / n)
+            for p, source in zip(necks[modality].parameters(), self.source[modality].parameters()):
+                p.copy_(source + share * (p - source))

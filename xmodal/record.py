@@ -159,8 +159,7 @@ class Run:
 
 
 def check_predictions(table, where):
-    """`table` with the types of PREDICTIONS. Raises `Problem` where it does not fit or a patient is in two
-    splits."""
+    """`table` with the types of PREDICTIONS. Raises `Problem` if it does not fit, or splits a patient."""
     try:
         table = PREDICTIONS.validate(table)
     except (pa.errors.SchemaError, pa.errors.SchemaErrors) as error:
@@ -217,8 +216,7 @@ def _own_folder(settings):
 
 
 def load_run(folder):
-    """The `Run` in `folder`. Raises `Problem` if it is missing, unfinished, damaged, or does not fit the
-    schema.
+    """The `Run` in `folder`. Raises `Problem` if it is missing, unfinished, damaged, or not of the schema.
 
     Nothing in it is ever executed: arrays that would have to be unpickled are refused.
     """
@@ -230,16 +228,12 @@ def load_run(folder):
         embeddings = read_arrays(folder / "embeddings.npz")
         predictions = read_parquet(folder / "predictions.parquet")
         history = pd.read_csv(folder / "history.csv")  # pandas reads back every digit that it wrote
-        later = [_read_later(folder / name) for name in LATER]
+        later = {name: pd.read_csv(folder / name) for name in set(LATER) & set(vouched_for(folder))}
     except UNREADABLE as error:
         raise Problem(f"The run {folder} cannot be read ({error}); "
                       "delete the folder and run 03_train for it again.") from None
-    return Run(folder, settings, history, check_predictions(predictions, folder), embeddings, *later)
-
-
-def _read_later(path):
-    """A table that adaptation wrote, or None before it."""
-    return pd.read_csv(path) if path.name in vouched_for(path.parent) else None
+    return Run(folder, settings, history, check_predictions(predictions, folder), embeddings,
+               *map(later.get, LATER))
 
 
 def is_done(folder, config):
@@ -261,9 +255,8 @@ def update_run(folder, predictions=None, trajectory=None, label_shift=None):
             others = run.predictions[~run.predictions.condition.isin(set(predictions.condition))]
             table = pd.concat([others, predictions], ignore_index=True)
             contents["predictions.parquet"] = check_predictions(table, folder)
-        for name, later in zip(LATER, (trajectory, label_shift)):
-            if later is not None:
-                contents[name] = later
+        later = dict(zip(LATER, (trajectory, label_shift)))
+        contents |= {name: table for name, table in later.items() if table is not None}
         finish(folder, contents, unchanged=vouched_for(folder))
     return folder
 

@@ -7,10 +7,11 @@ import copy
 import torch
 
 from .adapt import (
-    ANCHOR, LR, Answer, Statistics, Target, answers, configure, features_of, information, keep_source, look,
+    ANCHOR, LR, Answer, Target, answers, configure, features_of, information, keep_source, look,
     mean_prediction, step, thaw, together,
 )
 from .config import STREAMS, Problem
+from .layers import Statistics
 
 
 def stream(model, batches, how="causal_stream", lr=LR, anchor=ANCHOR):
@@ -30,7 +31,7 @@ def stream(model, batches, how="causal_stream", lr=LR, anchor=ANCHOR):
     trained = [p for p in model.parameters() if p.requires_grad]
     parameters = configure(model, how.removesuffix("_stream"))
     source = [p.detach().clone() for p in parameters]
-    statistics = Statistics(model, anchor if causal else 0.0)
+    statistics = Statistics(model.necks, anchor if causal else 0.0)
     recalibrated = copy.deepcopy(model.necks)
     optimiser = torch.optim.Adam(parameters, lr=lr) if causal else None
     predicted = []

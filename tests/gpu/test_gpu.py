@@ -11,7 +11,8 @@ import setting
 import torch
 from fastai.torch_core import to_device
 
-from xmodal import adapt, cohort, config, learner
+from xmodal import cohort, config, learner
+from xmodal.adapt_run import adapt_run
 from xmodal.config import MODALITIES, PROFILES
 from xmodal.loaders import loader
 from xmodal.runtime import checkpoints
@@ -107,8 +108,8 @@ def test_a_run_that_was_cut_goes_on_to_the_same_bits_and_is_adapted(home, device
         learner.train(*arguments)
     resumed = learner.train(*arguments).state
     assert all(torch.equal(state[name], resumed[name]) for name in state)
-    run = adapt.adapt_run(*arguments)
-    assert set(run.predictions.condition) == set(config.CONDITIONS)
+    run = adapt_run(*arguments)
+    assert set(run.predictions.condition) == {*config.CONDITIONS, *config.STREAMS}
     assert run.predictions[["p0", "p1", "p2", "p3"]].notna().all(axis=None)
 
 

@@ -100,6 +100,7 @@ def trajectory(held_out, seed):
     steps = np.arange(9 + seed % 3)
     return pd.DataFrame({
         "condition": "causal", "domain": held_out, "step": steps, "entropy": 1 / (1 + steps / 5),
+        "diversity": 1.3, "probe_images": 64,
         "auc": .7 + .1 * (1 - 1 / (1 + steps)), "stopped": steps == 6})
 
 

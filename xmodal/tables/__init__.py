@@ -2,6 +2,7 @@
 
     cases        the rule that chooses a case, and pictures as text, so that one CSV redraws a figure of cases
     common       what tables share: writing, finished runs, decided images, AUC by run, paired tests
+    adaptation   what test-time adaptation gains, and what it costs under another mix of diagnoses
     datasheet    the data sheet of a cohort: what came in, what was left out, who is where
     fig1         a-i: malignant or not, against radiomics
     fig2         a-f: how well the two modalities of a patient are aligned

@@ -10,6 +10,7 @@ from .. import stats
 from ..cohort import LESION_TYPES
 from ..config import CLASSES, MAMMOGRAPHY
 from ..methods import ADAPTED, OURS, SHARES
+from .adaptation import gains
 from .common import ESTIMATE, FOLD_AND_SEED, RUN, adjusted, aucs, contenders, paired_tests, tidy
 
 SHOWN = ("cbis_ddsm", "camelyon", "inbreast", "bach")       # the paper's order of panels a to d
@@ -66,10 +67,13 @@ def fig3e(predictions, method=OURS):
 def fig3f(predictions):
     """Fig. 3 f: the domain gap of every run.
 
-    That is its mean AUC on the source domains' test patients - its AUC on the target. `paired_tests` against
-    ours, over folds, are repeated on each row of a method; p_t_holm is adjusted over all methods.
+    That is its mean AUC on the source domains' test patients - its AUC on the target; `ours_tta` is ours
+    adapted to the target. `paired_tests` against ours, over folds, are repeated on each row of a method;
+    p_t_holm is adjusted over all methods.
     """
-    table = aucs(_as_trained(predictions))
+    ours = predictions[predictions.method == OURS]
+    adapted = ours[ours.condition.eq("causal") | ours.split.eq("source test")].assign(method=ADAPTED)
+    table = aucs(pd.concat([_as_trained(predictions), adapted], ignore_index=True))
     wide = table.pivot_table(index=RUN, columns="split", values="auc", aggfunc="mean")
     wide = wide.reindex(columns=["source test", "target"]).dropna()
     gaps = wide.reset_index().rename(columns={"source test": "source_auc", "target": "target_auc"})
@@ -81,18 +85,19 @@ def fig3f(predictions):
 def fig3g(predictions):
     """Fig. 3 g: AUC of our runs on the target as trained and after each adaptation.
 
-    Columns held_out, condition, seed, auc.
+    Columns held_out, condition, seed, auc, and the tests of `adaptation.gains`, repeated on each row.
     """
-    table = aucs(predictions[(predictions.method == OURS) & (predictions.split == "target")])
-    return table[["held_out", "condition", "seed", "auc"]]
+    ours = predictions[(predictions.method == OURS) & (predictions.split == "target")]
+    tests = gains(ours).drop(columns=["method", "auc_source", "auc"])
+    return aucs(ours)[["held_out", "condition", "seed", "auc"]].merge(tests, "left", "condition")
 
 
 def fig3h(runs, condition="causal"):
-    """Fig. 3 h: entropy (nats) and AUC of our runs by adaptation step.
+    """Fig. 3 h: entropy and diversity (nats) and AUC of our runs by adaptation step.
 
-    `stopped` marks the step that the label-free rule chose.
+    Read on so many `probe_images`. `stopped` marks the step that the label-free rule chose.
     """
-    columns = ["held_out", "seed", "condition", "step", "entropy", "auc", "stopped"]
+    columns = [*FOLD_AND_SEED, "condition", "step", "entropy", "diversity", "auc", "probe_images", "stopped"]
     tables = []
     for (method, held_out, seed), run in runs.items():
         if method == OURS and run.trajectory is not None:
