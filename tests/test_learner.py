@@ -247,12 +247,11 @@ def test_target_labels_and_reference_diagnoses_are_never_read(table):
     target_before = probabilities(clean, "split == 'target'")
     run = adapt_run.adapt_run(TINY, "ours", "bach", 42, table)
     adapted_before = probabilities(run, "condition != 'source'")
-    poisoned = table.copy()
+    poisoned = table.assign(truth=3 - table.truth)
     target = poisoned.domain == "bach"
     for column in ("allowed", "file_allowed"):
-        poisoned.loc[target, column] = 2 ** (3 - poisoned.truth[target])
+        poisoned.loc[target, column] = 2 ** poisoned.truth[target]
     poisoned.loc[target, "grade"] = 0
-    poisoned["truth"] = 3 - poisoned.truth
     (clean.folder / "done").unlink()
     again = learner.train(TINY, "ours", "bach", 42, poisoned)
     assert same(state, again.state)
