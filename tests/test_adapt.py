@@ -229,7 +229,7 @@ def test_a_stream_recovers_where_a_step_made_its_predictions_tell_less(model, ba
 
 # ---- another mix of diagnoses ----------------------------------------------------------------------------
 
-@pytest.mark.parametrize("lean", [0.5, 1.5, 2.5])
+@pytest.mark.parametrize("lean", [1.5, 2.5])
 def test_a_target_that_leans_to_one_class_does_not_collapse_into_it(lean):
     """Entropy alone calls every image the same; with the balance held the mean prediction stays as it was."""
     x = torch.randn(200, 8, generator=torch.Generator().manual_seed(0))
