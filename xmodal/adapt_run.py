@@ -134,7 +134,7 @@ def under_label_shift(model, parts, target, seed):
     """
     everything = pd.concat(parts)
     rows = resample(everything, seed)
-    chosen = torch.from_numpy(everything["sample"].isin(rows["sample"]).to_numpy())
+    chosen = torch.tensor(everything["sample"].isin(rows["sample"]).tolist())
     few_parts = [rows.iloc[start:start + BATCH] for start in range(0, len(rows), BATCH)]
     shifted = Target(regroup(target.batches, chosen), regroup(target.features, chosen))
     y = malignant(rows.allowed)
