@@ -25,7 +25,6 @@ Each file imports only from those above it in this list, and inside a wing from 
     predict      a trained model over a cohort: predictions and embeddings
     explain      attention, retrieval, conclusion card
     learner      the fastai Learner, its callbacks, one whole run
-    strengths    how strong each term is: a sweep on source validation
     adapt        test-time adaptation: configure, step, reset
     stream       the same, batch by batch as they come
     adapt_run    the same for a recorded run, and for one with another mix of diagnoses

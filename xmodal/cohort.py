@@ -241,24 +241,33 @@ def partners(table, seed=42):
     """{mammography patient: whose tissue stands beside the mammogram}.
 
     Patients with both modalities are their own partners. Where no patient has both, each patient whose label
-    says malignant or not gets one of the other modality of whom the same is said, drawn by the seed: then
-    nobody's tissue is shown, only tissue of the same label, and whatever is drawn from it says "pairs by
-    label".
+    says malignant or not gets one of the other modality of whom the same is said, drawn by the seed, and of
+    the same split where the table has splits: then nobody's own tissue is shown, only tissue of the same
+    label, and whatever is drawn from it says "pairs by label".
     """
     both = patients_with_both(table)
     if both:
         return {patient: patient for patient in sorted(both)}
-    label = table.assign(malignant=malignant(table.file_allowed)).groupby("patient").malignant.max()
-    names = table.groupby("modality").patient.unique()
+    label = malignant(table.get("file_allowed", table.allowed))
+    people = table.assign(malignant=label, split=table.get("split", ""))
+    people = people.groupby(["modality", "patient"]).agg({"malignant": "max", "split": "first"}).reset_index()
     rng = np.random.default_rng(seed)
     partner = {}
-    for value in (0.0, 1.0):
-        alike = set(label.index[label == value])
-        of_m, of_p = (sorted(alike.intersection(names[m])) for m in MODALITIES)
-        tissue = rng.permutation(of_p)
-        for k, patient in enumerate(of_m if len(of_p) else ()):
-            partner[patient] = str(tissue[k % len(tissue)])
+    for _, group in people.groupby(["split", "malignant"]):
+        of_m, of_p = (sorted(group.patient[group.modality == modality]) for modality in MODALITIES)
+        if of_p:
+            tissue = rng.permutation(of_p)
+            partner |= {patient: str(tissue[k % len(tissue)]) for k, patient in enumerate(of_m)}
     return partner
+
+
+def unseen_partners(table, held_out, seed):
+    """`partners` for the mammograms of a domain that training did not see: where they are pairs by label, the
+    tissue is that of patients of the source test, whom it did not see either."""
+    if pairing(table) == "patient":
+        return partners(table)
+    fold = leave_one_out(table, held_out, seed)
+    return partners(fold[fold.split.isin(("source test", "target"))].drop(columns="split"))
 
 
 def pairing(table):

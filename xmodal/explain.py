@@ -4,23 +4,32 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from .config import CLASSES, HISTOPATHOLOGY, MAMMOGRAPHY, MODALITIES
+from .config import CLASSES, HISTOPATHOLOGY, MAMMOGRAPHY, MODALITIES, Problem
 from .loaders import sweep
+from .predict import strongest_box
 
 THRESHOLD = 0.7      # the paper's: regions of interest have alpha > 0.7
 TOP_K = 5            # the paper's: five patches of each region
+BOTH = "both"
+ALONE = {            # what a card says where only one modality was there
+    BOTH: "",
+    MAMMOGRAPHY: " From the mammogram alone: there was no tissue.",
+    HISTOPATHOLOGY: " From tissue alone: there was no mammogram.",
+}
 
 
 class Card(NamedTuple):
-    """The reasoning card of one patient."""
-    p: np.ndarray          # (4,) class probabilities of the joint prediction
-    heat: np.ndarray       # (g, g) attention over mammogram patches, in [0, 1]
+    """The reasoning card of one patient. What needs a modality that was not there is None."""
+    p: np.ndarray          # (4,) class probabilities
+    grade: int             # ordinal grade
+    read: str              # MAMMOGRAPHY, HISTOPATHOLOGY or BOTH: what was there
+    conclusion: str        # in plain words
+    box: tuple             # (x0, y0, x1, y1) of the lesion in pixels of the mammogram, () where there is none
+    mask: np.ndarray       # (4g, 4g) lesion probability; needs a mammogram
+    heat: np.ndarray       # (g, g) attention over mammogram patches, in [0, 1]; needs both, as do the rest
     tissue: np.ndarray     # (T, g, g) attention over the patches of the tiles, in [0, 1]
     patches: np.ndarray    # (K, 2) tile and token of the supporting histology patches, best first
     weights: np.ndarray    # (K,) their attention weights, summing to at most 1
-    mask: np.ndarray       # (4g, 4g) lesion probability
-    grade: int             # ordinal grade of the joint prediction
-    conclusion: str        # in plain words
 
 
 # ---- Eq. 11 ----------------------------------------------------------------------------------------------
@@ -101,39 +110,65 @@ def top_patches(z_m, z_p, alpha, k=TOP_K, threshold=THRESHOLD):
 # ---- the card of a patient -------------------------------------------------------------------------------
 
 @torch.no_grad()
-def explain(model, mammogram, tiles):
-    """The `Card` of one patient. mammogram uint8 (S, S), tiles uint8 (T, S, S, 3), T >= 1."""
+def explain(model, mammogram=None, tiles=None):
+    """The `Card` of one patient: mammogram uint8 (S, S) and tiles uint8 (T, S, S, 3), T >= 1.
+
+    One of them may be None: then the heads read the other alone, and there is no attention between the two.
+    """
+    if mammogram is None and tiles is None:
+        raise Problem("A card needs a mammogram or tissue; give `explain` at least one of them.")
     model.eval()
-    device = next(model.parameters()).device
-    m = model.stream(torch.as_tensor(np.array(mammogram))[None].to(device), MAMMOGRAPHY)
-    p = model.stream(torch.as_tensor(np.array(tiles)).to(device), HISTOPATHOLOGY)
-    joint = model.joint(m.z, p.z.mean(0, keepdim=True))
-    probability = joint.logits.softmax(1)[0].cpu().numpy()
-    grade = int((joint.score[0] > model.grade.cutpoints).sum())
-    mask = m.mask[0].sigmoid().cpu().numpy()
-    z_m = centred_tokens(model, m.tokens[0], MAMMOGRAPHY)
-    z_p = centred_tokens(model, p.tokens.flatten(0, 1), HISTOPATHOLOGY)
+    m = stream(model, mammogram, MAMMOGRAPHY)
+    p = stream(model, tiles, HISTOPATHOLOGY)
+    out = model.joint(m and m.z, p and p.z.mean(0, keepdim=True))
+    probability = out.logits.softmax(1)[0].cpu().numpy()
+    grade = int((out.score[0] > model.grade.cutpoints).sum())
+    read = BOTH
+    links = [None] * 4
+    if m and p:
+        links = linked(model, m.tokens[0], p.tokens)
+    else:
+        read = MAMMOGRAPHY if m else HISTOPATHOLOGY
+    mask, box = outlined(m.mask[0], len(mammogram)) if m else (None, None)
+    conclusion = conclude(probability, grade, box, read)
+    return Card(probability, grade, read, conclusion, box or (), mask, *links)
+
+
+def outlined(logits, size):
+    """Lesion logits (h, w) -> lesion probabilities (h, w), and the box of the lesion in pixels of a mammogram
+    of `size` x `size`, () where there is none."""
+    mask = logits.sigmoid().cpu().numpy()
+    corners = strongest_box(mask)[0] or ()
+    return mask, tuple(edge * size / len(mask) for edge in corners)
+
+
+def stream(model, pixels, modality):
+    """The `model.Stream` of one mammogram (S, S) or of tiles (T, S, S, 3); None of None."""
+    if pixels is None:
+        return None
+    x = torch.as_tensor(np.array(pixels)).to(next(model.parameters()).device)
+    return model.stream(x[None] if x.ndim == 2 else x, modality)
+
+
+def linked(model, of_mammogram, of_tiles):
+    """Eq. 11 in both directions: tokens (N, D), (T, N, D) -> heat, tissue, patches, weights of a `Card`."""
+    z_m = centred_tokens(model, of_mammogram, MAMMOGRAPHY)
+    z_p = centred_tokens(model, of_tiles.flatten(0, 1), HISTOPATHOLOGY)
     alpha = heatmap(attention(z_m, z_p))
     in_tissue = heatmap(attention(z_p, z_m[region_of(alpha)]))
     index, weight = top_patches(z_m, z_p, alpha)
-    tokens_per_tile = p.tokens.shape[1]
+    tokens_per_tile = of_tiles.shape[1]
     side = int(len(alpha) ** 0.5)
-    return Card(
-        p=probability,
-        heat=alpha.view(side, side).cpu().numpy(),
-        tissue=in_tissue.view(-1, side, side).cpu().numpy(),
-        patches=torch.stack([index // tokens_per_tile, index % tokens_per_tile], 1).cpu().numpy(),
-        weights=weight.cpu().numpy(),
-        mask=mask,
-        grade=grade,
-        conclusion=conclude(probability, grade, mask.max() > 0.5),
-    )
+    patches = torch.stack([index // tokens_per_tile, index % tokens_per_tile], 1)
+    maps = [alpha.view(side, side), in_tissue.view(-1, side, side), patches, weight]
+    return [values.cpu().numpy() for values in maps]
 
 
-def conclude(p, grade, lesion):
-    """The last line of the card; where the model is unsure, the line says so.
+def conclude(p, grade, lesion, read=BOTH):
+    """The last lines of the card; where the model is unsure or its heads disagree, they say so.
 
-    p (4,) class probabilities, grade 0-3, lesion: whether the decoder outlines one.
+    p (4,) class probabilities, grade 0-3, lesion: its box, empty or False where the decoder outlines none,
+    None where it saw no mammogram; read: what was there, see `Card`.
     """
     first, second = np.argsort(p)[::-1][:2]
     sentence = f"Most likely {CLASSES[first]} ({100 * p[first]:.0f} %)"
@@ -141,18 +176,26 @@ def conclude(p, grade, lesion):
         sentence += f", but unsure: {CLASSES[second]} has {100 * p[second]:.0f} %"
     if grade != first:
         sentence += f"; the ordinal head says {CLASSES[grade]}"
-    return sentence + ". " + ("A lesion is outlined." if lesion else "No lesion is outlined.")
+    sentence += "."
+    if lesion:
+        sentence += " A lesion is outlined" + (" all the same." if first == 0 else ".")
+    elif lesion is not None:
+        sentence += " No lesion is outlined."
+    return sentence + ALONE[read]
 
 
-def card_of(model, table, images, patient, sample=""):
-    """(Card, mammogram, tiles) of a patient with both modalities, for the mammogram `sample` or the first."""
-    rows = table[table.patient == patient].sort_values("sample")
-    m = rows[rows.modality == MAMMOGRAPHY]
-    p = rows[rows.modality == HISTOPATHOLOGY]
+def card_of(model, table, images, patient, sample="", tissue_of=""):
+    """(Card, mammogram, tiles) of a patient, for the mammogram `sample` or the first; None for what the
+    patient has not.
+
+    tissue_of: whose tissue stands beside the mammogram, another patient's only where pairs are by label.
+    """
+    m = table[(table.patient == patient) & (table.modality == MAMMOGRAPHY)].sort_values("sample")
+    p = table[(table.patient == (tissue_of or patient)) & (table.modality == HISTOPATHOLOGY)]
     if sample:
         m = m[m["sample"] == sample]
-    mammogram = images.gather(m.head(1))[0]
-    tiles = images.gather(p)
+    mammogram = images.gather(m.head(1))[0] if len(m) else None
+    tiles = images.gather(p.sort_values("sample")) if len(p) else None
     return explain(model, mammogram, tiles), mammogram, tiles
 
 

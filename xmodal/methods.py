@@ -31,17 +31,17 @@ class Method:
     train_share: float = 1.0     # of the training patients
 
 
-FULL = Method(mixstyle=True, irm=1.0, align=0.1)
+FULL = Method(mixstyle=True, irm=0.1, align=0.1)
 METHODS = {
     "erm": Method(),
-    "irm": Method(irm=1.0),
+    "irm": Method(irm=0.1),
     "groupdro": Method(dro=0.1),
     "mixstyle": Method(mixstyle=True),
-    "mixstyle_irm": Method(mixstyle=True, irm=1.0),
+    "mixstyle_irm": Method(mixstyle=True, irm=0.1),
     "coral": Method(coral=1.0),
     "dann": Method(dann=0.1),
     "ours": FULL,
-    "concat": Method(mixstyle=True, irm=1.0, concat=True),   # simple concatenation, for Fig. 2f
+    "concat": Method(mixstyle=True, irm=0.1, concat=True),   # simple concatenation, for Fig. 2f
     "align_only": Method(align=0.1),                         # ours with something left out
     "no_lesion": replace(FULL, lesion=False),
     "no_adapters": replace(FULL, adapters=False),

@@ -29,7 +29,7 @@ def prepare(profile, method, held_out, seed, table, **made):
 def embeddings_of_unseen(predictions, z):
     """Embeddings of a run: z (N, D) and whose they are, without the rows of the training patients."""
     unseen = (predictions.split != "train").to_numpy()
-    names = ("sample", "patient", "modality", "domain", "truth", "split")
+    names = ("sample", "patient", "modality", "domain", "truth", "allowed", "split")
     embeddings = {name: predictions[name].to_numpy()[unseen] for name in names}
     embeddings["z"] = np.asarray(z)[unseen]
     return embeddings
