@@ -234,7 +234,7 @@ def make(profile, name, build, folder, epochs, scratch):
         "seed": SEED, "patients": int(table.patient[in_training].nunique()), "epochs": epochs,
         "steps": epochs * len(batches), "images": int(images),
         "hours": round(float(history.seconds.sum()) / 3600, 2),
-        "tasks": asdict(TASKS), "environment": environment(), "sha256": sha256(path),
+        "tasks": asdict(TASKS), "environment": {**environment(), "commit": ""}, "sha256": sha256(path),
     }
     write_json(WEIGHTS / f"{name}.json", made)
     with atomic(WEIGHTS / f"{name}.csv") as partial_path:
