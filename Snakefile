@@ -18,7 +18,7 @@ DATA, RUNS = house.DATA / PROFILE, house.RUNS / PROFILE
 EXECUTED = str(RUNS / "notebooks" / "{}.ipynb")  # executed copies
 SPENT = str(RUNS / "benchmarks" / "{}.tsv")  # seconds and memory that a step took
 PYTHON = shlex.quote(sys.executable)  # any path may hold spaces
-RUN = f"OMP_NUM_THREADS={{threads}} {PYTHON} -m xmodal.runtime.notebook {{input.notebook:q}} {{output.executed:q}} PROFILE={PROFILE}"
+RUN = f"OMP_NUM_THREADS=1 {PYTHON} -m xmodal.runtime.notebook {{input.notebook:q}} {{output.executed:q}} PROFILE={PROFILE}"
 DONE = str(RUNS / "{method}" / "{held_out}" / "seed_{seed}" / "done")
 TRAIN, TTA = EXECUTED.format("03_train_{held_out}_{seed}"), EXECUTED.format("04_tta_{seed}")
 BASELINES = expand(EXECUTED.format("03b_baselines_{which}"), which=("classic", "networks"))
@@ -34,11 +34,11 @@ workdir: house.HOME
 wildcard_constraints:
     held_out="|".join(house.DOMAINS), seed=r"\d+", which="classic|networks", method="|".join(METHODS), companion="|".join(COMPANIONS)
 
-def step(rule_name, notebook, reads, room, options="", writes=(), executed=None, first=0, tries=0):
+def step(rule_name, notebook, reads, room, options="", writes=(), executed=None, first=0, tries=0, cores=1):
     """A rule that executes notebooks/<notebook>.ipynb with `options` once all that it reads is there.
 
     writes: outputs beside the executed copy, which is called `executed` (the notebook's own name if None). room: CPU or
-    GPU. first: priority. tries: repetitions after a failure; only a download has any, since another step fails again
+    GPU. first: priority. cores: processes that it uses. tries: repetitions after a failure; only a download has any, since another step fails again
     as it failed (where nodes get lost all are repeated, see profiles/).
     """
     copy = executed or notebook
@@ -49,6 +49,7 @@ def step(rule_name, notebook, reads, room, options="", writes=(), executed=None,
         benchmark: SPENT.format(copy)
         priority: first
         retries: tries
+        threads: cores
         resources: **room
         shell: f"{RUN} {options}"
 
@@ -60,9 +61,9 @@ rule reproduce:  # what no later step would miss is named too, so that it is mad
 rule companions:  # no part of the main job: `make companions`
     input: expand(EXECUTED.format("{companion}"), companion=COMPANIONS)
 
-step("download", "01_download", [], CPU, "WORKERS={threads}", tries=2)
-step("preprocess", "02_preprocess", [EXECUTED.format("01_download")], CPU, "WORKERS={threads}", writes=[COHORT])
-step("encoder", "03a_pretrain", [COHORT], CPU, "WORKERS={threads}")
+step("download", "01_download", [], CPU, "WORKERS={threads}", tries=2, cores=2)
+step("preprocess", "02_preprocess", [EXECUTED.format("01_download")], CPU, "WORKERS={threads}", writes=[COHORT], cores=2)
+step("encoder", "03a_pretrain", [COHORT], CPU, "WORKERS={threads}", cores=2)
 
 ready = [COHORT, EXECUTED.format("02_preprocess"), EXECUTED.format("03a_pretrain")]
 alone = []  # executed notebooks of methods that are trained alone; the fold's step then loads their runs
