@@ -38,8 +38,8 @@ def step(rule_name, notebook, reads, room, options="", writes=(), executed=None,
     """A rule that executes notebooks/<notebook>.ipynb with `options` once all that it reads is there.
 
     writes: outputs beside the executed copy, which is called `executed` (the notebook's own name if None). room: CPU or
-    GPU. first: priority. cores: processes that it uses. tries: repetitions after a failure; only a download has any, since another step fails again
-    as it failed (where nodes get lost all are repeated, see profiles/).
+    GPU. first: priority. cores: processes that it uses. tries: repetitions after a failure; only a download has any, since
+    another step fails again as it failed (where nodes get lost all are repeated, see profiles/).
     """
     copy = executed or notebook
     rule:
