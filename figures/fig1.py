@@ -5,15 +5,18 @@
 import matplotlib.pyplot as plt
 import pandas as pd
 
-from . import BASELINES, MM, STYLE, WIDTH, caption, letter, nothing, present, read, save
+from . import BASELINES, DASHES, MARKERS, MM, STYLE, WIDTH, caption, letter, nothing, present, read, save
 
 SHORT = {
+    "linear_probe": "untouched",
     "radiomics_lr": "LR", "radiomics_rf": "RF", "radiomics_svm": "SVM", "radiomics_xgboost": "XGBoost",
     "radiomics_lightgbm": "LightGBM", "radiomics_mlp": "MLP", "ours": "ours",
 }
 MEASURES = {"accuracy": "accuracy", "f1": "F1", "sensitivity": "sensit.", "specificity": "specif."}
-# legends with numbers
+# legends with numbers: in a panel, or below it
 SMALL = {"fontsize": 5.5, "title_fontsize": 6, "borderaxespad": 0.1, "labelspacing": 0.25}
+BELOW = {"fontsize": 5, "title_fontsize": 6, "labelspacing": 0.2, "handlelength": 3,
+         "loc": "upper center", "bbox_to_anchor": (0.45, -0.15)}
 NOTE = (
     "Score: $p_2 + p_3$ of every image, mammogram or tissue, whose label says malignant or not; "
     "same images for all methods, as trained.\n"
@@ -33,16 +36,18 @@ def interval(row, value, low="low", high="high"):
     return f"{number(row[value])} [{number(row[low])}, {number(row[high])}]"
 
 
-def lines(ax, table, x, y, label, **how):
+def lines(ax, table, x, y, label):
     """One line per method, ours thickest and on top.
 
     label: a function of a method's first row, which gives the numbers in the legend.
     """
     for method in present(SHORT, table.method):
         points = table[table.method == method]
-        weight = {"lw": 1.6, "zorder": 3} if method == "ours" else {"lw": 0.9, "zorder": 2}
+        look = {"lw": 1.6, "zorder": 3} if method == "ours" else {"lw": 0.9, "zorder": 2}
+        look |= {"ls": DASHES.get(method, "-"), "marker": MARKERS[method], "ms": 2.2, "mew": 0}
         text = f"{SHORT[method]} {label(points.iloc[0])}"
-        ax.plot(points[x], points[y], color=BASELINES[method][1], label=text, **weight, **how)
+        every = max(len(points) // 8, 1)                    # a marker on every eighth part of the line
+        ax.plot(points[x], points[y], color=BASELINES[method][1], label=text, markevery=every, **look)
     ax.grid()
 
 
@@ -65,7 +70,7 @@ def roc(ax, table):
     lines(ax, table, "fpr", "tpr", lambda row: interval(row, "auc"))
     ax.plot([0, 1], [0, 1], ":", color="#999999", lw=0.7)
     ax.set(xlim=(0, 1), ylim=(0, 1.01), xlabel="1 − specificity", ylabel="sensitivity", title=cohort(table))
-    ax.legend(loc="lower right", title="AUC", **SMALL)
+    ax.legend(title="AUC", **BELOW)
     return ax
 
 
@@ -81,12 +86,12 @@ def reliability(ax, table):
     """Panels d-f: observed against predicted share of malignant images, with ECE and its shift (Δ)."""
     if not len(table):
         return nothing(ax)
-    lines(ax, table.dropna(subset=["observed"]), "predicted", "observed", ece_and_shift, marker="o", ms=2)
+    lines(ax, table.dropna(subset=["observed"]), "predicted", "observed", ece_and_shift)
     ax.plot([0, 1], [0, 1], ":", color="#999999", lw=0.7)
-    ax.set(xlim=(0, 1), ylim=(0, 1.55), yticks=[0, 0.25, 0.5, 0.75, 1])
+    ax.set(xlim=(0, 1), ylim=(0, 1.02), yticks=[0, 0.25, 0.5, 0.75, 1])
     ax.set(xlabel="predicted probability", ylabel="share malignant", title=table.cohort.iloc[0])
     title = "ECE" if (table.cohort == "training").all() else "ECE, Δ to training"
-    ax.legend(loc="upper left", title=title, **SMALL)
+    ax.legend(title=title, **BELOW)
     return ax
 
 
@@ -103,9 +108,9 @@ def fig1g(ax, table):
         ax.vlines(x, measured.low, measured.high, color="black", lw=0.7)
     ax.axhline(0.8, color="#B22222", ls="--", lw=0.6)
     ax.grid(axis="y")
-    ax.set(ylim=(0, 1.2), yticks=[0, 0.2, 0.4, 0.6, 0.8, 1], xticks=range(len(MEASURES)), ylabel="share")
+    ax.set(ylim=(0, 1.02), yticks=[0, 0.2, 0.4, 0.6, 0.8, 1], xticks=range(len(MEASURES)), ylabel="share")
     ax.set_xticklabels(MEASURES.values())
-    ax.legend(ncols=4, loc="upper center", fontsize=5.5, labelspacing=0.2)
+    ax.legend(**BELOW, ncols=2)
     ax.text(
         3.45, 0.8, "the paper's clinical threshold",
         ha="right", va="bottom", fontsize=5.5, color="#B22222",
@@ -123,9 +128,9 @@ def fig1h(ax, table):
     ax.axhline(prevalence, color="#999999", ls=":", lw=0.7)
     label = f"prevalence {100 * prevalence:.0f} %"
     ax.text(0.99, prevalence - 0.01, label, ha="right", va="top", fontsize=5.5, color="#555555")
-    ax.set(xlim=(0, 1), ylim=(-0.1, 1.01), yticks=[0, 0.2, 0.4, 0.6, 0.8, 1])
+    ax.set(xlim=(0, 1), ylim=(0, 1.01), yticks=[0, 0.2, 0.4, 0.6, 0.8, 1])
     ax.set(xlabel="recall (sensitivity)", ylabel="precision", title=table.cohort.iloc[0])
-    ax.legend(loc="lower left", title="average precision (trapezoid)", **SMALL)
+    ax.legend(title="average precision (trapezoid)", **BELOW)
     return ax
 
 
@@ -141,9 +146,9 @@ def fig1i(ax, table):
     ax.axhline(0, color="black", ls=":", lw=0.8, label="treat none 0")
     lines(ax, table, "threshold", "net_benefit", lambda row: interval(row, "inb"))
     top = table.net_benefit.max()
-    ax.set(xlim=(0, 0.6), ylim=(-0.1 * top, 1.75 * top))
+    ax.set(xlim=(0, 0.6), ylim=(-0.1 * top, 1.05 * top))
     ax.set(xlabel="threshold probability", ylabel="net benefit per image", title=table.cohort.iloc[0])
-    ax.legend(loc="upper right", title="mean net benefit, 0.1–0.3", **SMALL)
+    ax.legend(title="mean net benefit, 0.1–0.3", **BELOW)
     return ax
 
 
@@ -158,7 +163,7 @@ def draw():
     }
     tables = {name: read(f"fig1{name}") for name in panels}
     with plt.style.context(STYLE):
-        fig, axes = plt.subplots(3, 3, figsize=(WIDTH, 195 * MM))
+        fig, axes = plt.subplots(3, 3, figsize=(WIDTH, 250 * MM))
         for ax, (name, panel) in zip(axes.flat, panels.items()):
             letter(panel(ax, tables[name]), name, x=16)
         caption(fig, NOTE, tables.values())

@@ -6,6 +6,7 @@ import pandas as pd
 from . import (
     CONDITIONS,
     DOMAINS,
+    MARKERS,
     METHODS,
     MM,
     SHORT_CLASSES,
@@ -27,7 +28,7 @@ NOTE = (
     "j: by breast density, below it images. k: malignant images with a lesion of one type "
     "(how many: below it) against all images without a malignant finding.\n"
     "j, k: open dots are sensitivity or specificity, where a stratum has one class. Lines: 95 %, by patient. "
-    "l: bars are sd over seeds and domains."
+    "l: a dot is a run, a line the mean of a domain's."
 )
 
 
@@ -43,10 +44,9 @@ def fig3_held_out(ax, table, labels=True):
         runs = table[table.method == method]
         colour = METHODS[method][1]
         mean = runs.iloc[0]                                 # mean and interval stand in every row of a method
-        marker = "D" if method.startswith("ours") else "o"
         ax.plot([mean.low, mean.high], [i, i], color=colour, lw=1.6, solid_capstyle="round")
         ax.plot(runs.auc, np.full(len(runs), i + 0.28), "o", ms=1.8, color=colour, alpha=0.7, mew=0)
-        ax.plot(mean["mean"], i, marker, ms=4, color=colour, mec="white", mew=0.5)
+        ax.plot(mean["mean"], i, MARKERS[method], ms=4, color=colour, mec="white", mew=0.5)
     ax.axvline(0.5, color="#BBBBBB", lw=0.6, ls=":")
     ax.grid(axis="x")
     ax.set(yticks=range(len(methods)), ylim=(-0.6, len(methods) - 0.3), xlabel="AUC on the unseen domain")
@@ -94,19 +94,30 @@ def fig3f(ax, table):
         colour = METHODS[method][1]
         box_of(ax, runs.gap, i, 0.55, colour)
         ax.plot(spread(i, len(runs), 0.18), runs.gap, "o", ms=2, color=colour, mew=0)
-        p = p_text(runs.p_t_holm.iloc[0]).replace("p = ", "").replace("p ", "")
-        ax.text(i, top, p, ha="center", va="bottom", fontsize=6)
+        p = p_text(runs.p_t_holm.iloc[0]).replace(" ", "")
+        ax.text(i, top, p, ha="center", va="bottom", fontsize=5)
     ax.axhline(0, color="#888888", lw=0.6)
     ax.grid(axis="y")
     ax.set(xticks=range(len(methods)), xlim=(-0.6, len(methods) - 0.4), ylabel="source AUC − target AUC")
-    labels = [METHODS[method][0] for method in methods]
+    labels = [METHODS[method][0].removeprefix("pretrained, ") for method in methods]
     ax.set_xticklabels(labels, rotation=35, ha="right", rotation_mode="anchor")
-    ax.set_title("Domain gap of each fold and seed (numbers: Holm p against ours)", fontsize=7, pad=11)
+    ax.set_title("Domain gap of each run (p: against ours over folds, Holm)", fontsize=7, pad=11)
     return ax
 
 
+def change_text(row):
+    """" +0.02 [-0.01, +0.05], p = 0.16" from a row of panel g; "" where there is no test."""
+    if pd.isna(row.get("difference")):
+        return ""
+    interval = "" if pd.isna(row.p_t) else f" [{row.difference_low:+.2f}, {row.difference_high:+.2f}]"
+    return f" {row.difference:+.2f}{interval}, {p_text(row.p_t_holm)}".replace("-", "−").rstrip(", ")
+
+
 def fig3g(ax, table):
-    """Panel g: AUC of ours on each unseen domain as trained and after each adaptation; boxes over seeds."""
+    """Panel g: AUC of ours on each unseen domain as trained and after each adaptation; boxes over seeds.
+
+    In the legend: by how much an adaptation changes the mean AUC, with p of the paired t-test over folds.
+    """
     if not len(table):
         return nothing(ax)
     domains = present(DOMAINS, table.held_out)
@@ -120,12 +131,13 @@ def fig3g(ax, table):
             x = i - 0.4 + step * (k + 0.5)
             box_of(ax, values, x, step * 0.8, colour)
             ax.plot(np.full(len(values), x), values, "o", ms=2, color=colour, mew=0)
-        ax.plot([], [], "s", ms=4, color=colour, alpha=0.6, label=label)
+        change = change_text(runs.iloc[0]) if len(runs) else ""
+        ax.plot([], [], "s", ms=4, color=colour, alpha=0.6, label=label + change)
     ax.grid(axis="y")
     ax.set(xticks=range(len(domains)), xlim=(-0.5, len(domains) - 0.5), ylabel="AUC of ours")
     ax.set_xticklabels([DOMAINS[domain][0] for domain in domains])
-    ax.legend(ncols=4, loc="lower center", bbox_to_anchor=(0.5, -0.32))
-    ax.set_title(f"Test-time adaptation (seeds: {table.seed.nunique()})")
+    ax.legend(ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.12), fontsize=5.5, columnspacing=0.6)
+    ax.set_title(f"Test-time adaptation (seeds: {table.seed.nunique()}; p over folds, Holm)")
     return ax
 
 
@@ -165,9 +177,9 @@ def confusion(ax, counts):
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     ax.imshow(shares, vmin=0, vmax=1, cmap="Blues", aspect="auto")
     for y, x in np.ndindex(shares.shape):
-        text = f"{100 * shares[y, x]:.0f} %\n({counts[y, x]})"
+        text = f"{100 * shares[y, x]:.0f} %\n({counts[y, x]})" if counts[y].sum() else "–"
         colour = "white" if shares[y, x] > 0.55 else "black"
-        ax.text(x, y, text, ha="center", va="center", fontsize=5.5, color=colour)
+        ax.text(x, y, text, ha="center", va="center", fontsize=5, color=colour)
     ax.set(xticks=range(4), yticks=range(4), xlabel="predicted")
     ax.set_xticklabels(SHORT_CLASSES, fontsize=6)
     ax.tick_params(length=0, pad=2)
@@ -177,7 +189,7 @@ def confusion(ax, counts):
 def fig3i(ax, table):
     """Panel i: four-class confusion matrices, one per domain and method."""
     if not len(table):
-        return nothing(ax, "no runs of MixStyle or ours\non CBIS-DDSM or INbreast")
+        return nothing(ax, "no runs of these methods\non CBIS-DDSM or INbreast")
     ax.set_axis_off()
     matrices = {}
     for domain in present(DOMAINS, table.held_out):
@@ -192,8 +204,8 @@ def fig3i(ax, table):
         confusion(sub, counts)
         sub.set_yticklabels(SHORT_CLASSES if k == 0 else [], fontsize=6, rotation=90, va="center")
         accuracy = np.trace(counts) / counts.sum()
-        title = f"{DOMAINS[domain][0]}, {METHODS[method][0]}\naccuracy {100 * accuracy:.0f} %"
-        sub.set_title(title, fontsize=6.5)
+        title = f"{DOMAINS[domain][0]}\n{METHODS[method][0]}\naccuracy {100 * accuracy:.0f} %"
+        sub.set_title(title, fontsize=6)
         if k == 0:
             sub.set_ylabel("true class", labelpad=8)
     return ax
@@ -221,8 +233,8 @@ def strata(ax, table, column, order, note):
                 x = groups.index(getattr(row, column)) + shift
                 fill = colour if row.measure == "AUC" else "white"
                 sub.plot([x, x], [row.low, row.high], color=colour, lw=1.4, solid_capstyle="round")
-                sub.plot(x, row.value, "o", ms=3.6, color=colour, mfc=fill, mew=0.8)
-            sub.plot([], [], "o", ms=3.6, color=colour, label=label)
+                sub.plot(x, row.value, MARKERS[method], ms=3.6, color=colour, mfc=fill, mew=0.8)
+            sub.plot([], [], MARKERS[method], ms=3.6, color=colour, label=label)
         images = of_domain.groupby(column)[note].max()
         sub.axhline(0.5, color="#BBBBBB", lw=0.6, ls=":")
         sub.grid(axis="y")
@@ -231,7 +243,8 @@ def strata(ax, table, column, order, note):
         sub.set_xticklabels([f"{LESIONS.get(group, group)}\n{images[group]}" for group in groups], fontsize=6)
         sub.tick_params(axis="y", labelleft=k == 0)
         sub.set_title(DOMAINS[domain][0], fontsize=6.5, loc="left")
-    sub.legend(ncols=2, loc="upper right", borderpad=0)
+    handles, labels = sub.get_legend_handles_labels()
+    ax.legend(handles, labels, ncols=3, loc="upper center", bbox_to_anchor=(0.53, -0.28), fontsize=5.5)
     return ax
 
 
@@ -246,20 +259,21 @@ def fig3k(ax, table):
 
 
 def fig3l(ax, table):
-    """Panel l: AUC on the unseen domain by share of training patients; black: mean and sd over all runs."""
+    """Panel l: AUC on the unseen domain by share of training patients: every run, the mean of each domain."""
     if not len(table):
         return nothing(ax)
     for domain in present(DOMAINS, table.held_out):
         name, colour = DOMAINS[domain]
-        mean = table[table.held_out == domain].groupby("share")["auc"].mean()
-        ax.plot(mean.index, mean, "o-", ms=2, lw=0.8, color=colour, label=name)
-    runs = table.groupby("share").agg(mean=("mean", "first"), sd=("sd", "first"), n=("auc", "count"))
-    black = {"fmt": "D-", "ms": 4, "color": "black", "mec": "white", "mew": 0.5, "lw": 1.4, "capsize": 2}
-    ax.errorbar(runs.index, runs["mean"], runs.sd, label="all", **black)
+        runs = table[table.held_out == domain]
+        mean = runs.groupby("share")["auc"].mean()
+        ax.plot(runs.share, runs.auc, "o", ms=2.2, color=colour, mew=0, alpha=0.7)
+        ax.plot(mean.index, mean, "-", lw=1, color=colour, label=name)
+    shares = table.groupby("share").agg(mean=("mean", "first"), n=("auc", "count"))
+    ax.plot(shares.index, shares["mean"], "D-", ms=4, color="black", mec="white", lw=1.4, label="all")
     ax.grid(axis="y")
-    ax.set(xticks=runs.index, xlabel="% of the training patients (runs)", ylabel="AUC of ours")
-    ax.set_xticklabels([f"{share}\n({n})" for share, n in runs.n.items()])
-    ax.legend(ncols=3, loc="lower center", bbox_to_anchor=(0.45, 1.0), borderpad=0)
+    ax.set(xticks=shares.index, xlabel="% of the training patients (runs)", ylabel="AUC of ours")
+    ax.set_xticklabels([f"{share}\n({n})" for share, n in shares.n.items()])
+    ax.legend(ncols=3, loc="lower center", bbox_to_anchor=(0.45, 1.0), borderpad=0, fontsize=5.5)
     return ax
 
 
@@ -279,7 +293,7 @@ def draw():
     tables = {name: read(f"fig3{name}") for name in "abcdefghijkl"}
     with plt.style.context(STYLE):
         fig = plt.figure(figsize=(WIDTH, 258 * MM))
-        rows = fig.add_gridspec(5, 1, height_ratios=[1.15, 1.1, 0.95, 0.95, 0.95], hspace=0.08)
+        rows = fig.add_gridspec(5, 1, height_ratios=[1.2, 1.25, 1.05, 0.95, 1.1], hspace=0.08)
         draw_top(fig, rows[0], tables)
         middle = rows[1].subgridspec(1, 2, width_ratios=[1, 1.25])
         lower = rows[2].subgridspec(1, 2, width_ratios=[1, 1.25])

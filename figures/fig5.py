@@ -133,7 +133,10 @@ def fig5n(ax, table):
 
 
 def fig5o(ax, table):
-    """Panel o: reliability of each class's probability and of the confidence (the largest one), with ECE."""
+    """Panel o: reliability of each class's probability and of the confidence (the largest one), with ECE.
+
+    The area of a dot goes with the readings in its bin; the numbers below are those of the confidence.
+    """
     if not len(table):
         return nothing(ax)
     colours = dict(zip(NAMES, CLASSES)) | {"confidence": "black"}
@@ -142,11 +145,14 @@ def fig5o(ax, table):
         if len(bins):
             width = 1.6 if name == "confidence" else 0.9
             label = f"{name} {interval(bins.iloc[0], 'ece')}"
-            ax.plot(bins.predicted, bins.observed, "o-", ms=2, color=colour, lw=width, label=label)
+            ax.plot(bins.predicted, bins.observed, "-", color=colour, lw=width, label=label)
+            ax.scatter(bins.predicted, bins.observed, 30 * bins.rows / table.rows.max(), color=colour, lw=0)
+    for row in table[(table.of == "confidence") & (table.rows > 0)].itertuples():
+        ax.text(row.predicted, -0.03, row.rows, ha="center", va="top", fontsize=5)
     ax.plot([0, 1], [0, 1], ":", color="#999999", lw=0.7)
     ax.grid()
-    ax.set(xlim=(0, 1), ylim=(0, 1.5), yticks=[0, 0.25, 0.5, 0.75, 1])
-    ax.set(xlabel="predicted probability of ours", ylabel="observed share")
+    ax.set(xlim=(0, 1.02), ylim=(-0.12, 1.6), yticks=[0, 0.25, 0.5, 0.75, 1])
+    ax.set(xlabel="predicted probability of ours (numbers: readings by confidence)", ylabel="observed share")
     ax.legend(loc="upper left", title="ECE; confidence: largest probability, if right", **SMALL)
     return ax
 
@@ -156,7 +162,7 @@ def gain_text(row):
     if pd.isna(row.gain):
         return ""
     gain = interval(row, "gain", "gain_low", "gain_high").replace(" [", "\n[")
-    return f"\n\ngain {gain}\n{p_text(row.p)}"
+    return f"\ngain {gain}\n{p_text(row.p)}"
 
 
 def fig5p(ax, table):
@@ -173,9 +179,10 @@ def fig5p(ax, table):
         ax.vlines(i, row.low, row.high, color="black", lw=0.8)
         x = spread(i, len(readers), 0.2)
         ax.plot(x, readers.kappa, "o", ms=2.5, color=colour, mec="black", mew=0.3)
-        ax.text(i, 0.03, interval(row, "mean") + gain_text(row), ha="center", va="bottom", fontsize=5.5)
+        ax.text(i, 1.02, interval(row, "mean") + gain_text(row), ha="center", va="bottom", fontsize=5.5)
     ax.grid(axis="y")
-    ax.set(ylim=(0, 1), xticks=range(len(conditions)), ylabel="Cohen's κ with the true class")
+    ax.set(ylim=(0, 1.42), yticks=[0, 0.25, 0.5, 0.75, 1], xticks=range(len(conditions)))
+    ax.set_ylabel("Cohen's κ with the true class")
     ax.set_xticklabels([CONDITIONS.get(name, name) for name in conditions])
     title = "Simulated readers: true class + noise;\nwith AI 30 % of the way to what it says"
     ax.set_title(title, color="#B22222")

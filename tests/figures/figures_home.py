@@ -11,9 +11,13 @@ from xmodal.tables.fig1 import fig1_tables
 from xmodal.tables.fig2 import fig2_map, fig2e, fig2f, patient_embeddings
 from xmodal.tables.fig3 import fig3_held_out, fig3e, fig3f, fig3g, fig3h, fig3i, fig3j, fig3k, fig3l
 from xmodal.tables.fig4 import fig4_case, fig4_tables, fig4a
-from xmodal.tables.fig5 import fig5_case, fig5_tables
+from xmodal.tables.fig5 import fig5_case, fig5_tables, readings
 from xmodal.tables.fig6 import fig6_table
+from xmodal.tables.posthoc import fig1_sets, fig1_temperature, fig4_froc, fig5_readers
 from xmodal.tables.table1 import table1_table
+from xmodal.tables.table2 import table2_table
+from xmodal.tables.table3 import table3_table
+from xmodal.tables.verdicts import against_ours, unseen_means
 
 
 def write(tables):
@@ -41,7 +45,7 @@ def write_cases():
 def write_lesions():
     """Fig. 3 j-l and Fig. 4 a-d, i-l, of made-up strata and boxes."""
     runs = []
-    for method in ("ours", "erm", "ours_25"):
+    for method in ("ours", "mixstyle", "ours_25"):
         for seed in (42, 1234):
             for domain in ("cbis_ddsm", "inbreast"):
                 runs.append(decided_mammograms(method, seed, held_out=domain))
@@ -59,6 +63,7 @@ def write_lesions():
         "fig3l": fig3l(rows),
         "fig4a": fig4a(of_seed, cohort, Pictures()),
         **fig4_tables(boxes, n=20),
+        "fig4_froc": fig4_froc(boxes),
     })
 
 
@@ -83,6 +88,15 @@ def write_study():
         "fig3i": fig3i(predictions),
         "fig6": fig6_table(model.build("lesson")),
         "table1": table1_table(Objective(8, 3, methods.Method(align=.25))),
+    })
+    write({
+        "fig3_means": unseen_means(predictions, n=5),
+        "fig3_tests": against_ours(predictions),
+        "fig1_temperature": fig1_temperature(predictions, n=5),
+        "fig1_sets": fig1_sets(predictions, n=5),
+        "fig5_readers": fig5_readers(readings(study())),
+        "table2": table2_table(predictions),
+        "table3": table3_table(predictions, pd.DataFrame(), runs),
     })
     write(fig1_tables(study(), n=10))
     write(fig5_tables(study(), n=10))

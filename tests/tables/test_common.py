@@ -32,3 +32,9 @@ def test_write_says_what_the_data_are(home, collected):
         common.write(back, "../fig3e", "lesson")
     with pytest.raises(Problem):
         common.write(back, "fig3e", "nosuch")
+
+
+def test_runs_that_are_missing_are_named(collected):
+    short = collected[(collected.method != "ours") | (collected.held_out != "bach") | (collected.seed != 42)]
+    lacking = common.missing(short, ["ours", "erm", "dann"], seeds=(42, 1234))
+    assert lacking == {"ours": "bach 42", "dann": "all"}

@@ -1,6 +1,6 @@
 """table1: the terms and weights of the loss object."""
-from xmodal.objective import Objective
 from xmodal.methods import Method
+from xmodal.objective import Objective
 from xmodal.tables.table1 import table1_table
 
 

@@ -6,12 +6,11 @@ says so.
 """
 import itertools
 
-import numpy as np
 import pandas as pd
 
 from .. import config, record, stats
 from ..cohort import malignant
-from ..config import DOMAINS
+from ..config import DOMAINS, SEEDS
 from ..methods import ADAPTED, OURS
 from ..runtime.files import atomic
 
@@ -92,14 +91,15 @@ def adjusted(tests, columns, family):
     return tests.assign(family=f"{family}, {number} tests")
 
 
-def paired_tests(table, value, reference=OURS):
+def paired_tests(table, value, reference=OURS, of="method"):
     """Student's t of `value`, each method against the reference method, over the folds.
 
     Paired are the rows of one fold and seed; the seeds of a fold share their target patients, so that their
-    differences are averaged and the folds are what is counted. Columns method, folds (their number),
-    difference (the method less the reference), difference_low, difference_high (95 %), p_t.
+    differences are averaged and the folds are what is counted. of: the column of what is compared. Columns
+    `of`, folds (their number), difference (the method less the reference), difference_low, difference_high
+    (95 %), p_t.
     """
-    wide = table.pivot_table(index=FOLD_AND_SEED, columns="method", values=value)
+    wide = table.pivot_table(index=FOLD_AND_SEED, columns=of, values=value)
     rows = []
     for method in wide.columns.drop(reference, errors="ignore"):
         test = stats.paired_mean([])
@@ -107,4 +107,17 @@ def paired_tests(table, value, reference=OURS):
             gap = wide[method] - wide[reference]
             test = stats.paired_mean(gap, gap.index.get_level_values("held_out"))
         rows.append((method, test.units, test.difference, test.low, test.high, test.p))
-    return tidy(rows, ["method", "folds", "difference", "difference_low", "difference_high", "p_t"])
+    return tidy(rows, [of, "folds", "difference", "difference_low", "difference_high", "p_t"])
+
+
+def missing(predictions, methods, seeds=SEEDS):
+    """{method: "bach 42, camelyon 1234"}: the folds and seeds that methods lack, "all" where none has run."""
+    run = set(map(tuple, predictions[RUN].drop_duplicates().to_numpy()))
+    lacking = {}
+    for method in methods:
+        absent = [key for key in itertools.product(DOMAINS, seeds) if (method, *key) not in run]
+        if len(absent) == len(DOMAINS) * len(seeds):
+            lacking[method] = "all"
+        elif absent:
+            lacking[method] = ", ".join(f"{held_out} {seed}" for held_out, seed in absent)
+    return lacking

@@ -1,7 +1,4 @@
-"""The tables of Fig. 3: each domain held out in turn (a-i), and whom the model fails there (j-l).
-
-And the tests of all methods against ours, which the notebook of the evaluation shows.
-"""
+"""The tables of Fig. 3: each domain held out in turn (a-i), and whom the model fails there (j-l)."""
 import itertools
 
 import pandas as pd
@@ -9,10 +6,11 @@ import pandas as pd
 from .. import stats
 from ..cohort import LESION_TYPES
 from ..config import CLASSES, MAMMOGRAPHY
-from ..methods import ADAPTED, OURS, SHARES
+from ..methods import OURS, SHARES, UNTOUCHED
 from .adaptation import gains
 from .common import ESTIMATE, FOLD_AND_SEED, RUN, adjusted, aucs, contenders, paired_tests, tidy
 
+SHOWN_BESIDE = (UNTOUCHED, "mixstyle", OURS)                # in i to k; the paper shows MixStyle and ours
 SHOWN = ("cbis_ddsm", "camelyon", "inbreast", "bach")       # the paper's order of panels a to d
 
 
@@ -106,7 +104,7 @@ def fig3h(runs, condition="causal"):
     return table[table.condition == condition].rename(columns={"entropy": "entropy_nats"})
 
 
-def fig3i(predictions, methods=("mixstyle", OURS), held_outs=("cbis_ddsm", "inbreast")):
+def fig3i(predictions, methods=SHOWN_BESIDE, held_outs=("cbis_ddsm", "inbreast")):
     """Fig. 3 i: four-class confusion on the target images whose class is known, added up over seeds.
 
     Columns method, held_out, truth, predicted, images (0 where there are none), seeds.
@@ -149,7 +147,7 @@ def _read_well(rows, n, seed):
     return measure, interval.value, interval.low, interval.high, len(p), len(set(patient))
 
 
-def fig3j(rows, n=1000, seed=42, methods=("erm", "ours")):
+def fig3j(rows, n=1000, seed=42, methods=SHOWN_BESIDE):
     """Fig. 3 j: malignant or not within each breast density (A-D, as the report gives it).
 
     Of the unseen mammography domains; images without density are not counted. Columns method, held_out,
@@ -161,7 +159,7 @@ def fig3j(rows, n=1000, seed=42, methods=("erm", "ours")):
     return tidy(strata, [*by, "measure", *ESTIMATE])
 
 
-def fig3k(rows, n=1000, seed=42, methods=("erm", "ours")):
+def fig3k(rows, n=1000, seed=42, methods=SHOWN_BESIDE):
     """Fig. 3 k: malignant images with a lesion of one type against *all* images that are not malignant.
 
     The negatives are the same for every type, so types differ by how their cancers are ranked, and a type
@@ -182,8 +180,8 @@ def fig3k(rows, n=1000, seed=42, methods=("erm", "ours")):
 def fig3l(rows):
     """Fig. 3 l: AUC on the unseen domain by share (per cent) of the training patients.
 
-    One row per run; `mean`, `sd` over a share's runs. The sd is over seeds and domains, so most of it is how
-    hard the domains are. Only folds and seeds that every share has run.
+    One row per run; `mean` over a share's runs, `sd` over seeds and domains: most of it is how hard the
+    domains are, so that it is no interval. Only folds and seeds that every share has run.
     """
     of_runs = []
     for (method, held_out, seed), group in rows[rows.method.isin(SHARES)].groupby(RUN):
@@ -208,93 +206,3 @@ def fig3_tables(predictions, runs, n=1000, seed=42):
     return {**tables, "fig3e": fig3e(predictions), "fig3f": fig3f(predictions), "fig3g": fig3g(predictions),
             "fig3h": fig3h(runs), "fig3i": fig3i(predictions),
             "fig3j": fig3j(rows, n, seed), "fig3k": fig3k(rows, n, seed), "fig3l": fig3l(rows)}
-
-
-# ---- tests against ours, and what they say in words ------------------------------------------------------
-
-def lodo(predictions):
-    """AUC on the unseen domain, mean ± sd over seeds: one row per method, one column per held-out domain."""
-    rows = [(*key, stats.auc(group.y, group.p)) for key, group in contenders(predictions).groupby(RUN)]
-    table = tidy(rows, [*RUN, "auc"])
-    return table.groupby(["method", "held_out"])["auc"].agg(lambda auc: stats.mean_sd(auc)).unstack()
-
-
-def _on_the_same_images(ours, other):
-    """Decided rows of two methods -> (N,) labels, (N, S) scores of both, (N,) patients.
-
-    Of the seeds that both have, and of the images that all of those have.
-    """
-    both = ours.merge(other[["sample", "seed", "p"]], on=["sample", "seed"], suffixes=("_ours", "_other"))
-    columns = ["p_ours", "p_other"]
-    wide = both.pivot(index=["sample", "patient", "y"], columns="seed", values=columns).dropna()
-    y = wide.index.get_level_values("y").to_numpy()
-    scores = [wide[column].to_numpy() for column in columns]
-    return y, *scores, wide.index.get_level_values("patient").to_numpy()
-
-
-def _patients_called(y, p, patient):
-    """Labels of the patients, and whether the mean probability over their images and the seeds is 0.5 or
-    more."""
-    people = pd.DataFrame({"y": y, "p": p.mean(1)}).groupby(patient).agg({"y": "max", "p": "mean"})
-    return people.y.to_numpy(), people.p.to_numpy() >= 0.5
-
-
-def against_ours(predictions):
-    """DeLong and McNemar of ours against every method on the unseen patients of each domain.
-
-    AUC is by image and its mean over the seeds that both methods have, as in `lodo`; its test and the
-    interval of the difference count patients (Obuchowski 1997). McNemar compares one call for each patient,
-    at 0.5 of the mean probability over images and seeds. p-values are adjusted over all domains and methods.
-    Columns held_out, method, images, patients, auc_ours, auc, difference (ours less the other), low, high, z,
-    p_delong, chi2, p_mcnemar, p_delong_holm, p_delong_bonferroni, ..., family.
-    """
-    rows = contenders(predictions)
-    tests = []
-    for held_out, group in rows.groupby("held_out"):
-        ours = group[group.method == OURS]
-        for method, other in group[group.method != OURS].groupby("method"):
-            if not set(ours.seed) & set(other.seed):
-                continue
-            y, p_ours, p_other, patient = _on_the_same_images(ours, other)
-            delong = stats.delong(y, p_ours, p_other, patient)
-            truth, called_ours = _patients_called(y, p_ours, patient)
-            mcnemar = stats.mcnemar(truth, called_ours, _patients_called(y, p_other, patient)[1])
-            tests.append((held_out, method, len(y), len(truth), delong.auc_p, delong.auc_q,
-                          delong.auc_p - delong.auc_q, delong.low, delong.high, delong.z, delong.p,
-                          mcnemar.statistic, mcnemar.p))
-    columns = ["held_out", "method", "images", "patients", "auc_ours", "auc", "difference", "low", "high",
-               "z", "p_delong", "chi2", "p_mcnemar"]
-    table = adjusted(tidy(tests, columns), ["p_delong", "p_mcnemar"],
-                     "Holm over all domains and methods against ours")
-    for p in ("p_delong", "p_mcnemar"):
-        table[f"{p}_bonferroni"] = stats.bonferroni(table[p])
-    return table
-
-
-def _counted(rows, methods):
-    """"2 of 9 methods (erm, irm)" for the rows of two of nine `methods`."""
-    names = f" ({', '.join(rows.method)})" if len(rows) else ""
-    return f"{len(rows)} of {methods} methods{names}"
-
-
-def verdict(tests, alpha=0.05):
-    """What the table of `against_ours` says in words, one sentence per held-out domain.
-
-    Only a Holm-adjusted DeLong p below alpha counts as better or worse; nothing else is distinguished.
-    """
-    sentences = []
-    for held_out, group in tests[tests.method != ADAPTED].groupby("held_out"):
-        if group.auc.isna().all():
-            sentences.append(f"{held_out}: no AUC is defined, "
-                             "since its patients are all malignant or all not.")
-            continue
-        sure = group.p_delong_holm < alpha
-        better = _counted(group[sure & (group.z > 0)], len(group))
-        worse = _counted(group[sure & (group.z < 0)], len(group))
-        open_ones = _counted(group[~sure], len(group))
-        best = group.loc[group.auc.idxmax()]
-        sentences.append(
-            f"{held_out}: ours has AUC {best.auc_ours:.3f} and the best of the others, {best.method}, "
-            f"{best.auc:.3f}. It is better than {better}, worse than {worse}, "
-            f"and not distinguished from {open_ones}.")
-    return sentences

@@ -15,14 +15,15 @@ import pandas as pd
 from .. import stats
 from ..config import CLASSES, MAMMOGRAPHY
 from ..explain import card_of, conclude, patch_picture
-from ..methods import OURS
+from ..methods import OURS, UNTOUCHED
 from ..metrics.weighted import BINS, GRID, agreement, resamples, share, with_interval
 from ..predict import strongest_box
 from .cases import at_quantile, to_uri
 from .common import FOLD_AND_SEED
 
 # the methods of panel q
-GRADERS = (OURS, "late_fusion", "early_fusion", "vit_pathology", "swin_mammography", "densenet_mammography")
+GRADERS = (OURS, UNTOUCHED, "late_fusion", "early_fusion", "vit_pathology", "swin_mammography",
+           "densenet_mammography")
 PROBABILITIES = [f"p{c}" for c in range(len(CLASSES))]
 READING = [*FOLD_AND_SEED, "patient"]
 READERS = 5             # simulated, see `simulated_readers`
