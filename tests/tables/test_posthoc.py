@@ -20,7 +20,8 @@ def patients(split, n, seed, sharpened=1.0, shift=0.0):
     names = np.char.add(split, np.arange(n).astype(str))
     return pd.DataFrame({
         "method": OURS, "held_out": "bach", "seed": 42, "condition": "source", "modality": "histopathology",
-        "split": split, "domain": "bach", "patient": names, "sample": np.char.add(names, "/0"), "allowed": np.where(y, 12, 3),
+        "split": split, "domain": "bach", "patient": names, "sample": np.char.add(names, "/0"),
+        "allowed": np.where(y, 12, 3),
         "p0": 1 - p, "p1": 0.0, "p2": p, "p3": 0.0})
 
 
