@@ -19,7 +19,8 @@ from ..methods import OURS, UNTOUCHED
 from ..metrics.weighted import BINS, GRID, agreement, resamples, share, with_interval
 from ..predict import strongest_box
 from .cases import at_quantile, to_uri
-from .common import FOLD_AND_SEED
+from .common import FOLD_AND_SEED, adjusted
+from .verdicts import normal_p, word
 
 # the methods of panel q
 GRADERS = (OURS, UNTOUCHED, "late_fusion", "early_fusion", "vit_pathology", "swin_mammography",
@@ -178,7 +179,7 @@ def shared_readings(predictions, methods=GRADERS):
 def fig5q(predictions, n=1000, seed=42):
     """Fig. 5 q: quadratic weighted kappa with the true class of each method on the same readings.
 
-    `ours_ordinal` is the ordinal head of ours. difference: less that of ours, with its interval.
+    `ours_ordinal` is the ordinal head of ours. difference: less that of ours, with interval, p and word.
     """
     table = shared_readings(predictions)
     if not len(table):
@@ -195,8 +196,10 @@ def fig5q(predictions, n=1000, seed=42):
     for method, kappa in kappas.items():
         qwk = with_interval(kappa, ("qwk", "low", "high"))
         gap = with_interval(kappa - kappa_of_ours, ("difference", "difference_low", "difference_high"))
-        rows.append({"method": method, **qwk, **gap, **counts})
-    return pd.DataFrame(rows)
+        rows.append({"method": method, **qwk, **gap, "p": normal_p(kappa - kappa_of_ours), **counts})
+    rows = adjusted(pd.DataFrame(rows), ["p"], "Holm over the methods against ours")
+    tests = rows[["difference", "difference_low", "difference_high", "p_holm"]]
+    return rows.assign(word=[word(*test, margin=0) for test in tests.to_numpy(float)])
 
 
 # ---- r: the threshold for malignancy ---------------------------------------------------------------------

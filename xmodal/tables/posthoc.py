@@ -29,6 +29,13 @@ def _by_patient(values, patient, n, seed):
     return stats.bootstrap(_mean, np.zeros(len(values)), np.asarray(values, float), patient, n, seed)
 
 
+def beside(interval, value, below, above, around):
+    """The word for where an interval lies beside a value: below it, above it, or around it."""
+    if interval.high < value:
+        return below
+    return above if interval.low > value else around
+
+
 def _as_trained(predictions, methods):
     """The decided rows of the methods as trained, with probabilities that have a logit."""
     rows = predictions[(predictions.condition == "source") & predictions.method.isin(methods)]
@@ -59,8 +66,8 @@ def fig1_temperature(predictions, n=1000, seed=42, methods=METHODS):
 
     The binary score p2 + p3, on its logit. Columns method, held_out, temperature (mean over seeds), and for
     before and after: ece with its interval (debiased), brier and its reliability, resolution; uncertainty;
-    change (of the Brier score, after less before: below 0 it helps) with low and high, patients resampled;
-    images, patients.
+    change (of the Brier score, after less before) with low and high, patients resampled, and in a word what
+    that interval says of it; images, patients.
     """
     table = []
     rows = _tempered(_as_trained(predictions, methods))
@@ -75,6 +82,7 @@ def fig1_temperature(predictions, n=1000, seed=42, methods=METHODS):
         change = (group.after - group.y) ** 2 - (group.p - group.y) ** 2
         interval = _by_patient(change, group.patient, n, seed)
         row |= {"change": interval.value, "low": interval.low, "high": interval.high,
+                "word": beside(interval, 0, "helps", "harms", "not distinguished"),
                 "images": group["sample"].nunique(), "patients": group.patient.nunique()}
         table.append(row)
     return pd.DataFrame(table) if table else tidy([], ["method", "held_out"])
@@ -98,8 +106,8 @@ def fig1_sets(predictions, n=1000, seed=42, methods=METHODS):
 
     Calibrated on source validation. That promise holds for patients like those (split "source test") and
     says nothing of an unseen domain ("target"). Columns method, held_out, split, coverage with low and high
-    (patients resampled), size (mean number of classes), decided (share of sets of one class), images,
-    patients.
+    (patients resampled), word (as promised, or below or above it), size (mean number of classes), decided
+    (share of sets of one class), images, patients.
     """
     rows = _as_trained(predictions, methods)
     table = []
@@ -109,11 +117,12 @@ def fig1_sets(predictions, n=1000, seed=42, methods=METHODS):
             if part.empty:
                 continue
             interval = _by_patient(part.covered, part.patient, n, seed)
-            table.append((method, held_out, split, interval.value, interval.low, interval.high,
+            word = beside(interval, 1 - ALPHA, "below", "above", "as promised")
+            table.append((method, held_out, split, interval.value, interval.low, interval.high, word,
                           part.classes.mean(), (part.classes == 1).mean(), part["sample"].nunique(),
                           part.patient.nunique()))
-    return tidy(table, ["method", "held_out", "split", "coverage", "low", "high", "size", "decided", "images",
-                        "patients"])
+    return tidy(table, ["method", "held_out", "split", "coverage", "low", "high", "word", "size", "decided",
+                        "images", "patients"])
 
 
 # ---- free response ---------------------------------------------------------------------------------------

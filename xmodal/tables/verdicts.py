@@ -18,13 +18,13 @@ EQUIVALENT = 0.03           # of AUC, the drop that the paper states for itself
 LABELS = METHOD_LABELS | BASELINE_LABELS
 
 
-def word(difference, low, high, p):
-    """"better", "worse", "tie" or "not distinguished", see above; "" where there is no p."""
+def word(difference, low, high, p, margin=EQUIVALENT):
+    """"better", "worse", "tie" (within the margin) or "not distinguished", see above; "" without a p."""
     if np.isnan(p):
         return ""
     if p < ALPHA:
         return "better" if difference > 0 else "worse"
-    if -EQUIVALENT < low and high < EQUIVALENT:
+    if -margin < low and high < margin:
         return "tie"
     return "not distinguished"
 
@@ -159,19 +159,22 @@ def _over_domains(of_runs, runs):
     return table.groupby(level=0).mean().mean().to_numpy()
 
 
-def _difference(a, b):
-    """Mean AUC of one method less that of another over the runs that both have: value, low, high, p.
+def normal_p(values):
+    """Two-sided p of (1 + n,) a difference on the data and on n resamples, whose sd is its standard error.
 
-    p: of the normal distribution, with the standard error of the resamples.
+    NaN where the resamples do not vary.
     """
+    varied = pd.Series(values[1:]).std()
+    return float(2 * norm.sf(abs(values[0] / varied))) if varied > 1e-12 else np.nan
+
+
+def _difference(a, b):
+    """Mean AUC of one method less that of another over the runs that both have: value, low, high, p."""
     runs = sorted(set(a) & set(b))
     if not runs:
         return [np.nan] * 4
     values = _over_domains(a, runs) - _over_domains(b, runs)
-    error = np.nanstd(values[1:], ddof=1)
-    if not error > 0:
-        return [values[0], np.nan, np.nan, np.nan]
-    return [*interval(values), 2 * norm.sf(abs(values[0] / error))]
+    return [*interval(values), normal_p(values)]
 
 
 def unseen_means(predictions, n=1000, seed=42):
