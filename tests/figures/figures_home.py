@@ -64,6 +64,8 @@ def write_lesions():
         "fig4a": fig4a(of_seed, cohort, Pictures()),
         **fig4_tables(boxes, n=20),
         "fig4_froc": fig4_froc(boxes),
+        "fig3_slides": common.tidy([], ["method"]),
+        "fig4_slides": common.tidy([], ["method"]),
     })
 
 
