@@ -54,8 +54,14 @@ def test_sets_cover_like_patients_and_not_a_shifted_domain():
                       patients("target", 800, 2, shift=-3.0)])
     table = posthoc.fig1_sets(rows, n=100).set_index("split")
     alike, shifted = table.loc["source test"], table.loc["target"]
-    assert abs(alike.coverage - 0.9) < 0.04 and shifted.word == "below"
+    assert (alike.word, shifted.word) == ("as promised", "below") and shifted.high < shifted.promised_low
+    assert alike.promised_low < 0.9 < alike.promised_high
     assert 1 < alike["size"] < 2 and alike.decided == pytest.approx(2 - alike["size"])
+
+
+def test_a_calibration_on_few_promises_little_and_on_too_few_everything():
+    low, high = posthoc.promised(800)
+    assert posthoc.promised(50)[0] < low < 0.9 < high and list(posthoc.promised(8)) == [1, 1]
 
 
 def test_free_response_counts_hits_and_false_boxes():

@@ -5,6 +5,7 @@ What is fitted here is fitted to the validation patients of a run's source domai
 import numpy as np
 import pandas as pd
 from scipy.special import expit, logit
+from scipy.stats import beta
 
 from .. import stats
 from ..cohort import label_set
@@ -29,11 +30,11 @@ def _by_patient(values, patient, n, seed):
     return stats.bootstrap(_mean, np.zeros(len(values)), np.asarray(values, float), patient, n, seed)
 
 
-def beside(interval, value, below, above, around):
-    """The word for where an interval lies beside a value: below it, above it, or around it."""
-    if interval.high < value:
-        return below
-    return above if interval.low > value else around
+def beside(interval, low, high, names):
+    """Which of three names says where an interval lies: below `low`, above `high`, or neither."""
+    if interval.high < low:
+        return names[0]
+    return names[1] if interval.low > high else names[2]
 
 
 def _as_trained(predictions, methods):
@@ -82,7 +83,7 @@ def fig1_temperature(predictions, n=1000, seed=42, methods=METHODS):
         change = (group.after - group.y) ** 2 - (group.p - group.y) ** 2
         interval = _by_patient(change, group.patient, n, seed)
         row |= {"change": interval.value, "low": interval.low, "high": interval.high,
-                "word": beside(interval, 0, "helps", "harms", "not distinguished"),
+                "word": beside(interval, 0, 0, ("helps", "harms", "not distinguished")),
                 "images": group["sample"].nunique(), "patients": group.patient.nunique()}
         table.append(row)
     return pd.DataFrame(table) if table else tidy([], ["method", "held_out"])
@@ -101,28 +102,37 @@ def _sets(run, split):
     return rows.assign(covered=covered.astype(float), classes=sets.sum(1))
 
 
+def promised(people):
+    """(low, high) between which the coverage lies in 95 % of calibrations on so many independent patients."""
+    k = int(np.ceil((people + 1) * (1 - ALPHA) - 1e-9))
+    return beta.ppf([0.025, 0.975], k, people + 1 - k) if k <= people else np.ones(2)
+
+
 def fig1_sets(predictions, n=1000, seed=42, methods=METHODS):
     """Conformal sets of {malignant, not malignant} that are to hold the truth in 1 - ALPHA of the cases.
 
     Calibrated on source validation. That promise holds for patients like those (split "source test") and
     says nothing of an unseen domain ("target"). Columns method, held_out, split, coverage with low and high
-    (patients resampled), word (as promised, or below or above it), size (mean number of classes), decided
-    (share of sets of one class), images, patients.
+    (patients resampled), promised_low and promised_high (`promised`), word (as promised, or all of the first
+    interval below or above the second), size (mean number of classes), decided (share of sets of one class),
+    images, patients.
     """
     rows = _as_trained(predictions, methods)
     table = []
     for (method, held_out), group in rows.groupby(["method", "held_out"]):
+        people = group[group.split == "validation"].groupby("seed").patient.nunique().mean()
         for split in ("source test", "target"):
             part = pd.concat([_sets(run, split) for _, run in group.groupby("seed")])
             if part.empty:
                 continue
             interval = _by_patient(part.covered, part.patient, n, seed)
-            word = beside(interval, 1 - ALPHA, "below", "above", "as promised")
-            table.append((method, held_out, split, interval.value, interval.low, interval.high, word,
+            low, high = promised(int(people))
+            table.append((method, held_out, split, interval.value, interval.low, interval.high, low, high,
+                          beside(interval, low, high, ("below", "above", "as promised")),
                           part.classes.mean(), (part.classes == 1).mean(), part["sample"].nunique(),
                           part.patient.nunique()))
-    return tidy(table, ["method", "held_out", "split", "coverage", "low", "high", "word", "size", "decided",
-                        "images", "patients"])
+    return tidy(table, ["method", "held_out", "split", "coverage", "low", "high", "promised_low",
+                        "promised_high", "word", "size", "decided", "images", "patients"])
 
 
 # ---- free response ---------------------------------------------------------------------------------------
