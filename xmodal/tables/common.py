@@ -91,15 +91,14 @@ def adjusted(tests, columns, family):
     return tests.assign(family=f"{family}, {number} tests")
 
 
-def paired_tests(table, value, reference=OURS, of="method"):
+def paired_tests(table, value, reference=OURS):
     """Student's t of `value`, each method against the reference method, over the folds.
 
     Paired are the rows of one fold and seed; the seeds of a fold share their target patients, so that their
-    differences are averaged and the folds are what is counted. of: the column of what is compared. Columns
-    `of`, folds (their number), difference (the method less the reference), difference_low, difference_high
-    (95 %), p_t.
+    differences are averaged and the folds are what is counted. Columns method, folds (their number),
+    difference (the method less the reference), difference_low, difference_high (95 %), p_t.
     """
-    wide = table.pivot_table(index=FOLD_AND_SEED, columns=of, values=value)
+    wide = table.pivot_table(index=FOLD_AND_SEED, columns="method", values=value)
     rows = []
     for method in wide.columns.drop(reference, errors="ignore"):
         test = stats.paired_mean([])
@@ -107,7 +106,7 @@ def paired_tests(table, value, reference=OURS, of="method"):
             gap = wide[method] - wide[reference]
             test = stats.paired_mean(gap, gap.index.get_level_values("held_out"))
         rows.append((method, test.units, test.difference, test.low, test.high, test.p))
-    return tidy(rows, [of, "folds", "difference", "difference_low", "difference_high", "p_t"])
+    return tidy(rows, ["method", "folds", "difference", "difference_low", "difference_high", "p_t"])
 
 
 def missing(predictions, methods, seeds=SEEDS):
