@@ -6,7 +6,7 @@ import pandas as pd
 from .. import stats
 from ..cohort import LESION_TYPES
 from ..config import CLASSES, MAMMOGRAPHY
-from ..methods import OURS, SHARES, UNTOUCHED
+from ..methods import ADAPTED, OURS, SHARES, UNTOUCHED
 from .adaptation import gains
 from .common import ESTIMATE, FOLD_AND_SEED, RUN, adjusted, aucs, contenders, paired_tests, tidy
 
