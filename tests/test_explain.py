@@ -249,7 +249,7 @@ def test_correction_9_a_large_common_mean_makes_every_map_alike_and_centring_und
     g = torch.Generator().manual_seed(0)
     shared = 6 * torch.randn(16, generator=g)
     m = torch.randn(64, 16, generator=g)
-    tissues = [m[[10]] + 0.1 * torch.randn(30, 16, generator=g), m[[40]] + 0.1 * torch.randn(30, 16, generator=g)]
+    tissues = [m[[k]] + 0.1 * torch.randn(30, 16, generator=g) for k in (10, 40)]
     printed = [ex.heatmap(ex.attention(m + shared, p + shared)) for p in tissues]
     centred = [ex.heatmap(ex.attention(m, p)) for p in tissues]
     assert torch.corrcoef(torch.stack(printed))[0, 1] > 0.95, "the map hardly sees whose tissue it is"

@@ -157,7 +157,8 @@ def test_a_bag_is_the_mean_of_its_images_in_whatever_order_they_come(model):
     x["bag"] = {MAMMOGRAPHY: torch.tensor([0, 0, 1, 1]), HISTOPATHOLOGY: torch.tensor([0, 1, 1, 1])}
     x["pairs"] = torch.tensor([[0, 0], [1, 1]])
     out = model(x)
-    both = model.joint(out[MAMMOGRAPHY].z[2:].mean(0, keepdim=True), out[HISTOPATHOLOGY].z[1:].mean(0, keepdim=True))
+    means = [out[m].z[first:].mean(0, keepdim=True) for m, first in ((MAMMOGRAPHY, 2), (HISTOPATHOLOGY, 1))]
+    both = model.joint(*means)
     assert torch.allclose(out["both"].logits[1], both.logits[0], atol=1e-5)
 
 

@@ -25,7 +25,8 @@ def test_a_patient_whose_label_is_open_is_not_remembered():
 
 
 def test_remembered_patients_are_further_negatives():
-    """With one candidate the loss is 0; each remembered patient at cosine 0 adds one e^0 to the denominator."""
+    """With one candidate the loss is 0; each remembered patient at cosine 0 adds one e^0 to the
+    denominator."""
     z = torch.tensor([[1.0, 0]])
     memory = Memory(8, 2)
     memory.add(torch.tensor([[0.0, 1], [0, -1]]), torch.tensor([2, 3]))

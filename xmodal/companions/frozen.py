@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from ..config import Problem
-from ..model import to_input
+from ..layers import to_input
 
 
 def freeze(module, device):

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from PIL import Image
 
 from ..config import Problem
-from ..model import to_input
+from ..layers import to_input
 from ..runtime.bounds import check_matrix
 from . import frozen
 from .pictures import open_pictures, split_patients
