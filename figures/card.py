@@ -1,6 +1,6 @@
 """The reasoning card of one patient, from a row as in fig5.csv.
 
-It is no panel of a figure: 06_interpret and its browser show it.
+It is no panel of a figure: 00_start_here, 06_interpret and its browser show it.
 """
 import json
 import textwrap
@@ -12,58 +12,93 @@ from xmodal.config import CLASSES as NAMES
 from xmodal.tables.cases import from_uri
 
 from . import MM, STYLE, WIDTH
-from .fig4 import FOUND, TRUTH, box, overlay, picture
-from .fig5 import probabilities, tiles
+from .cases import FROM_PHANTOMS, draw_boxes, overlay, pairs_by_label, patches, picture, small_maps
+from .fig5 import probabilities
 
 
 def conclusion(row):
     """The text beside the pictures: conclusion, grade, lesion box, and the entropy of the four classes."""
-    p = np.array([row[f"p{c}"] for c in range(len(NAMES))])
-    entropy = float(-(p * np.log(np.clip(p, 1e-12, 1))).sum())
+    p = np.array([row[f"p{c}"] for c in range(len(NAMES))], float)
+    paragraphs = [str(row["conclusion"]), f"Grade (ordinal head): {NAMES[int(row['grade'])]}."]
     corners = json.loads(row["box"])
-    pixels = ", ".join(f"{value:.0f}" for value in corners)
-    paragraphs = [
-        str(row["conclusion"]),
-        f"Grade (ordinal head): {NAMES[int(row['grade'])]}.",
-        f"Lesion box: {pixels} px." if corners else "No lesion box.",
-        f"Uncertainty: {entropy:.2f} of at most {np.log(len(NAMES)):.2f} nats.",
-    ]
+    if corners:
+        pixels = ", ".join(f"{value:.0f}" for value in corners)
+        paragraphs.append(f"Lesion box: {pixels} px.")
+    elif present(row, "image"):
+        paragraphs.append("No lesion box.")
+    if np.isfinite(p).all():
+        entropy = float(-(p * np.log(np.clip(p, 1e-12, 1))).sum())
+        paragraphs.append(f"Uncertainty: {entropy:.2f} of at most {np.log(len(NAMES)):.2f} nats.")
     glued = [text.replace(" %", "\u00a0%") for text in paragraphs]     # no line begins with a per cent sign
     return "\n\n".join(textwrap.fill(text, 44) for text in glued)
 
 
-def draw_boxes(ax, row):
-    """The true boxes and, broken, the predicted one on a mammogram."""
-    for corners in json.loads(row["truth_boxes"]):
-        box(ax, corners, TRUTH)
-    predicted = json.loads(row["box"])
-    if predicted:
-        box(ax, predicted, FOUND, "--")
-    ax.set_title("true box, found: broken", fontsize=6.5)
+def present(row, column):
+    """True where a case has this picture."""
+    return isinstance(row[column], str) and bool(row[column])
 
 
-def card(row, phantom=False):
-    """The card as a Figure, not saved: mammogram, attention, weighted patches, probabilities, conclusion."""
+def absent(ax, text):
+    """A place on the card without a picture, and why."""
+    ax.set(xticks=[], yticks=[])
+    ax.spines[:].set_color("#CCCCCC")
+    ax.text(0.5, 0.5, text, ha="center", va="center", fontsize=6, color="#777777", transform=ax.transAxes)
+
+
+def mammogram(fig, row):
+    """The mammogram with its boxes and, beside it, under the attention."""
+    left, middle = fig.add_axes([0.01, 0.42, 0.16, 0.44]), fig.add_axes([0.18, 0.42, 0.16, 0.44])
+    if not present(row, "image"):
+        absent(left, "no mammogram")
+        absent(middle, "no attention\nwithout one")
+        return
+    image = from_uri(row["image"])
+    draw_boxes(picture(left, image), row, len(image))
+    left.set_title("true box: green, broken;\nfound: red" if json.loads(row["truth_boxes"]) else "found: red",
+                   fontsize=5.5)
+    if present(row, "heat"):
+        overlay(middle, image, from_uri(row["heat"]))
+        middle.set_title("attention", fontsize=6)
+    else:
+        absent(middle, "no attention\nwithout tissue")
+
+
+def tissue(fig, row):
+    """The best tile and the attention on it; below, the weighted patches."""
+    left, right = fig.add_axes([0.35, 0.42, 0.16, 0.44]), fig.add_axes([0.52, 0.42, 0.16, 0.44])
+    if not present(row, "tile"):
+        absent(left, "no tissue")
+        absent(right, "no attention\nwithout it")
+        return
+    tile = from_uri(row["tile"])
+    picture(left, tile).set_title("best tile" if present(row, "tile_heat") else "a tile", fontsize=6)
+    if not present(row, "tile_heat"):
+        absent(right, "no attention\nwithout a\nmammogram")
+        return
+    overlay(right, tile, from_uri(row["tile_heat"])).set_title("attention in tissue", fontsize=6)
+    for k, patch in patches(row):
+        spot = picture(fig.add_axes([0.35 + 0.066 * (k - 1), 0.13, 0.063, 0.19]), patch)
+        spot.set_xlabel(f"{row[f'w{k}']:.2g}", fontsize=5.5)
+    fig.text(0.35, 0.345, "patches that the hottest region calls up, with weights", fontsize=5.5)
+
+
+def card(row):
+    """The card as a Figure, not saved: mammogram, attention, tissue, the maps beside the attention,
+    probabilities, conclusion. A card of a model that has only seen phantoms says so."""
     with plt.style.context(STYLE):
-        fig = plt.figure(figsize=(WIDTH, 62 * MM), layout="none")
-        image = from_uri(row["image"])
-        left = picture(fig.add_axes([0.01, 0.34, 0.185, 0.5]), image)
-        middle = overlay(fig.add_axes([0.205, 0.34, 0.185, 0.5]), image, from_uri(row["heat"]))
-        draw_boxes(left, row)
-        middle.set_title("attention", fontsize=6.5)
-        for k, tile in tiles(row):
-            patch = picture(fig.add_axes([0.01 + 0.0745 * (k - 1), 0.07, 0.072, 0.21]), tile)
-            patch.set_xlabel(f"{row[f'w{k}']:.2g}", fontsize=6)
-        bars = probabilities(fig.add_axes([0.49, 0.34, 0.15, 0.5]), row, 6)
+        fig = plt.figure(figsize=(WIDTH, 72 * MM), layout="none")
+        mammogram(fig, row)
+        tissue(fig, row)
+        small_maps(fig.add_axes([0.01, 0.03, 0.33, 0.33], frameon=False, xticks=[], yticks=[]), row,
+                   [0, 0, 1, 1], 5.5)
+        bars = probabilities(fig.add_axes([0.765, 0.58, 0.1, 0.28]), row, 6)
         bars.set(xlim=(0, 1.2), xticks=[0, 0.5, 1], xlabel="probability")
-        text = "the tissue that the hottest\nregion calls up, with weights"
-        fig.text(0.405, 0.17, text, fontsize=6.5, va="center")
-        fig.text(0.68, 0.85, conclusion(row), fontsize=6.5, va="top", linespacing=1.3)
+        fig.text(0.7, 0.42, conclusion(row), fontsize=6, va="top", linespacing=1.25)
         title = row["case"]
         if row["truth"] >= 0:
             title += f", truly {NAMES[int(row['truth'])]}"
-        if phantom:
-            title += "   (phantom data)"
-        fig.suptitle(title, fontsize=7.5, x=0.01, y=0.985, ha="left")
+        fig.suptitle(title + pairs_by_label(row), fontsize=7.5, x=0.01, y=0.985, ha="left")
+        if row["trained_on"] == "phantom":
+            fig.text(0.99, 0.985, FROM_PHANTOMS, fontsize=6.5, color="#B22222", ha="right", va="top")
         plt.close(fig)
         return fig

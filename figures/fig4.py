@@ -6,14 +6,23 @@ import json
 
 import matplotlib.pyplot as plt
 import numpy as np
-import pandas as pd
 
 from xmodal.tables.cases import from_uri
 
-from . import BASELINES, MM, STYLE, WIDTH, caption, letter, nothing, present, read, save
+from . import BASELINES, DOMAINS, MM, STYLE, WIDTH, caption, letter, nothing, present, read, save
+from .cases import (
+    MAPS,
+    TRUTH,
+    box,
+    number,
+    overlay,
+    pairs_by_label,
+    patches,
+    picture,
+    small_maps,
+    true_box,
+)
 
-TRUTH = "#009E73"               # the colour of a true box
-FOUND = "#D55E00"               # and of a predicted one
 LOCALISERS = {                  # method -> label, colour
     "densenet_mammography": ("CNN", BASELINES["densenet_mammography"][1]),
     "fusion_localiser": BASELINES["fusion_localiser"],
@@ -22,43 +31,13 @@ LOCALISERS = {                  # method -> label, colour
 TYPES = ("distortion", "mass", "asymmetry", "calcification")
 MILLIMETRES = ("<5", "5-10", "10-15", "15-20", ">20", "unknown")
 NOTE = (
-    "a-d: in each group the cases at the same four quantiles of the IoU of ours, worst on the left; "
-    "below them the IoU of each.\n"
-    "e-h: the case of the median IoU (white: box of ours), with the tissue that the hottest region calls up. "
-    "i-l: a mammogram's\n"
-    "strongest box; it is right from an IoU of 0.5. Lines and [ ]: 95 %, by patient; "
-    "band and ±: sd over runs. Below k, l: images."
+    "a-d: in each group the cases at the same four quantiles of the IoU of ours, worst on the left; the IoU\n"
+    "below. e-h: the case of the median IoU (white: box of ours): attention on mammogram and tissue, the\n"
+    "patches that the hottest region calls up, other maps (✓: the hottest patch touches the lesion), and r,\n"
+    "the correlation of the attention with that by other tissue and by random weights. i-l: a mammogram's\n"
+    "strongest box, right from an IoU of 0.5. Lines, [ ]: 95 %, by patient; band, ±: sd over runs. Below k,\n"
+    "l: images."
 )
-
-
-def picture(ax, image, **how):
-    """An image without ticks; grey where it has one channel."""
-    ax.imshow(image, cmap="gray", vmin=0, vmax=255, **how)
-    ax.set(xticks=[], yticks=[])
-    ax.spines[:].set_visible(False)
-    return ax
-
-
-def overlay(ax, image, heat):
-    """A mammogram under its attention map, stretched to the same size."""
-    picture(ax, image)
-    height, width = image.shape[:2]
-    extent = (-0.5, width - 0.5, height - 0.5, -0.5)
-    shown = {"cmap": "inferno", "vmin": 0, "vmax": 255, "interpolation": "bilinear"}
-    ax.imshow(heat, alpha=0.15 + 0.55 * heat / 255, extent=extent, **shown)
-    return ax
-
-
-def box(ax, corners, colour, style="-"):
-    """The outline of a box x0, y0, x1, y1 (pixels; pixel centres are whole numbers)."""
-    x0, y0, x1, y1 = corners
-    corner = (x0 - 0.5, y0 - 0.5)
-    ax.add_patch(plt.Rectangle(corner, x1 - x0, y1 - y0, fill=False, ec=colour, lw=1.0, ls=style))
-
-
-def number(value):
-    """Two decimals, "–" for none."""
-    return "–" if pd.isna(value) else f"{value:.2f}"
 
 
 def fig4a(ax, table):
@@ -67,9 +46,8 @@ def fig4a(ax, table):
         return nothing(ax)
     ax.set_axis_off()
     for k, (_, row) in enumerate(table.iterrows()):
-        sub = picture(ax.inset_axes([0.25 * k + 0.003, 0.11, 0.244, 0.89]), from_uri(row["image"]))
-        for corners in json.loads(row["truth_boxes"]):
-            box(sub, corners, TRUTH, "--")
+        image = from_uri(row["image"])
+        sub = picture(ax.inset_axes([0.25 * k + 0.003, 0.11, 0.244, 0.89]), image)
         for i, (method, (_, colour)) in enumerate(LOCALISERS.items()):
             text = row[f"box_{method}"]         # NaN where the method has not run, "[]" for no box
             corners = json.loads(text) if isinstance(text, str) else []
@@ -78,27 +56,73 @@ def fig4a(ax, table):
             x = 0.25 * k + 0.045 + 0.08 * i
             iou = ax.text(x, 0.09, number(row[f"iou_{method}"]), transform=ax.transAxes)
             iou.set(color=colour, fontsize=5.5, ha="center", va="top")
+        for corners in json.loads(row["truth_boxes"]):
+            true_box(sub, corners, len(image))
     ax.set_title(table.lesion_type.iloc[0])
     return ax
 
 
 def case(ax, row):
-    """Panels e-h, one case: attention map with true and predicted box; below, the patches it calls up."""
+    """Panels e-h, one case: attention on the mammogram with true and predicted box, and on the best tile;
+    the patches that it calls up; the other maps, and how often chance would hit."""
     ax.set_axis_off()
-    top = overlay(ax.inset_axes([0, 0.2, 1, 0.8]), from_uri(row["image"]), from_uri(row["heat"]))
+    image = from_uri(row["image"])
+    top = overlay(ax.inset_axes([0, 0.55, 0.62, 0.42]), image, from_uri(row["heat"]))
     for corners in json.loads(row["truth_boxes"]):
-        box(top, corners, TRUTH, "--")
+        true_box(top, corners, len(image))
     text = "no lesion outlined"
-    predicted = json.loads(row["predicted_box"])
+    predicted = json.loads(row["box"])
     if predicted:
         box(top, predicted, "white")
         text = f"IoU {number(row['iou'])}   Dice {number(row['dice'])}"
     plate = {"facecolor": "black", "alpha": 0.6, "lw": 0, "pad": 1.5}
-    top.text(0.03, 0.03, text, transform=top.transAxes, color="white", fontsize=6.5, bbox=plate)
-    for k, tile in enumerate(json.loads(row["tiles"])[:5]):
-        picture(ax.inset_axes([k / 5 + 0.005, 0, 0.19, 0.18]), from_uri(tile))
-    ax.set_title(row["title"])
+    top.text(0.03, 0.03, text, transform=top.transAxes, color="white", fontsize=6, bbox=plate)
+    overlay(ax.inset_axes([0.64, 0.67, 0.36, 0.3]), from_uri(row["tile"]), from_uri(row["tile_heat"]))
+    for k, tile in patches(row):
+        picture(ax.inset_axes([0.2 * k - 0.195, 0.41, 0.19, 0.13]), tile)
+    small_maps(ax, row, [0, 0.02, 1, 0.36], 6)
+    ax.set_title(row["title"] + pairs_by_label(row).replace(", ", ",\n"))
     return ax
+
+
+def fig4_maps(ax, table):
+    """How often each map's hottest patch touches the lesion (the pointing game), on one unseen domain.
+
+    Dashed: a random patch.
+    """
+    if not len(table):
+        return nothing(ax, "no outlined mammogram with tissue beside it")
+    names = present(MAPS, table["map"])
+    for i, name in enumerate(names):
+        row = table[table["map"] == name].iloc[0]
+        ax.barh(i, row.hit, 0.65, color=MAPS[name][1], alpha=0.75)
+        ax.hlines(i, row.low, row.high, color="black", lw=0.8)
+        text = f"{row.hit:.2f} [{row.low:.2f}, {row.high:.2f}], {row.times_chance:.1f} × chance"
+        ax.text(1.02, i, text, va="center", fontsize=6)
+    row = table.iloc[0]
+    ax.axvline(row.chance, color="#555555", ls="--", lw=0.8)
+    ax.grid(axis="x")
+    ax.set(xlim=(0, 1), ylim=(len(names) - 0.5, -0.5), yticks=range(len(names)), xlabel="share of hits")
+    ax.set_yticklabels([MAPS[name][0] for name in names])
+    images = f"{row.images} mammograms of {row.patients} patients"
+    ax.set_title(f"{DOMAINS[row.domain][0]}, unseen: {images}", fontsize=7)
+    own = table[table["map"] == "attention"].iloc[0]
+    text = f"attention: r with other tissue {number(own.swap)}, with random weights {number(own.random)}"
+    ax.set_xlabel(f"share of hits (dashed: chance)\n{text}")
+    return ax
+
+
+def draw_maps():
+    """Draws the pointing game of all maps from figures/fig4/fig4_maps.csv into figures/fig4/fig4_maps.png and
+    returns the Figure."""
+    table = read("fig4_maps")
+    domains = present(DOMAINS, table.domain) if len(table) else [""]
+    with plt.style.context(STYLE):
+        fig, axes = plt.subplots(1, len(domains), figsize=(WIDTH, 55 * MM), squeeze=False)
+        for ax, domain in zip(axes[0], domains):
+            fig4_maps(ax, table[table.domain == domain] if len(table) else table)
+        caption(fig, "Pointing game; lines and [ ]: 95 %, by patient." if len(table) else "", [table])
+        return save(fig, "fig4_maps")
 
 
 def fig4i(ax, table):
@@ -165,6 +189,9 @@ def groups(ax, table, column, order, ylabel):
         x = np.arange(len(names)) + (m - (len(methods) - 1) / 2) * 0.26
         ax.bar(x, means.value, 0.24, color=colour, alpha=0.75, label=label)
         ax.vlines(x, means.low, means.high, color="#333333", lw=0.9)
+        for at, value in zip(x, means.value):
+            if value < 0.005:                           # a bar of no height is drawn as a 0, not as nothing
+                ax.text(at, 0.01, "0", ha="center", va="bottom", fontsize=5.5, color=colour)
     images = table.groupby(column)["images"].max()
     ax.grid(axis="y")
     ax.set(xticks=range(len(names)), ylim=(0, 1), ylabel=ylabel)
@@ -193,14 +220,14 @@ def rows_of(table, panel):
 
 
 def draw():
-    """Draws Fig. 4 from figures/fig4/*.csv into figures/fig4/fig4.png and returns the Figure.
+    """Draws Fig. 4 from figures/fig4/fig4?.csv into figures/fig4/fig4.png and returns the Figure.
 
     A panel whose methods did not run stays empty.
     """
     tables = {name: read(f"fig4{name}") for name in "aeijkl"}
     with plt.style.context(STYLE):
-        fig = plt.figure(figsize=(WIDTH, 232 * MM))
-        rows = fig.add_gridspec(4, 1, height_ratios=[0.62, 0.62, 1.15, 2.1], hspace=0.05)
+        fig = plt.figure(figsize=(WIDTH, 262 * MM))
+        rows = fig.add_gridspec(4, 1, height_ratios=[0.62, 0.62, 1.75, 2.1], hspace=0.05)
         for i, name in enumerate("abcd"):
             ax = fig.add_subplot(rows[i // 2].subgridspec(1, 2)[i % 2])
             letter(fig4a(ax, rows_of(tables["a"], name)), name)

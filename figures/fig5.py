@@ -23,8 +23,8 @@ from . import (
     save,
     spread,
 )
+from .cases import FROM_PHANTOMS, draw_boxes, overlay, pairs_by_label, patches, picture, small_maps, warned
 from .fig1 import SMALL, interval, number, several
-from .fig4 import overlay, picture
 
 OURS = METHODS["ours"][1]
 GRADERS = {**BASELINES, "ours_ordinal": ("ours, ordinal head", METHODS["ours_tta"][1])}
@@ -33,6 +33,11 @@ CONDITIONS = {
     "readers without AI": "readers\nwithout AI", "readers with AI": "readers\nwith AI",
     "AI alone": "AI (ours)\nalone",
 }
+CASES = (
+    "Mammogram (green, broken: true box; red: found) and attention; the best tile and attention on it; the\n"
+    "patches that the hottest region calls up; other maps (✓: the hottest patch touches the lesion); r: the\n"
+    "correlation of the attention with that by other tissue and by random weights; joint prediction."
+)
 NOTE = (
     "Readings: patients of the source test (not trained on) with both modalities, once in each run; "
     "all runs together.\n"
@@ -44,10 +49,11 @@ NOTE = (
 
 def probabilities(ax, row, size):
     """Bars of the four class probabilities, with a tick at a known true class; size of the text in points."""
-    shares = [row[f"p{c}"] for c in range(len(NAMES))]
-    ax.barh(range(len(NAMES)), shares, color=CLASSES, height=0.7)
+    shares = np.array([row[f"p{c}"] for c in range(len(NAMES))], float)
+    ax.barh(range(len(NAMES)), np.nan_to_num(shares), color=CLASSES, height=0.7)
     for c, share in enumerate(shares):
-        ax.text(share + 0.04, c, f"{100 * share:.0f} %", va="center", fontsize=size)
+        text = f"{100 * share:.0f} %" if np.isfinite(share) else "–"
+        ax.text(np.nan_to_num(share) + 0.04, c, text, va="center", fontsize=size)
     labels = list(NAMES)
     if row["truth"] in range(len(NAMES)):
         labels[int(row["truth"])] = f"✓ {labels[int(row['truth'])]}"
@@ -56,28 +62,25 @@ def probabilities(ax, row, size):
     return ax
 
 
-def tiles(row):
-    """The patches that a case retrieved as (rank from 1 to 5, image), best first; some may be missing."""
-    for k in range(1, 6):
-        uri = row[f"tile{k}"]
-        if isinstance(uri, str) and uri:
-            yield k, from_uri(uri)
-
-
 def card(ax, row):
-    """One case on half the width: mammogram, attention map, retrieved patches (best large), probabilities."""
+    """One case on half the width: mammogram with true and predicted box and attention, the best tile with and
+    without its map, the retrieved patches, the maps beside the attention, probabilities."""
     image = from_uri(row["image"])
-    picture(ax.inset_axes([0, 0, 0.26, 0.9]), image)
-    overlay(ax.inset_axes([0.27, 0, 0.26, 0.9]), image, from_uri(row["heat"]))
-    for k, tile in tiles(row):
-        spot = [0.545, 0.3, 0.17, 0.6] if k == 1 else [0.545 + 0.039 * (k - 2), 0.06, 0.037, 0.2]
-        picture(ax.inset_axes(spot), tile)
-    bars = probabilities(ax.inset_axes([0.85, 0.1, 0.1, 0.8]), row, 5.5)
+    tile = from_uri(row["tile"])
+    draw_boxes(picture(ax.inset_axes([0, 0.36, 0.2, 0.55]), image), row, len(image))
+    overlay(ax.inset_axes([0.205, 0.36, 0.2, 0.55]), image, from_uri(row["heat"]))
+    picture(ax.inset_axes([0.41, 0.36, 0.16, 0.55]), tile)
+    overlay(ax.inset_axes([0.575, 0.36, 0.16, 0.55]), tile, from_uri(row["tile_heat"]))
+    for k, patch in patches(row):
+        picture(ax.inset_axes([0.74 + 0.052 * (k - 1), 0.36, 0.05, 0.12]), patch)
+    small_maps(ax, row, [0, -0.03, 1, 0.34], 5.5, columns=6)
+    bars = probabilities(ax.inset_axes([0.86, 0.54, 0.09, 0.37]), row, 5)
     bars.spines["bottom"].set_visible(False)
     right = row["predicted"] == row["truth"]
     title = f"{row['case']}: truly {NAMES[int(row['truth'])]}, called {NAMES[int(row['predicted'])]}"
     if not right:
         title += " (wrong)"
+    title += pairs_by_label(row)
     ax.set_title(title, loc="left", x=0.05, fontsize=6.5, color="black" if right else "#B22222")
     return ax
 
@@ -244,14 +247,16 @@ def draw_cases():
     table = read("fig5").head(12)
     down = max(-(-len(table) // 2), 1)
     with plt.style.context(STYLE):
-        fig, axes = plt.subplots(down, 2, figsize=(WIDTH, (down * 27 + 8) * MM), squeeze=False)
+        fig, axes = plt.subplots(down, 2, figsize=(WIDTH, (down * 36 + 14) * MM), squeeze=False)
         for ax in axes.flat:
             ax.set_axis_off()
         for ax, name, (_, row) in zip(axes.T.flat, "abcdefghijkl", table.iterrows()):
             letter(card(ax, row), name)
         if not len(table):
             nothing(axes[0, 0])
-        text = "Mammogram, attention, retrieved patches (best first), joint prediction (✓: true class)."
+        text = CASES if len(table) else ""
+        if warned(table):
+            text += "\n" + FROM_PHANTOMS
         caption(fig, text, [table])
         return save(fig, "fig5")
 

@@ -3,6 +3,7 @@
 `python -m figures.fig6` redraws it from its table.
 """
 import matplotlib.pyplot as plt
+import numpy as np
 from matplotlib.patches import FancyBboxPatch
 
 from . import MM, STYLE, WIDTH, caption, nothing, read, save
@@ -12,15 +13,18 @@ KINDS = {                       # kind of a part -> label, colour
     "shared": ("shared by both modalities", "#BFD9EA"),
     "own": ("one for each modality", "#F9DFB3"),
     "head": ("head", "#BFE3D6"),
+    "loss": ("term of training", "#F4C7C3"),
+    "reading": ("read from the model", "#E4D7F0"),
 }
 ADAPTED = "#D55E00"             # the rim of what test-time adaptation may change
 PLACES = {                      # part -> centre x, y of its box, in units of columns and rows
     "mammogram": (0, 2), "histology tile": (0, 0),
-    "patch embedding": (1, 1), "transformer blocks": (2, 1),
+    "patch embedding": (1, 1), "frozen blocks": (2, 1), "transformer blocks": (3, 1), "MixStyle": (2, 0),
     "mammography adapters": (3, 2), "histopathology adapters": (3, 0),
     "layer norm": (4, 1),
-    "lesion mask": (5, 2), "mammography neck": (5, 1), "histopathology neck": (5, 0),
-    "classification": (6, 1), "grading": (6, 0),
+    "lesion mask": (5, 3), "mammography neck": (5, 2), "histopathology neck": (5, 0), "lesion neck": (5, 1),
+    "classification": (6, 2), "grading": (6, 0), "alignment": (6, 1), "IRM": (7, 1), "heatmap": (6, 3),
+    "conclusion": (7, 2),
 }
 ARROW = {"arrowstyle": "-|>", "lw": 0.7, "color": "#555555", "shrinkA": 0, "shrinkB": 0, "mutation_scale": 6}
 HALF = (0.4, 0.33)              # half width and height of a box
@@ -54,6 +58,18 @@ def _box(ax, row, x, y):
     ax.text(x, y - 0.18, size, fontsize=5.3, color="#333333", linespacing=1.25, **middle)
 
 
+def arrow(ax, source, target, both_ways=False):
+    """An arrow between two boxes: from the right to the left side, or between those of one column from above
+    or below. both_ways: what the target gives goes back to the source."""
+    (x0, y0), (x, y) = source, target
+    how = ARROW | {"arrowstyle": "<|-|>"} if both_ways else ARROW
+    if x0 == x:
+        up = np.sign(y - y0) * HALF[1]
+        ax.annotate("", (x, y - up), (x0, y0 + up), arrowprops=how, zorder=1)
+    else:
+        ax.annotate("", (x - HALF[0], y), (x0 + HALF[0], y0), arrowprops=how, zorder=1)
+
+
 def place(names):
     """Centre of the box of every part; one that PLACES does not know still appears, in a row below."""
     places = {}
@@ -81,16 +97,17 @@ def fig6(ax, table):
         _box(ax, row, x, y)
         sources = [name.strip() for name in row["inputs"].split(",")]
         for source in filter(None, sources):
-            x0, y0 = places[source]
-            ax.annotate("", (x - HALF[0], y), (x0 + HALF[0], y0), arrowprops=ARROW, zorder=1)
+            arrow(ax, places[source], (x, y), row["name"].endswith("adapters"))
     ys = [y for _, y in places.values()]
-    ax.set(xlim=(-0.45, 6.45), ylim=(min(ys) - 0.45, max(ys) + 0.45))
+    ax.set(xlim=(-0.45, 7.45), ylim=(min(ys) - 0.45, max(ys) + 0.45))
     ax.set_axis_off()
     encoder = table[table.kind == "shared"].parameters.sum()
     adapters = table[table.name.str.endswith("adapters")].parameters.sum()
     share = f"{100 * adapters / encoder:.1f} %"
     total = amount(table.parameters.sum())
-    ax.set_title(f"{total} parameters; adapters follow every block and have {share} of the shared encoder's")
+    behind = "each trained block" if (table.name == "frozen blocks").any() else "each block"
+    ax.set_title(f"{total} parameters; residual bottlenecks, one for each modality beside {behind}, "
+                 f"have {share} of the shared encoder's")
     return ax
 
 
@@ -98,14 +115,14 @@ def draw():
     """Draws Fig. 6 from figures/fig6/fig6.csv into figures/fig6/fig6.png and returns the Figure."""
     table = read("fig6")
     with plt.style.context(STYLE):
-        fig, ax = plt.subplots(figsize=(WIDTH, 78 * MM))
+        fig, ax = plt.subplots(figsize=(WIDTH, 98 * MM))
         fig6(ax, table)
         handles = []
         for label, colour in KINDS.values():
             handles.append(plt.Rectangle((0, 0), 1, 1, fc=colour, ec="#555555", label=label))
         changed = {"fc": "white", "ec": ADAPTED, "ls": "--", "label": "changed by test-time adaptation"}
         handles.append(plt.Rectangle((0, 0), 1, 1, **changed))
-        fig.legend(handles=handles, ncols=5, loc="outside lower center")
+        fig.legend(handles=handles, ncols=4, loc="outside lower center")
         caption(fig, "", [])                                # no patient and no phantom has a part in it
         return save(fig, "fig6")
 

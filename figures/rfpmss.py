@@ -10,7 +10,7 @@ import numpy as np
 from xmodal.tables.cases import from_uri
 
 from . import CLASSES, MM, STYLE, WIDTH, caption, letter, nothing, read, save
-from .fig4 import FOUND, TRUTH, box, overlay, picture
+from .cases import FOUND, TRUTH, box, overlay, picture
 
 LABELS = {"normal": CLASSES[0], "benign": CLASSES[1], "malignant": CLASSES[3]}
 MODALITIES = {"mammogram": "#0072B2", "magnified": "#56B4E9", "ultrasound": "#E69F00", "report": "#000000"}

@@ -9,12 +9,56 @@ import torch.nn.functional as F
 from captum.attr import LayerGradCam
 from torch import nn
 
-from .cohort import partners
+from .cohort import leave_one_out, unseen_partners
 from .config import HISTOPATHOLOGY, MAMMOGRAPHY
-from .explain import attention, card_of, centred_tokens, heatmap
-from .model import normalise, pool
+from .explain import attention, card_of, centre, centred_tokens, heatmap, stream
+from .loaders import Images
+from .model import CrossModal, normalise, pool
+from .record import Run
 
-POINTING = ["sample", "patient", "lesion_type", "map", "inside", "area", "hit", "chance", "swap"]
+MAPS = ("attention", "token_norm", "grad_cam", "decoder", "other_tissue", "random_weights")
+CENTRED = 512        # images of the training rows whose mean token the untrained model takes
+POINTING = ["sample", "patient", "domain", "lesion_type", "map", "inside", "area", "hit", "chance", "swap",
+            "random"]
+
+
+class Study(NamedTuple):
+    """A run and the cohort, as all that looks into the model takes them."""
+    run: Run
+    model: CrossModal         # of the run
+    untrained: CrossModal     # the same with random weights
+    table: pd.DataFrame       # the cohort
+    images: Images
+    tissue_of: dict           # mammography patient -> whose tissue stands beside the mammogram
+    other: dict               # patient with tissue -> whose tissue the swap test shows: the next by name
+
+    def pixels(self, patient, sample):
+        """The mammogram `sample`, its patient's tissue, and the other tissue."""
+        mammogram = self.images.gather(self.table[self.table["sample"] == sample])[0]
+        tissue = self.tissue_of[patient]
+        return mammogram, self.tiles(tissue), self.tiles(self.other[tissue])
+
+    def tiles(self, patient):
+        """The tiles of a patient."""
+        of_patient = (self.table.patient == patient) & (self.table.modality == HISTOPATHOLOGY)
+        return self.images.gather(self.table[of_patient].sort_values("sample"))
+
+
+def study(run, model, table, images, tissue_of=None):
+    """The `Study` of a run. tissue_of: {mammography patient: whose tissue}, for other mammograms than those
+    of the held-out domain; else `cohort.unseen_partners`."""
+    held_out = run.config["held_out"]
+    seed = run.config["seed"]
+    if tissue_of is None:
+        tissue_of = unseen_partners(table, held_out, seed)
+    tissues = sorted(set(table.patient[table.modality == HISTOPATHOLOGY]))
+    other = dict(zip(tissues, tissues[1:] + tissues[:1]))
+    fold = leave_one_out(table, held_out, seed)
+    training = fold[fold.split == "train"]
+    untrained = fresh(model)
+    centre(untrained, training.sample(min(len(training), CENTRED), random_state=seed), images)
+    return Study(run, model, untrained, table, images, tissue_of, other)
+
 
 # ---- does the attention lie in the lesion? ---------------------------------------------------------------
 
@@ -31,8 +75,11 @@ def inside(heat, mask):
 
 
 def pointing_hit(heat, mask):
-    """The pointing game: True where the hottest patch touches the lesion (Zhang et al. 2018)."""
-    return bool(touched(mask, len(heat)).flat[int(np.argmax(heat))])
+    """The pointing game (Zhang et al. 2018): 1 where the hottest patch touches the lesion, else 0.
+
+    Of several that are equally hot, the share that touches: a constant map hits as often as chance.
+    """
+    return float(touched(mask, len(heat))[heat == heat.max()].mean())
 
 
 def touched(mask, side):
@@ -65,59 +112,68 @@ def grad_cam(model, tokens):
     return cam[0, 0].detach().cpu().numpy()
 
 
-def maps(model, mammogram, tiles, other_tiles):
-    """{name: (g, g)}: the attention of a mammogram (S, S) with its tissue (T, S, S, 3), and maps beside it.
+def maps(model, untrained, mammogram, tiles, other_tiles):
+    """{name of MAPS: (g, g)}: the attention of a mammogram (S, S) with its tissue (T, S, S, 3), and beside it
 
-    other tissue: attention with another patient's tiles, which a map that rests on the tissue must notice.
-    token norm: the length of the centred tokens, without any tissue. Grad-CAM, and decoder: what the class
-    and the lesion heads look at.
+    token_norm: the length of the centred tokens, without any tissue; grad_cam and decoder: what the class and
+    the lesion heads look at; other_tissue: attention with another patient's tiles, which a map that rests on
+    the tissue must notice; random_weights: attention of an untrained model (Adebayo et al. 2018).
     """
-    device = next(model.parameters()).device
+    shown = {}
     with torch.no_grad():
-        m = model.stream(torch.as_tensor(np.array(mammogram))[None].to(device), MAMMOGRAPHY)
+        m = stream(model, mammogram, MAMMOGRAPHY)
+        side = int(m.tokens.shape[1] ** 0.5)
         z_m = centred_tokens(model, m.tokens[0], MAMMOGRAPHY)
-        tissue = []
-        for pixels in (tiles, other_tiles):
-            tokens = model.tokens(torch.as_tensor(np.array(pixels)).to(device), HISTOPATHOLOGY)
-            tissue.append(centred_tokens(model, tokens.flatten(0, 1), HISTOPATHOLOGY))
-        own, other = (heatmap(attention(z_m, z_p)) for z_p in tissue)
-    side = int(len(own) ** 0.5)
-    by_token = {"attention": own, "other tissue": other, "token norm": z_m.norm(dim=1)}
-    of_mammogram = {name: values.view(side, side).cpu().numpy() for name, values in by_token.items()}
-    lesion = F.adaptive_max_pool2d(m.mask.sigmoid()[None], side)[0, 0]
-    return of_mammogram | {"Grad-CAM": grad_cam(model, m.tokens), "decoder": lesion.cpu().numpy()}
+        shown["attention"] = attended(model, z_m, tiles)
+        shown["token_norm"] = z_m.norm(dim=1).view(side, side).cpu().numpy()
+        shown["grad_cam"] = grad_cam(model, m.tokens)
+        shown["decoder"] = F.adaptive_max_pool2d(m.mask.sigmoid()[None], side)[0, 0].cpu().numpy()
+        shown["other_tissue"] = attended(model, z_m, other_tiles)
+        tokens = stream(untrained, mammogram, MAMMOGRAPHY).tokens[0]
+        z_m = centred_tokens(untrained, tokens, MAMMOGRAPHY)
+        shown["random_weights"] = attended(untrained, z_m, tiles)
+    return shown
 
 
-def pointing(run, model, table, images):
-    """How well each map finds lesions: one row per map and mammogram of the held-out domain that has an
-    outline and tissue. The maps are those of `maps`, and "random weights": the attention of an untrained
-    model.
+def attended(model, z_m, tiles):
+    """Eq. 11 of centred mammogram tokens (N, D) with tiles (T, S, S, 3) -> (g, g)."""
+    tokens = stream(model, tiles, HISTOPATHOLOGY).tokens.flatten(0, 1)
+    alpha = heatmap(attention(z_m, centred_tokens(model, tokens, HISTOPATHOLOGY)))
+    side = int(len(alpha) ** 0.5)
+    return alpha.view(side, side).cpu().numpy()
 
-    Columns sample, patient, lesion_type, map, inside (share of the map in the lesion), area (share of the
-    image that the lesion covers), hit (pointing game), chance (share of the patches that the lesion touches:
-    how often a random patch would hit), swap (correlation of the attention with that by other tissue).
+
+def alike(a, b):
+    """Correlation of two maps (g, g); NaN where one is constant."""
+    if not (np.ptp(a) and np.ptp(b)):
+        return float("nan")
+    return float(np.corrcoef(a.ravel(), b.ravel())[0, 1])
+
+
+def pointing(study):
+    """How well each map of `maps` finds lesions: one row per map and mammogram of the held-out domain that
+    has an outline and tissue beside it.
+
+    Columns sample, patient, domain, lesion_type, map, inside (share of the map in the lesion), area (share of
+    the image that the lesion covers), hit (pointing game), chance (share of the patches that the lesion
+    touches: how often a random patch would hit), and of the attention its correlation with that by other
+    tissue (swap) and with that of random weights (random).
     """
-    outlined = table[(table.domain == run.config["held_out"]) & table.has_mask]
-    tissue_of = partners(table)
-    outlined = outlined[outlined.patient.isin(tissue_of)]
-    tissue = table[table.modality == HISTOPATHOLOGY]
-    names = sorted(set(outlined.patient))
-    after = dict(zip(names, names[1:] + names[:1]))           # whose tissue is the other tissue
-    untrained = fresh(model)
+    table = study.table
+    outlined = table[(table.domain == study.run.config["held_out"]) & table.has_mask]
     rows = []
-    for _, row in outlined.iterrows():
-        patients = (tissue_of[row.patient], tissue_of[after[row.patient]])
-        own, other = (images.gather(tissue[tissue.patient == patient]) for patient in patients)
-        mammogram = images.gather(row.to_frame().T)[0]
-        mask = images.gather(row.to_frame().T, "masks")[0].astype(bool)
-        shown = maps(model, mammogram, own, other)
-        shown["random weights"] = maps(untrained, mammogram, own, other)["attention"]
-        swap = np.corrcoef(shown["attention"].ravel(), shown["other tissue"].ravel())[0, 1]
+    outlined = outlined[outlined.patient.isin(study.tissue_of)]
+    masks = study.images.gather(outlined, "masks").astype(bool) if len(outlined) else ()
+    for (_, row), mask in zip(outlined.iterrows(), masks):
+        shown = maps(study.model, study.untrained, *study.pixels(row.patient, row["sample"]))
         for name, heat in shown.items():
             rows.append({
-                "sample": row["sample"], "patient": row.patient, "lesion_type": row.lesion_type, "map": name,
+                "sample": row["sample"], "patient": row.patient, "domain": row.domain,
+                "lesion_type": row.lesion_type, "map": name,
                 "inside": inside(heat, mask), "area": float(mask.mean()), "hit": pointing_hit(heat, mask),
-                "chance": float(touched(mask, len(heat)).mean()), "swap": swap,
+                "chance": float(touched(mask, len(heat)).mean()),
+                "swap": alike(shown["attention"], shown["other_tissue"]),
+                "random": alike(shown["attention"], shown["random_weights"]),
             })
     return pd.DataFrame(rows, columns=POINTING)
 
@@ -125,11 +181,13 @@ def pointing(run, model, table, images):
 def fresh(model, seed=0):
     """A copy of a model with random weights: what its maps show without training (Adebayo et al. 2018)."""
     copy = deepcopy(model)
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(), torch.no_grad():
         torch.manual_seed(seed)
         for part in copy.modules():
             if hasattr(part, "reset_parameters"):
                 part.reset_parameters()
+        for tokens in (copy.encoder.pos_embed, copy.encoder.cls_token):
+            nn.init.trunc_normal_(tokens, std=0.02)
     return copy
 
 
@@ -165,18 +223,20 @@ def faithfulness(score, image, order, steps=16):
     )
 
 
-def faithful(model, table, images, samples, orders=2):
+def faithful(study, samples, orders=2):
     """Whether the joint prediction rests on the hot patches: one row per mammogram of `samples`.
 
-    Each is of a patient with tissue, which stays as it is; the score is the probability of the class that is
-    predicted for the whole image. Columns sample, deletion and insertion by the order of the heatmap, and
-    their means over `orders` random orders as deletion_random and insertion_random.
+    The tissue beside it stays as it is; the score is the probability of the class that is predicted for the
+    whole image. Columns sample, deletion and insertion by the order of the heatmap, and their means over
+    `orders` random orders as deletion_random and insertion_random.
     """
-    patients = table.set_index("sample")["patient"]
+    patients = study.table.set_index("sample")["patient"]
     rows = []
     for k, sample in enumerate(samples):
-        card, mammogram, tiles = card_of(model, table, images, patients[sample], sample)
-        score = score_with(model, tiles, int(card.p.argmax()))
+        patient = patients[sample]
+        card, mammogram, tiles = card_of(study.model, study.table, study.images, patient, sample,
+                                         study.tissue_of[patient])
+        score = score_with(study.model, tiles, int(card.p.argmax()))
         rng = np.random.default_rng([len(mammogram), k])
         hot = faithfulness(score, mammogram, np.argsort(-card.heat.ravel(), kind="stable"))
         chance = [faithfulness(score, mammogram, rng.permutation(card.heat.size)) for _ in range(orders)]

@@ -269,7 +269,5 @@ def train(profile, method, held_out, seed, table, progress=False, selection=TRAI
     history = fit(learn, epochs, resume=checkpoint_path(folder, settings), progress=progress)
     centre(learn.model, fold[fold.split == "train"], images)
     predictions, embeddings = predict(learn.model, fold, images)
-    tested = embeddings["split"] != "train"
-    embeddings = {name: values[tested] for name, values in embeddings.items()}
     save_run(folder, settings, learn.model.state_dict(), history, predictions, embeddings)
     return load_run(folder)

@@ -1,17 +1,28 @@
 """A small study whose panel tables are written once; tests of figures draw from them."""
 import numpy as np
 import pandas as pd
-from small_runs import Pictures, boxed, card, decided_mammograms, outlined, study, write_runs
+from small_runs import (
+    Pictures,
+    boxed,
+    card,
+    columns,
+    decided_mammograms,
+    outlined,
+    study,
+    write_runs,
+)
 
 import figures
 from xmodal import methods, model, record
+from xmodal.faithfulness import MAPS
 from xmodal.objective import Objective
 from xmodal.tables import common
+from xmodal.tables.cards import fig5_case
 from xmodal.tables.fig1 import fig1_tables
-from xmodal.tables.fig2 import fig2_map, fig2e, fig2f, patient_embeddings
+from xmodal.tables.fig2 import fig2_map, fig2_retrieval, fig2e, fig2f, patient_embeddings
 from xmodal.tables.fig3 import fig3_held_out, fig3e, fig3f, fig3g, fig3h, fig3i, fig3j, fig3k, fig3l
-from xmodal.tables.fig4 import fig4_case, fig4_tables, fig4a
-from xmodal.tables.fig5 import fig5_case, fig5_tables, readings
+from xmodal.tables.fig4 import fig4_case, fig4_maps, fig4_tables, fig4a
+from xmodal.tables.fig5 import fig5_tables, readings
 from xmodal.tables.fig6 import fig6_table
 from xmodal.tables.posthoc import fig1_sets, fig1_temperature, fig4_froc, fig5_readers
 from xmodal.tables.table1 import table1_table
@@ -27,19 +38,18 @@ def write(tables):
 
 
 def write_cases():
-    """Fig. 4 e-h and Fig. 5 a-l, of made-up pictures."""
-    rng = np.random.default_rng(0)
-    image = rng.integers(0, 256, (32, 32), dtype=np.uint8)
-    heat = rng.integers(0, 256, (4, 4), dtype=np.uint8)
-    tile = rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)
-    truth = [[3, 3, 9, 9]]
+    """Fig. 4 e-h and its maps, and Fig. 5 a-l, of made-up pictures."""
+    normal = card(np.eye(4)[0], conclusion="Most likely normal (100 %).")
+    small = columns(normal, [[3, 3, 6, 6]])
     mass = outlined("p1", "mass", [4, 4, 9, 9], .61, .75)
     asymmetry = outlined("p2", "asymmetry", iou=0., dice=0.)
-    lesions = [fig4_case("a mass", mass, image, heat, truth, [tile] * 5),
-               fig4_case("an asymmetry", asymmetry, image, heat, truth, [tile])]
-    normal = card(heat, np.eye(4)[0], conclusion="Most likely normal (100 %).")
-    graded = [fig5_case(f"p{c}", c, image, normal, [tile] * (5 - c)) for c in range(4)]
-    write({"fig4e": pd.DataFrame(lesions).assign(panel=["f", "g"]), "fig5": pd.DataFrame(graded)})
+    lesions = [fig4_case("a mass", mass, small), fig4_case("an asymmetry", asymmetry, small)]
+    lesions = pd.DataFrame(lesions).assign(panel=["f", "g"], pairs=["patient", "label"])
+    graded = [fig5_case(f"p{c}", c, small, "label", "phantom") for c in range(4)]
+    pointed = [{"sample": f"s{k}", "patient": f"p{k // 2}", "domain": "inbreast", "map": name, "chance": 0.1,
+                "hit": float(k % 3 == 0), "swap": 0.25, "random": 0.125} for k in range(6) for name in MAPS]
+    write({"fig4e": lesions, "fig4_maps": fig4_maps(pd.DataFrame(pointed), n=20),
+           "fig5": pd.DataFrame(graded)})
 
 
 def write_lesions():
@@ -76,10 +86,11 @@ def write_study():
     runs = common.runs("lesson", ["mixstyle_irm", "ours"])
     aligned = patient_embeddings(runs["ours", "bach", 42].embeddings)
     unaligned = patient_embeddings(runs["mixstyle_irm", "bach", 42].embeddings)
-    after = fig2_map(aligned, "tsne")
-    before = fig2_map(unaligned, "tsne")
+    shown = {"held_out": "bach", "seed": 42, "runs": 4}
+    after = fig2_map(aligned, "tsne").assign(**shown)
+    before = fig2_map(unaligned, "tsne").assign(**shown)
     write({"fig2a": before, "fig2b": after, "fig2c": before, "fig2d": after})
-    write({"fig2e": fig2e(aligned), "fig2f": fig2f(runs)})
+    write({"fig2e": fig2e(aligned), "fig2f": fig2f(runs), "fig2_retrieval": fig2_retrieval(runs)})
     for panel, domain in zip("abcd", figures.DOMAINS):
         write({f"fig3{panel}": fig3_held_out(predictions, domain, n=50)})
     write({

@@ -13,7 +13,7 @@ from figures_home import write_study
 from matplotlib.figure import Figure
 
 import figures
-from figures import fig1, fig2, fig3, fig4, fig6, table1
+from figures import card, fig1, fig2, fig3, fig4, fig6, table1
 from xmodal import config, methods
 from xmodal.config import HOME, Problem
 from xmodal.tables import common
@@ -215,8 +215,36 @@ def test_a_localiser_that_has_not_run_is_left_out(home, ax):
     assert text_of(ax).count("–") == 4
 
 
-def test_cases_show_overlap_and_truth(drawn):
+def test_cases_show_overlap_and_truth_pairs_and_the_checks_of_their_maps(drawn):
     lesions = text_of(drawn["fig4"])
     assert "IoU 0.61   Dice 0.75" in lesions
-    assert "no lesion outlined" in lesions
-    assert "p3: truly invasive, called normal (wrong)" in text_of(drawn["fig5"])
+    assert "no lesion outlined" in lesions and lesions.count("pairs by label") == 1
+    for part in ("token norm ✓", "Grad-CAM ✓", "decoder ✓", "other tissue ✓", "random ✓", "chance 6 %",
+                 "r other 0.25", "r random 0.12"):
+        assert part in lesions, part
+    assert "p3: truly invasive, called normal (wrong), pairs by label" in text_of(drawn["fig5"])
+
+
+def test_the_maps_are_compared_beside_chance(home):
+    text = text_of(fig4.draw_maps())
+    row = figures.read("fig4_maps").query("map == 'grad_cam'").iloc[0]
+    assert f"{row.hit:.2f} [{row.low:.2f}, {row.high:.2f}], {row.times_chance:.1f} × chance" in text
+    assert "r with other tissue 0.25, with random weights 0.12" in text and "phantom data" in text
+
+
+def test_fig2_names_the_run_that_it_shows(drawn):
+    text = text_of(drawn["fig2"])
+    assert "one run, BACH held out, seed 42" in text and "of the 4 runs of ours" in text
+
+
+def test_a_card_says_what_it_had_and_that_its_model_saw_phantoms(home):
+    row = figures.read("fig5").iloc[0]
+    text = text_of(card.card(row))
+    assert "trained on phantoms only" in text and "pairs by label" in text and "No lesion box" in text
+    only = row.copy()
+    for name in ("image", "heat", "tile_heat"):
+        only[name] = np.nan
+    only["p0"] = np.nan
+    text = text_of(card.card(only.drop([name for name in row.index if name.startswith("map_")])))
+    assert "no mammogram" in text and "lesion box" not in text and "nan" not in text
+    assert "phantoms" not in text_of(card.card(row.replace({"phantom": "public"})))

@@ -6,7 +6,10 @@ import torch
 from xmodal import config, record, stats
 from xmodal.cohort import label_set
 from xmodal.config import DOMAINS, HISTOPATHOLOGY, MAMMOGRAPHY
-from xmodal.explain import Card
+from xmodal.explain import BOTH, Card
+from xmodal.faithfulness import MAPS
+from xmodal.tables.cards import card_columns
+from xmodal.tables.cases import to_uri
 from xmodal.tables.fig4 import GROUPS
 
 SKILL = {"erm": .3, "groupdro": .4, "mixstyle": .5, "mixstyle_irm": .6, "concat": .4, "ours": .8}
@@ -171,9 +174,23 @@ class Pictures:
 
 # ---- cases -----------------------------------------------------------------------------------------------
 
-def card(heat, p, weights=(.1,) * 5, conclusion="Most likely normal.", grade=-1):
-    """A reasoning card without patches and mask, which a row of fig5.csv does not need."""
-    return Card(np.asarray(p), heat, None, np.asarray(weights), None, grade, conclusion)
+def card(p, weights=(.1,) * 5, conclusion="Most likely normal.", grade=0):
+    """A reasoning card of both modalities with 4 x 4 patches; one supporting patch for each weight."""
+    patches = np.array([(tile, 0) for tile in range(len(weights))])
+    heat = np.linspace(0, 1, 16).reshape(4, 4)
+    return Card(p=np.asarray(p), grade=grade, read=BOTH, conclusion=conclusion, box=(), mask=None, heat=heat,
+                tissue=np.zeros((5, 4, 4)), patches=patches, weights=np.asarray(weights))
+
+
+def columns(of_patient, truth_boxes=()):
+    """The columns of a case with this card, of noise, with the maps beside the attention."""
+    rng = np.random.default_rng(0)
+    mammogram = rng.integers(0, 256, (32, 32), dtype=np.uint8)
+    tiles = rng.integers(0, 256, (5, 8, 8, 3), dtype=np.uint8)
+    beside = {"swap": 0.25, "random": 0.125, "chance": 0.06}
+    for name in MAPS:
+        beside |= {f"map_{name}": to_uri(of_patient.heat), f"hit_{name}": 1.0}
+    return card_columns(of_patient, mammogram, tiles, truth_boxes) | beside
 
 
 def outlined(sample, lesion_type, box=(np.nan,) * 4, iou=np.nan, dice=np.nan):

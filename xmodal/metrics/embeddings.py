@@ -91,8 +91,7 @@ def _before(cosine, right):
 
 
 def _drawn(wrong, right, k):
-    """Probability that k of `wrong` + `right` things, drawn at random, hold a right one: arrays of numbers.
-    """
+    """Probability that k of `wrong` + `right` things, drawn at random, hold a right one."""
     k = np.clip(k, 0, wrong + right)
     return 1 - comb(wrong, k) / comb(wrong + right, k)
 

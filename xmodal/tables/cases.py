@@ -4,7 +4,9 @@ import io
 
 import numpy as np
 
-from ..config import Problem
+from ..config import CLASSES, Problem
+
+PROBABILITIES = [f"p{c}" for c in range(len(CLASSES))]
 
 
 def at_quantile(rows, column, q=0.5):

@@ -12,11 +12,13 @@ import numpy as np
 import pandas as pd
 
 from .. import stats
-from ..cohort import label_set, patients_with_both
+from ..cohort import label_set, pairing
 from ..config import MAMMOGRAPHY
-from ..explain import card_of, patch_picture
+from ..explain import card_of
+from ..faithfulness import MAPS
 from ..methods import LOCALISERS, OURS
 from ..metrics.detection import precision_recall
+from .cards import card_columns, map_columns
 from .cases import at_quantile, to_uri
 from .common import ESTIMATE, FOLD_AND_SEED, tidy
 
@@ -30,6 +32,11 @@ KINDS = {                                                              # of e-h:
 MIN_IOU = 0.5                                                          # what the paper calls a success
 EDGES = (0, 5, 10, 15, 20, np.inf)                                     # mm, the lower edge is in
 DIAMETERS = ("<5", "5-10", "10-15", "15-20", ">20", "unknown")
+TIMES_CHANCE = 5                                                       # what attention is to reach, see
+ALIKE = 0.9                                                            # `maps_verdict`
+MAP_COLUMNS = [
+    "domain", "map", "hit", "low", "high", "chance", "times_chance", "excess", "excess_low", "excess_high",
+    "over_norm", "over_norm_low", "over_norm_high", "swap", "random", "images", "patients"]
 CORNERS = ["x0", "y0", "x1", "y1"]
 
 
@@ -96,29 +103,23 @@ def fig4a(predictions, table, images, quantiles=(1 / 8, 3 / 8, 5 / 8, 7 / 8)):
 
 # ---- e-h: attention and tissue ---------------------------------------------------------------------------
 
-def fig4_case(title, prediction, image, heat, truth_boxes, tiles):
+def fig4_case(title, prediction, columns):
     """A row of fig4e.csv. prediction: a row of a run's predictions (sample, lesion_type, box, IoU, Dice).
 
-    image (H, W) uint8, heat (h, w) in [0, 1], truth_boxes: a list of [x0, y0, x1, y1] in pixels of `image`,
-    tiles: a list of (S, S, 3) uint8.
+    columns: those of `cases.card_columns` and `cases.map_columns`, of the mammogram of the prediction.
     """
-    predicted_box = _corners(prediction[CORNERS].to_numpy(float))
-    return {
-        "case": prediction["sample"], "title": title, "lesion_type": prediction.lesion_type,
-        "image": to_uri(image), "heat": to_uri(heat),
-        "truth_boxes": json.dumps(np.asarray(truth_boxes, float).tolist()),
-        "predicted_box": json.dumps(predicted_box), "iou": prediction.iou, "dice": prediction.dice,
-        "tiles": json.dumps([to_uri(tile) for tile in tiles]),
-    }
+    box = json.dumps(_corners(prediction[CORNERS].to_numpy(float)))
+    return {**columns, "case": prediction["sample"], "title": title, "lesion_type": prediction.lesion_type,
+            "box": box, "iou": prediction.iou, "dice": prediction.dice}
 
 
-def localisation_cases(run, model, table, images):
+def localisation_cases(study):
     """Rows of fig4e.csv: for each of KINDS the mammogram of the held-out domain with the median IoU.
 
-    Of patients with both modalities. run: its `Run`; table: the cohort.
+    Of patients beside whom a `faithfulness.Study` sets tissue. pairs: by patient or by label.
     """
-    unseen = run.predictions.query("split == 'target' and condition == 'source' and has_mask")
-    outlined = unseen[(unseen.modality == MAMMOGRAPHY) & unseen.patient.isin(patients_with_both(table))]
+    unseen = study.run.predictions.query("split == 'target' and condition == 'source' and has_mask")
+    outlined = unseen[(unseen.modality == MAMMOGRAPHY) & unseen.patient.isin(study.tissue_of)]
     rows = []
     for panel, (title, (lesion_type, shape)) in zip("efgh", KINDS.items()):
         of_shape = outlined.lesion_shape.str.contains(shape, case=False, regex=False)
@@ -126,11 +127,65 @@ def localisation_cases(run, model, table, images):
         if of_kind.empty:
             continue
         chosen = at_quantile(of_kind, "iou")
-        card, mammogram, tiles = card_of(model, table, images, chosen.patient, chosen["sample"])
-        truth_boxes = json.loads(table.loc[table["sample"] == chosen["sample"], "boxes"].iloc[0])
-        patches = patch_picture(tiles, card.patches, len(card.heat))
-        rows.append({"panel": panel, **fig4_case(title, chosen, mammogram, card.heat, truth_boxes, patches)})
+        patient, sample = chosen.patient, chosen["sample"]
+        tissue = study.tissue_of[patient]
+        card, mammogram, tiles = card_of(study.model, study.table, study.images, patient, sample, tissue)
+        row = study.table[study.table["sample"] == sample]
+        columns = card_columns(card, mammogram, tiles, json.loads(row.boxes.iloc[0]))
+        columns |= map_columns(study, patient, sample, study.images.gather(row, "masks")[0].astype(bool))
+        rows.append({"panel": panel, "pairs": pairing(study.table), "tissue_of": tissue,
+                     **fig4_case(title, chosen, columns)})
     return pd.DataFrame(rows)
+
+
+def fig4_maps(pointed, n=1000, seed=42):
+    """fig4_maps.csv: how often each map finds the lesion, on each unseen mammography domain.
+
+    pointed: rows of `faithfulness.pointing` of one run per domain. Columns domain, map, hit (the pointing
+    game), low, high (95 % by patient), chance, times_chance, excess (hit less chance) and over_norm (hit less
+    that of the token norm, on the same images) with their intervals, swap and random (mean correlation of the
+    attention with that by other tissue and by random weights), images, patients.
+    """
+    norm = pointed[pointed["map"] == "token_norm"].set_index("sample").hit
+    rows = pointed.assign(excess=pointed.hit - pointed.chance)
+    rows["over_norm"] = rows.hit - rows["sample"].map(norm).to_numpy()
+    table = []
+    for domain, of_domain in rows.groupby("domain"):
+        for name in MAPS:
+            part = of_domain[of_domain["map"] == name]
+            row = {"domain": domain, "map": name, "images": len(part), "patients": part.patient.nunique()}
+            for column in ("hit", "excess", "over_norm"):
+                values = part[column].to_numpy(float)
+                patient = part.patient.to_numpy()
+                interval = stats.bootstrap(_mean, np.zeros(len(values)), values, patient, n, seed)
+                prefix = "" if column == "hit" else f"{column}_"
+                row |= {column: interval.value, f"{prefix}low": interval.low, f"{prefix}high": interval.high}
+            row["chance"] = part.chance.mean()
+            row["times_chance"] = row["hit"] / row["chance"]
+            own = part if name == "attention" else part.iloc[:0]
+            table.append(row | {"swap": own.swap.mean(), "random": own.random.mean()})
+    return tidy(table, MAP_COLUMNS)
+
+
+def maps_verdict(table):
+    """What a table of `fig4_maps` says of the attention, one sentence per domain.
+
+    Two criteria were set before any run: it hits at least TIMES_CHANCE times as often as chance, and its map
+    with other tissue correlates by less than ALIKE with its own.
+    """
+    sentences = []
+    for row in table[table["map"] == "attention"].itertuples():
+        enough = "reached" if row.times_chance >= TIMES_CHANCE else "not reached"
+        changes = "changes" if row.swap < ALIKE else "hardly changes"
+        against = "not distinguished from"
+        if row.over_norm_low > 0 or row.over_norm_high < 0:
+            against = "better than" if row.over_norm > 0 else "worse than"
+        sentences.append(
+            f"{row.domain}: attention hits {row.times_chance:.1f} times as often as chance "
+            f"(at least {TIMES_CHANCE}: {enough}), is {against} the token norm "
+            f"({row.over_norm:+.2f} [{row.over_norm_low:+.2f}, {row.over_norm_high:+.2f}]), "
+            f"and {changes} with other tissue (r = {row.swap:.2f}).")
+    return sentences
 
 
 # ---- i-l: numbers ----------------------------------------------------------------------------------------

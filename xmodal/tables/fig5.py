@@ -1,4 +1,4 @@
-"""The tables of Fig. 5: reasoning cards of chosen patients (a-l), the class of a patient in numbers (m-r).
+"""The tables of Fig. 5 m-r: the class of a patient in numbers. The cards a-l are in `cards`.
 
 A *reading* is a patient of a run's source test (neither trained on nor asked for the epoch) with both
 modalities and a known class, called by the largest of the four probabilities. A run has but some 25 of them,
@@ -7,25 +7,21 @@ patient at once. In the panels `rows` are what `readings` returns, and `w` the w
 them.
 """
 import itertools
-import json
 
 import numpy as np
 import pandas as pd
 
 from .. import stats
-from ..config import CLASSES, MAMMOGRAPHY
-from ..explain import card_of, conclude, patch_picture
+from ..config import CLASSES
 from ..methods import OURS, UNTOUCHED
 from ..metrics.weighted import BINS, GRID, agreement, resamples, share, with_interval
-from ..predict import strongest_box
-from .cases import at_quantile, to_uri
+from .cases import PROBABILITIES
 from .common import FOLD_AND_SEED, adjusted
 from .verdicts import normal_p, word
 
 # the methods of panel q
 GRADERS = (OURS, UNTOUCHED, "late_fusion", "early_fusion", "vit_pathology", "swin_mammography",
            "densenet_mammography")
-PROBABILITIES = [f"p{c}" for c in range(len(CLASSES))]
 READING = [*FOLD_AND_SEED, "patient"]
 READERS = 5             # simulated, see `simulated_readers`
 NOISE = 0.46            # sd of what a reader sees, in classes
@@ -243,58 +239,3 @@ def fig5_tables(predictions, n=1000, seed=42):
         tables["fig5p"] = fig5p(rows, w, seed)
         tables["fig5r"] = fig5r(rows, w, readings(predictions, split="validation"))
     return tables
-
-
-# ---- a-l: reasoning cards --------------------------------------------------------------------------------
-
-def fig5_case(case, truth, mammogram, card, patches, box=(), truth_boxes=()):
-    """A row of fig5.csv. truth: class, -1 unknown; mammogram (H, W) uint8; card: an `explain.Card`.
-
-    patches: up to five (S, S, 3) uint8 to which the card's weights belong; box: the predicted [x0, y0, x1,
-    y1] in pixels of the mammogram, or empty; truth_boxes: a list of such.
-    """
-    row = {"case": case, "truth": truth, "image": to_uri(mammogram), "heat": to_uri(card.heat)}
-    for i in range(5):
-        row[f"tile{i + 1}"] = to_uri(patches[i]) if i < len(patches) else ""
-    for i in range(5):
-        row[f"w{i + 1}"] = float(card.weights[i]) if i < len(patches) else np.nan
-    row |= {name: float(p) for name, p in zip(PROBABILITIES, card.p)}
-    row |= {"predicted": int(np.argmax(card.p)), "conclusion": card.conclusion, "grade": card.grade}
-    return row | {
-        "box": json.dumps(np.asarray(box, float).tolist()),
-        "truth_boxes": json.dumps(np.asarray(truth_boxes, float).tolist()),
-    }
-
-
-def card_row(model, table, images, patient, truth=-1, joint=None):
-    """A row of fig5.csv: the reasoning card of a patient with both modalities, with the first mammogram.
-
-    truth: class, -1 unknown; joint: a joint prediction over all images of the patient (p0-p3, grade_pred),
-    else that of the first mammogram with the tissue.
-    """
-    card, mammogram, tiles = card_of(model, table, images, patient)
-    mammograms = table[(table.patient == patient) & (table.modality == MAMMOGRAPHY)].sort_values("sample")
-    if joint is not None:
-        card = card._replace(p=joint[PROBABILITIES].to_numpy(float), grade=int(joint.grade_pred))
-    mask_to_pixels = len(mammogram) / len(card.mask)
-    box = np.array(strongest_box(card.mask)[0] or ()) * mask_to_pixels
-    card = card._replace(conclusion=conclude(card.p, card.grade, len(box) > 0))
-    patches = patch_picture(tiles, card.patches, len(card.heat))
-    return fig5_case(patient, truth, mammogram, card, patches, box, json.loads(mammograms.iloc[0].boxes))
-
-
-def grading_cases(run, model, table, images, quantiles=(0.25, 0.5, 0.75)):
-    """Rows of fig5.csv, ordered by class: for each true class three patients of the source test.
-
-    They are at the lower quartile, the median and the upper quartile of the joint probability of that class;
-    fewer where there are fewer patients.
-    """
-    joint = run.predictions.query("split == 'source test' and condition == 'source' and modality == 'both'")
-    joint = joint[joint.truth >= 0]
-    rows = []
-    for truth, group in joint.groupby("truth"):
-        chosen = [at_quantile(group, f"p{truth}", quantile) for quantile in quantiles]
-        by_patient = {row.patient: row for row in chosen}       # of few patients some are chosen twice
-        for patient, row in by_patient.items():
-            rows.append(card_row(model, table, images, patient, truth, row))
-    return pd.DataFrame(rows)
