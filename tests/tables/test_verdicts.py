@@ -108,6 +108,7 @@ def test_whether_training_beats_doing_nothing_is_said_first(beside_untouched):
     sentence = verdicts.first_sentence(verdicts.unseen_means(beside_untouched, n=100))
     assert sentence.startswith("Training does not beat doing nothing (pretrained, untouched: mean AUC 0.")
     assert "none of 7 trained methods is better" in sentence
+    assert sentence.endswith("+0.000 [+0.000, +0.000]: no difference.")
     exchanged = beside_untouched.method.replace({"erm": UNTOUCHED, UNTOUCHED: "erm"})
     poor = beside_untouched.assign(method=exchanged)
     sentence = verdicts.first_sentence(verdicts.unseen_means(poor, n=100))

@@ -214,17 +214,18 @@ def first_sentence(means):
                 "or of all methods, are missing.")
     columns = ["minus_untouched", "untouched_low", "untouched_high"]
     trained = trained.assign(word=worded(trained, "p_untouched_holm", columns)).sort_values("auc")
+    texts = pd.Series(
+        [f"{LABELS[method]} {auc:.3f}, {signed(*difference)}" for method, auc, *difference in
+         trained[["method", "auc", *columns]].itertuples(index=False)], trained.method.to_list(), dtype=str)
     auc = means.set_index("method").auc[UNTOUCHED]
     text = f"{LABELS[UNTOUCHED]}: mean AUC {auc:.3f} on the unseen domains"
     of_all = several(len(trained), "trained method")
-    worse = (trained.word == "worse").sum()
-    better = trained[trained.word == "better"]
-    listed = []
-    for row in (better if len(better) else trained.tail(1)).itertuples():
-        difference = signed(row.minus_untouched, row.untouched_low, row.untouched_high)
-        listed.append(f"{LABELS[row.method]} {row.auc:.3f}, {difference}")
+    called = trained.set_index("method").word
+    worse = f"{(called == 'worse').sum()} are worse"
+    of_ours = f" {texts[OURS]}: {called[OURS] or 'no difference'}." if OURS in texts else ""
+    better = texts[(called == "better").to_numpy()]
     if len(better):
         return (f"Training beats doing nothing ({text}) with {len(better)} of {of_all}: "
-                f"{'; '.join(listed)}; {worse} are worse.")
-    return (f"Training does not beat doing nothing ({text}): none of {of_all} is better, {worse} are worse, "
-            f"and the highest is {listed[0]}.")
+                f"{'; '.join(better)}; {worse}.{of_ours}")
+    return (f"Training does not beat doing nothing ({text}): none of {of_all} is better, {worse}, "
+            f"and the highest is {texts.iloc[-1]}.{of_ours}")
