@@ -168,8 +168,8 @@ def fig3h(ax, table):
     course(right, table, "auc")
     right.set(xlabel="adaptation step", ylabel="AUC (evaluation only)")
     left.legend(ncols=4, loc="lower left", bbox_to_anchor=(-0.2, -0.45))
-    probes = f", read on {table.probe_images.max():.0f} probe images" if "probe_images" in table else ""
-    ax.set_title(f"Causal adaptation{probes} (rings: where the label-free rule stops)", fontsize=7)
+    probes = f"; {table.probe_images.max():.0f} probe images" if "probe_images" in table else ""
+    ax.set_title(f"Causal adaptation (rings: the rule's stop{probes})")
     return ax
 
 
