@@ -1,16 +1,7 @@
 """A small study whose panel tables are written once; tests of figures draw from them."""
 import numpy as np
 import pandas as pd
-from small_runs import (
-    Pictures,
-    boxed,
-    card,
-    columns,
-    decided_mammograms,
-    outlined,
-    study,
-    write_runs,
-)
+from small_runs import Pictures, boxed, card, columns, decided_mammograms, outlined, study, write_runs
 
 import figures
 from xmodal import methods, model, record
