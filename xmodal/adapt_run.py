@@ -8,7 +8,7 @@ import torch
 
 from .activations import images_of
 from .adapt import PROBE, Target, adapt, answers, features_of, look, reset
-from .cohort import malignant
+from .cohort import leave_one_out, malignant
 from .config import CONDITIONS, STREAMS
 from .loaders import sweep
 from .methods import OURS
@@ -34,7 +34,8 @@ def adapt_run(profile, method, held_out, seed, table):
         return run
     seed_everything(seed)
     model = load_model(profile, run)
-    rows = table[table.domain == held_out].sample(frac=1, random_state=seed).assign(split="target")
+    fold = leave_one_out(table, held_out, seed)          # without the tiles that outlines chose
+    rows = fold[fold.split == "target"].sample(frac=1, random_state=seed)
     parts, target = read(model, rows, images_of(profile, model, table))
     trajectories = []
     predictions = []
