@@ -59,7 +59,7 @@ lab: env  ## open the notebooks in JupyterLab, on this machine only and with a t
 	@if [ "$$(id -u)" = 0 ]; then echo "The notebook server does not run as root; log in as a user (or build the container: make image)."; exit 1; fi
 	@unset JUPYTER_TOKEN_FILE; JUPYTER_NO_CONFIG=1 .venv/bin/jupyter lab --ip=$(IP) --port=$(PORT) --ServerApp.root_dir="$(CURDIR)" notebooks/00_start_here.ipynb
 
-reproduce: doctor  ## the whole paper, from native files to figures, on CORES=2 cores (lesson: 34 to 80 minutes, as fast as the machine is)
+reproduce: doctor  ## the whole paper, from native files to figures, on CORES=2 cores (lesson: 40 to 90 minutes, as fast as the machine is)
 	$(SNAKEMAKE)
 
 companions: doctor  ## the four companion systems: K-MaT, MIRROR, RFPMSS, loosely coupled fusion (lesson)
