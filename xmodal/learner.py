@@ -134,7 +134,7 @@ def learner(profile, method, fold, images, seed, model=None, folder=None):
 
     def split(model):
         return list(rates.values())
-    learn = Learner(dls, model, loss_func=objective, splitter=split, wd=profile.weight_decay,
+    learn = Learner(dls, model, loss_func=objective, splitter=split, lr=profile.lr, wd=profile.weight_decay,
                     opt_func=partial(OptimWrapper, opt=adam), cbs=callbacks)
     learn.rates = list(rates)
     return learn

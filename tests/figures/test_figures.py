@@ -189,7 +189,7 @@ def test_a_stratum_of_one_class_is_an_open_dot(home, ax):
     assert set(table.measure[table.density == "A"]) == {"sensitivity"}
     fig3.fig3j(ax, table)
     lines = [line for half in ax.child_axes for line in half.lines]
-    dots = [line for line in lines if line.get_marker() == "o" and len(line.get_xdata())]
+    dots = [line for line in lines if line.get_marker() not in ("None", "", None) and len(line.get_xdata())]
     is_open = [line.get_markerfacecolor() == "white" for line in dots]
     assert sum(is_open) == (table.measure != "AUC").sum() == 4
     assert {round(float(line.get_ydata()[0]), 6) for line in dots} == set(table.value.round(6))

@@ -32,6 +32,7 @@ def same_indices(self, indices, rank):
 def main(folder, out):
     device = "cuda" if torch.cuda.is_available() else "cpu"
     learn = setting.by_descent(setting.learner(Path(folder), device=device))
+    learn.model.lesion_neck.requires_grad_(False)        # read by alignment alone, which is off here
     learn.add_cb(Together())
     distributed.DistributedDL._broadcast = same_indices
     with learn.distrib_ctx(sync_bn=False), learn.no_logging(), learn.no_bar():
