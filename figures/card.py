@@ -45,14 +45,22 @@ def absent(ax, text):
     ax.text(0.5, 0.5, text, ha="center", va="center", fontsize=6, color="#777777", transform=ax.transAxes)
 
 
+def two_places(fig, x, row, column, name):
+    """The axes at x and beside it, and the picture in a column of the case; None, and they say so, without
+    one."""
+    axes = [fig.add_axes([x + shift, 0.42, 0.16, 0.44]) for shift in (0, 0.17)]
+    if present(row, column):
+        return *axes, from_uri(row[column])
+    absent(axes[0], f"no {name}")
+    absent(axes[1], "no attention\nwithout it")
+    return *axes, None
+
+
 def mammogram(fig, row):
     """The mammogram with its boxes and, beside it, under the attention."""
-    left, middle = fig.add_axes([0.01, 0.42, 0.16, 0.44]), fig.add_axes([0.18, 0.42, 0.16, 0.44])
-    if not present(row, "image"):
-        absent(left, "no mammogram")
-        absent(middle, "no attention\nwithout one")
+    left, middle, image = two_places(fig, 0.01, row, "image", "mammogram")
+    if image is None:
         return
-    image = from_uri(row["image"])
     draw_boxes(picture(left, image), row, len(image))
     left.set_title("true box: green, broken;\nfound: red" if json.loads(row["truth_boxes"]) else "found: red",
                    fontsize=5.5)
@@ -65,12 +73,9 @@ def mammogram(fig, row):
 
 def tissue(fig, row):
     """The best tile and the attention on it; below, the weighted patches."""
-    left, right = fig.add_axes([0.35, 0.42, 0.16, 0.44]), fig.add_axes([0.52, 0.42, 0.16, 0.44])
-    if not present(row, "tile"):
-        absent(left, "no tissue")
-        absent(right, "no attention\nwithout it")
+    left, right, tile = two_places(fig, 0.35, row, "tile", "tissue")
+    if tile is None:
         return
-    tile = from_uri(row["tile"])
     picture(left, tile).set_title("best tile" if present(row, "tile_heat") else "a tile", fontsize=6)
     if not present(row, "tile_heat"):
         absent(right, "no attention\nwithout a\nmammogram")

@@ -10,18 +10,7 @@ import numpy as np
 from xmodal.tables.cases import from_uri
 
 from . import BASELINES, DOMAINS, MM, STYLE, WIDTH, caption, letter, nothing, present, read, save
-from .cases import (
-    MAPS,
-    TRUTH,
-    box,
-    number,
-    overlay,
-    pairs_by_label,
-    patches,
-    picture,
-    small_maps,
-    true_box,
-)
+from .cases import MAPS, TRUTH, box, number, overlay, pairs_by_label, patches, picture, small_maps, true_box
 
 LOCALISERS = {                  # method -> label, colour
     "densenet_mammography": ("CNN", BASELINES["densenet_mammography"][1]),

@@ -279,6 +279,18 @@ def test_adaptation_adds_its_conditions_and_a_shifted_target_and_is_not_repeated
     assert list(run.label_shift.condition) == ["source", "adabn", "causal"]
 
 
+def test_tiles_that_outlines_chose_are_trained_on_and_nothing_else(table):
+    """Neither predicted outside training nor adapted to, since labels chose them."""
+    chosen = table["sample"].str.startswith(("bach/", "camelyon/")) & (table["index"] % 2 == 1)
+    table.loc[chosen, "drawn"] = "outline"
+    learner.train(TINY, "ours", "bach", 42, table)
+    run = adapt_run.adapt_run(TINY, "ours", "bach", 42, table)
+    seen = run.predictions[run.predictions["sample"].isin(table["sample"][chosen])]
+    assert set(seen.split) == {"train"} and set(seen.domain) == {"camelyon"}
+    adapted = run.predictions[run.predictions.condition == "causal"]
+    assert len(adapted) == ((table.domain == "bach") & ~chosen).sum() > 0
+
+
 def test_predictions_do_not_depend_on_the_order_of_rows(table):
     model = build(TINY).eval()
     images = Images(config.DATA / "lesson")

@@ -90,6 +90,17 @@ def test_mixstyle_partners_come_from_another_domain():
         assert (domain[cross_domain(domain)] != domain).all()
 
 
+def test_mixstyle_acts_on_what_the_frozen_blocks_give(monkeypatch):
+    """As early as a training may: before the first trained block, once for each modality."""
+    model = build("lesson", mixstyle=True).train()
+    x = batch()
+    x["domain"] = {m: torch.zeros(len(x[m]), dtype=int) for m in (MAMMOGRAPHY, HISTOPATHOLOGY)}
+    met = []
+    monkeypatch.setattr("xmodal.model.mixstyle", lambda tokens, domain: met.append(tokens) or tokens)
+    model(x)
+    assert len(met) == 2 and torch.equal(met[0], model.early(x[MAMMOGRAPHY]))
+
+
 def test_mixstyle_is_off_at_evaluation():
     torch.manual_seed(0)
     model = build("lesson", mixstyle=True).eval()

@@ -1,8 +1,10 @@
 """The objective: its memory of other patients, and what alignment can learn."""
 import torch
 
+from xmodal.config import HISTOPATHOLOGY, MAMMOGRAPHY
 from xmodal.losses import info_nce
-from xmodal.objective import EMPTY, Memory
+from xmodal.methods import Method
+from xmodal.objective import EMPTY, Memory, Objective
 
 
 def test_the_memory_holds_the_last_bags_and_gives_those_of_other_patients():
@@ -33,3 +35,18 @@ def test_remembered_patients_are_further_negatives():
     candidates, ids = memory.beside(z, torch.tensor([1]))
     loss = info_nce(z, candidates, torch.tensor([1]), ids, tau=1.0)
     assert torch.isclose(loss, -torch.log(torch.e ** torch.tensor(1.0) / (torch.e ** torch.tensor(1.0) + 2)))
+
+
+def test_without_the_lesion_term_alignment_is_that_of_bags_alone():
+    bags = torch.randn(2, 3, 4, generator=torch.Generator().manual_seed(0))
+    ids = torch.tensor([1, 2, 3])
+    outlined = torch.tensor([True, False, False])
+    y = {MAMMOGRAPHY: {"bag_id": ids, "id": ids, "mask": outlined[:, None, None]},
+         HISTOPATHOLOGY: {"bag_id": ids}}
+    out = {MAMMOGRAPHY: 0, HISTOPATHOLOGY: 0, "bags": dict(zip((MAMMOGRAPHY, HISTOPATHOLOGY), bags)),
+           "lesion": -bags[1, :1]}                          # as far from the patient's tissue as can be
+    of_bags = info_nce(*bags, ids, ids, symmetric=True)
+    of_lesions = info_nce(out["lesion"], bags[1], ids[:1], ids)
+    losses = [Objective(4, 2, Method(align=1, lesion=lesion)).alignment(out, y) for lesion in (False, True)]
+    assert torch.isclose(losses[0], of_bags) and torch.isclose(losses[1], (of_bags + of_lesions) / 2)
+    assert not torch.isclose(losses[0], losses[1]), "or the test could not fail"

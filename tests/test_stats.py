@@ -221,3 +221,11 @@ def test_only_the_order_of_the_scores_matters(name, cohort):
     assert ON_SCORES[name](y, np.exp(5 * p) - 3) == pytest.approx(ON_SCORES[name](y, p))
     assert stats.auc(y, -p) == pytest.approx(1 - stats.auc(y, p))
     assert stats.auc(1 - y, p) == pytest.approx(1 - stats.auc(y, p))
+
+
+def test_the_mean_auc_counts_decided_rows_of_domains_with_both_labels():
+    y = [0, 1, NAN, 0, 1, 1, 1, 1]
+    p = [0.1, 0.9, 0.5, 0.7, 0.3, 0.3, 0.4, 0.5]
+    domains = ["a", "a", "a", "b", "b", "b", "c", "c"]
+    assert stats.mean_auc(y, p, domains) == 0.5                  # 1 in a, 0 in b, none in c
+    assert np.isnan(stats.mean_auc([1, 1], [0.2, 0.3], ["a", "a"]))

@@ -19,6 +19,7 @@ from .runtime.files import sha256
 log = logging.getLogger(__name__)
 
 WEIGHTS = config.HOME / "xmodal" / "weights"
+PARTS = "encoder.", "grids."  # how the names of an encoder's tensors begin in a model
 REFERENCE = "encoder"        # the vision transformer; "swin" and "densenet" are those of the baselines
 PATHOLOGY = "vit_base_patch16_224"
 
@@ -87,7 +88,7 @@ def put_into(model, state):
     """Copies the tensors of an encoder into a model. Raises `Problem` where one is missing or does not fit.
     """
     own = model.state_dict()
-    wanted = [name for name in own if name.startswith(("encoder.", "grids."))]
+    wanted = [name for name in own if name.startswith(PARTS)]
     fitting = {name: v for name, v in state.items() if name in wanted and own[name].shape == v.shape}
     missing = [name for name in wanted if name not in fitting]
     if missing:

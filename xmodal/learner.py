@@ -13,23 +13,18 @@ from fastai.learner import Learner
 from fastai.optimizer import OptimWrapper
 
 from .activations import images_of
-from .cohort import fingerprint, leave_one_out, load, malignant, pairing
+from .cohort import fingerprint, leave_one_out, malignant, pairing
 from .config import Problem
-from .encoders import begin_from, put_into
+from .encoders import PARTS, begin_from, put_into
 from .explain import centre
 from .loaders import dataloaders, device
-from .objective import Objective
 from .methods import METHODS
 from .metrics.selection import HOW
 from .model import build
+from .objective import Objective
 from .predict import predict
 from .record import is_done, load_run, run_dir, save_run, seed_everything
-from .runtime.checkpoints import (
-    CHECKPOINT,
-    checkpoint_path,
-    load_checkpoint,
-    save_checkpoint,
-)
+from .runtime.checkpoints import CHECKPOINT, checkpoint_path, load_checkpoint, save_checkpoint
 from .stats import mean_auc
 
 log = logging.getLogger(__name__)
@@ -38,7 +33,6 @@ SELECTION = TRAINING_DOMAIN, LEAVE_ONE_DOMAIN_OUT = HOW[:2]
 RAMP = (0.2, 0.5)    # the invariance terms rise from 0 to full weight between these shares of the training
 EVERY = 3            # epochs between two checkpoints, and between two readings of the validation patients
 TASK_LR = 0.01       # of the sigmas of Eq. 10, which few steps must bring far
-ENCODER = ("encoder.", "grids.")
 
 
 # ---- callbacks ---------------------------------------------------------------------------------------------
@@ -147,7 +141,7 @@ def groups(profile, model, objective):
     for name, p in [*model.named_parameters(), *objective.named_parameters()]:
         if not p.requires_grad:
             continue
-        rate = profile.encoder_lr if name.startswith(ENCODER) else profile.lr
+        rate = profile.encoder_lr if name.startswith(PARTS) else profile.lr
         if name.startswith("uncertainty."):
             rate = TASK_LR
         rates.setdefault(rate, []).append(p)

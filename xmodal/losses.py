@@ -97,6 +97,13 @@ def dice_ce(logits, mask, ce_weight=0.5):
     return (1 - dice).mean() + ce_weight * F.binary_cross_entropy_with_logits(logits.flatten(1), y)
 
 
+def localisation(logits, mask, ce_weight=0.5):
+    """`dice_ce` of lesion logits (N, h, w) and outlines (N, S, S), which are brought to the logits' size by
+    their maximum, so that small lesions stay."""
+    mask = F.adaptive_max_pool2d(mask.float().unsqueeze(1), logits.shape[-2:]).squeeze(1)
+    return dice_ce(logits, mask, ce_weight)
+
+
 def ordinal(score, cutpoints, y):
     """Eq. 8-9 (correction 3): the binary cross-entropy at each cut-point, summed, averaged over images.
 

@@ -10,10 +10,10 @@ from .losses import (
     Reverse,
     Uncertainty,
     coral,
-    dice_ce,
     group_dro,
     info_nce,
     irm_penalty,
+    localisation,
     ordinal,
     set_cross_entropy,
 )
@@ -142,9 +142,7 @@ class Objective(nn.Module):
     def localisation(self, logits, y):
         """Eq. 7 on the mammograms whose lesions are outlined, or that are known to have none."""
         known = y["localised"]
-        mask = y["mask"][known].float().unsqueeze(1)
-        mask = F.adaptive_max_pool2d(mask, logits.shape[-2:]).squeeze(1)      # max: small lesions stay
-        return dice_ce(logits[known], mask, self.lambda_ce)
+        return localisation(logits[known], y["mask"][known], self.lambda_ce)
 
     def alignment(self, out, y):
         """Eq. 2 on the bags of the patients, and on their lesions alone where they are outlined.

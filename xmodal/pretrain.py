@@ -23,9 +23,9 @@ from torch import nn
 
 from .cohort import load
 from .config import MAMMOGRAPHY, MODALITIES
-from .encoders import WEIGHTS
+from .encoders import PARTS, WEIGHTS
 from .loaders import BAG, Images, PairedBatches, device, loader
-from .losses import dice_ce, info_nce
+from .losses import info_nce, localisation
 from .record import environment, seed_everything
 from .runtime.checkpoints import load_checkpoint, save_checkpoint
 from .runtime.files import atomic, sha256, write_json
@@ -76,9 +76,7 @@ class Pretexts(PairedBatches):
 
 
 def hide_patches(images, rng, side):
-    """(images, hidden): `HIDDEN` of the side x side patches of each image greyed; hidden is (N, side,
-    side).
-    """
+    """(images, hidden): `HIDDEN` of the patches of each image greyed; hidden is bool (N, side, side)."""
     hidden = torch.from_numpy(rng.random((len(images), side, side)) < HIDDEN)
     step = images.shape[1] // side
     pixels = hidden.repeat_interleave(step, 1).repeat_interleave(step, 2)
@@ -103,7 +101,7 @@ class Pretext(nn.Module):
         if self.tasks.attributes:
             losses["attributes"] = mean(self.attributes(out[m].z, y[m], m) for m in streams)
         if self.tasks.outlines:
-            losses["outlines"] = outlines(out[MAMMOGRAPHY].mask, y[MAMMOGRAPHY]["mask"])
+            losses["outlines"] = localisation(out[MAMMOGRAPHY].mask, y[MAMMOGRAPHY]["mask"])
         if self.tasks.contrast:
             losses["contrast"] = mean(contrast(out[m].z, y[m]["id"]) for m in streams)
         if self.tasks.reconstruction:
@@ -131,15 +129,8 @@ def mean(losses):
     return torch.stack(list(losses)).mean()
 
 
-def outlines(logits, mask):
-    """Eq. 7 on masks: logits (N, h, w), mask (N, S, S); the maximum keeps small lesions."""
-    mask = F.adaptive_max_pool2d(mask.float().unsqueeze(1), logits.shape[-2:]).squeeze(1)
-    return dice_ce(logits, mask)
-
-
 def contrast(z, ids, tau=0.1):
-    """InfoNCE within a modality: two images of a patient (neighbours in the batch) against other patients'.
-    """
+    """InfoNCE within a modality: two images of a patient (neighbours in the batch) and others."""
     first = torch.ones(len(ids), dtype=torch.bool, device=ids.device)
     first[1:] = ids[1:] != ids[:-1]
     return info_nce(z[first], z[~first], ids[first], ids[~first], tau)
@@ -179,7 +170,7 @@ def parts(learn):
     return {"model": learn.model, "pretext": learn.loss_func}
 
 
-def fit(profile, model, batches, path, epochs, tasks=TASKS, lr=LR):
+def fit(profile, model, batches, path, epochs, tasks=TASKS):
     """Trains `model` on `Pretexts` for `epochs`; goes on from the checkpoint at `path`. Returns the history,
     one row per epoch."""
     where = device(profile)
@@ -187,7 +178,7 @@ def fit(profile, model, batches, path, epochs, tasks=TASKS, lr=LR):
     pretext = Pretext(profile, batches.names, tasks).to(where)
     fed = loader(batches, where, 0)
     adam = partial(OptimWrapper, opt=partial(torch.optim.AdamW, foreach=True))
-    learn = Learner(DataLoaders(fed, fed, device=where), model, loss_func=pretext, lr=lr, opt_func=adam,
+    learn = Learner(DataLoaders(fed, fed, device=where), model, loss_func=pretext, lr=LR, opt_func=adam,
                     wd=WEIGHT_DECAY, splitter=partial(trained, pretext), cbs=Keep(path))
     start = 0
     if path.exists():
@@ -198,7 +189,7 @@ def fit(profile, model, batches, path, epochs, tasks=TASKS, lr=LR):
             learn.keep.history = state["history"]
             start = state["epoch"] + 1
     with learn.no_bar(), learn.no_logging():
-        learn.fit_one_cycle(epochs, lr, start_epoch=start)
+        learn.fit_one_cycle(epochs, LR, start_epoch=start)
     return pd.DataFrame(learn.keep.history)
 
 
@@ -225,7 +216,7 @@ def make(profile, name, build, folder, epochs, scratch):
     in_training = ~table.patient.isin(patients[:len(patients) // 10]).to_numpy()
     batches = Pretexts(table[in_training], attributes[in_training], Images(folder), BATCH, SEED)
     history = fit(profile, model, batches, scratch / f"{name}.ckpt", epochs)
-    state = {key: v for key, v in model.state_dict().items() if key.startswith(("encoder.", "grids."))}
+    state = {key: v for key, v in model.state_dict().items() if key.startswith(PARTS)}
     path = WEIGHTS / f"{name}.safetensors"
     with atomic(path) as partial_path:
         save_file({key: v.half().contiguous() for key, v in state.items()}, partial_path)

@@ -7,8 +7,20 @@ import copy
 import torch
 
 from .adapt import (
-    ANCHOR, LR, Answer, Target, answers, configure, features_of, information, keep_source, look,
-    mean_prediction, step, thaw, together,
+    ANCHOR,
+    LR,
+    Answer,
+    Target,
+    answers,
+    configure,
+    features_of,
+    information,
+    keep_source,
+    look,
+    mean_prediction,
+    step,
+    thaw,
+    together,
 )
 from .config import STREAMS, Problem
 from .layers import Statistics

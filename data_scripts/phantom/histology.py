@@ -169,7 +169,6 @@ def _fat(c, share, tumour):
 
 def _stromal_cells(c, style, inflammation):
     """Fibroblasts along the collagen, and lymphocytes strewn or, with inflammation, in crowds."""
-    rng = c.rng
     free = c.free & (c.e > 0.15)
     spacing = 26 / between((0.6, 1.5), inflammation)     # smaller where the stroma is reactive
     fill(c, EVERYWHERE, free, spacing, Kind(3.6, sd=0.25, dark=0.8, vesicle=0.1), spindle=c.angle)
