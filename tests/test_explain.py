@@ -2,10 +2,12 @@
 import numpy as np
 import pytest
 import torch
+from test_learner import TINY, write_cohort
 
-from xmodal import explain as ex, model
+from xmodal import config, explain as ex, learner, model
 from xmodal.config import HISTOPATHOLOGY, MAMMOGRAPHY, Problem
 from xmodal.imaging import mammograms
+from xmodal.loaders import Images
 from xmodal.losses import dice_ce
 from xmodal.predict import strongest_box
 
@@ -128,3 +130,16 @@ def test_correction_9_a_large_common_mean_makes_every_map_alike_and_centring_und
     assert torch.corrcoef(torch.stack(printed))[0, 1] > 0.95, "the map hardly sees whose tissue it is"
     assert [int(alpha.argmax()) for alpha in centred] == [10, 40]
     assert torch.corrcoef(torch.stack(centred))[0, 1] < 0.5
+
+
+def test_centred_tokens_have_mean_zero_over_the_rows_that_a_model_was_centred_on(home):
+    table = write_cohort(config.DATA / "lesson", people=4)
+    images = Images(config.DATA / "lesson")
+    torch.manual_seed(0)
+    net = learner.begin(TINY, "ours").eval()
+    ex.centre(net, table, images)
+    for modality in config.MODALITIES:
+        with torch.no_grad():
+            tokens = net.tokens(torch.from_numpy(images.gather(table[table.modality == modality])), modality)
+        assert tokens.mean((0, 1)).norm() > 0.5, "there is a common mean to take away"
+        assert ex.centred_tokens(net, tokens, modality).mean((0, 1)).norm() < 1e-4

@@ -2,21 +2,18 @@
 with a planted square."""
 import dataclasses
 import itertools
-import json
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from safetensors.torch import save_file
 
-from xmodal import adapt_run, cohort, config, encoders, learner, methods, record
+from xmodal import adapt_run, cohort, config, learner, methods, record
 from xmodal.config import DOMAINS, MAMMOGRAPHY, PROFILES, Problem
 from xmodal.loaders import Images
 from xmodal.model import build
 from xmodal.predict import predict
 from xmodal.runtime import checkpoints
-from xmodal.runtime.files import sha256
 
 TINY = dataclasses.replace(PROFILES["lesson"], image_size=24, patch=6, width=24, depth=2, frozen=1, adapter=2,
                            batch=8, epochs=4, pretrained="")
@@ -77,20 +74,6 @@ def cohort_row(domain, truth):
     if domain == "bach":
         row["grade"] = truth
     return row
-
-
-@pytest.fixture
-def weights(tmp_path, monkeypatch):
-    """A folder in place of that of the shipped encoders, and what writes one there."""
-    monkeypatch.setattr(encoders, "WEIGHTS", tmp_path / "weights")
-    (tmp_path / "weights").mkdir()
-
-    def write(state):
-        path = tmp_path / "weights" / "encoder.safetensors"
-        save_file({name: v for name, v in state.items() if name.startswith("encoder.")}, path)
-        path.with_suffix(".json").write_text(json.dumps({"sha256": sha256(path)}))
-        return path
-    return write
 
 
 @pytest.fixture
@@ -172,39 +155,6 @@ def test_another_cohort_trains_anew(table):
     other = learner.train(TINY, "erm", "bach", 42, table[table.patient != table.patient.iloc[0]])
     assert first.config["cohort"] != other.config["cohort"]
     assert len(other.predictions) < len(first.predictions)
-
-
-def test_another_encoder_trains_anew_and_a_damaged_one_is_named(table, weights):
-    profile = dataclasses.replace(TINY, pretrained="reference")
-    starts = [learner.begin(TINY, "erm").state_dict() for _ in range(2)]
-    runs = []
-    for state in (*starts, starts[1]):
-        path = weights(state)
-        run = learner.train(profile, "erm", "bach", 5678, table)
-        runs.append((run.config["encoder"], (run.folder / "model.safetensors").stat().st_mtime_ns))
-    assert runs[0] != runs[1] == runs[2] and runs[0][0] != runs[1][0] and "sha256" in runs[0][0]
-    frozen = "encoder.blocks.0.attn.qkv.weight"
-    assert torch.equal(run.state[frozen], starts[1][frozen]) and not same(run.state, starts[1])
-    weights(starts[0])
-    (path.with_suffix(".json")).write_text(json.dumps({"sha256": "another"}))
-    with pytest.raises(Problem, match="is not the one that its record describes"):
-        learner.train(profile, "erm", "bach", 42, table)
-    path.write_bytes(b"no tensors")
-    with pytest.raises(Problem, match="cannot be read .*`make pretrain`"):
-        learner.train(profile, "erm", "bach", 42, table)
-
-
-def test_a_local_checkpoint_of_an_encoder_is_begun_from(table, tmp_path):
-    """With timm's names, as other projects save a vision transformer."""
-    start = learner.begin(TINY, "erm").state_dict()
-    path = tmp_path / "pathology.safetensors"
-    of_encoder = [name for name in start if name.startswith("encoder.")]
-    save_file({name.removeprefix("encoder."): start[name] for name in of_encoder}, path)
-    run = learner.train(dataclasses.replace(TINY, pretrained=str(path)), "erm", "bach", 42, table)
-    frozen = "encoder.blocks.0.attn.qkv.weight"
-    assert torch.equal(run.state[frozen], start[frozen]) and "pathology.safetensors" in run.config["encoder"]
-    with pytest.raises(Problem, match="does not fit this profile: it has no encoder"):
-        learner.train(dataclasses.replace(TINY, width=36, pretrained=str(path)), "erm", "bach", 42, table)
 
 
 def test_all_methods_begin_alike():
