@@ -76,7 +76,7 @@ def test_camelyon_comes_from_its_bucket(server, tmp_path, monkeypatch):
     assert set(plan.path) == came == {*OLD_SLIDES, NEW_SLIDES[0], OUTLINES, "CAMELYON17/stages.csv"}
     rows = camelyon.index(tmp_path).set_index("study")
     assert rows.allowed.to_dict() == {
-        "normal_001": 0b0011, "normal_002": 0b0011, "tumor_001": 0b1100, "patient_000": 0b0011}
+        "normal_001": 0b0001, "normal_002": 0b0001, "tumor_001": 0b1000, "patient_000": 0b0001}
     right = md5(OLD_SLIDES[0].encode())[4:].encode()
     sums = objects["CAMELYON16/checksums.md5"]
     server.files["/c/CAMELYON16/checksums.md5"] = sums.replace(right, b"0" * 32)
