@@ -3,14 +3,15 @@ import sys
 
 from xmodal.config import FIGURES, Problem
 
-from . import fig1, fig2, fig3, fig4, fig5, fig6, fusion, kmat, mirror, rfpmss, table1
+from . import controls, fig1, fig2, fig3, fig4, fig5, fig6, fusion, kmat, mirror, rfpmss, table1
 
 HINT = "run its notebook first (or `make reproduce`, `make companions`)"
 
 
 def main():
     """Draws every figure that has tables; prints the paths of its pictures, or that it has none."""
-    for module in (fig1, fig2, fig3, fig4, fig5, fig6, table1, kmat, mirror, rfpmss, fusion):
+    for module in (fig1, fig2, fig3, fig4, fig5, fig6, table1, controls, kmat, mirror, rfpmss,
+                   fusion):
         name = module.__name__.rpartition(".")[2]
         if any((FIGURES / name).glob("*.csv")):
             module.draw()

@@ -31,6 +31,7 @@ Each file imports only from those above it in this list, and inside a wing from 
     faithfulness whether a map tells anything: pointing game, deletion and insertion
     baselines/   the systems that the paper compares with
     tables/      the tables behind the figures
+    controls/    each mechanism where it must help, where it must not, and in between
     companions/  four companion systems
 
 Data flows one way: native files -> cohort -> runs -> predictions -> panel tables -> figures. `data_scripts`

@@ -117,7 +117,7 @@ def panel_path(name, suffix=".csv"):
     figures/kmat/kmat_table2.csv for "kmat_table2", figures/fig1/fig1.png for "fig1" and the suffix ".png".
     Raises `Problem` for a name that is no panel's and no figure's."""
     paper = re.fullmatch(r"((?:fig|table)\d+)(?:[a-z]|_\w+)?", name)
-    companion = re.fullmatch(r"(kmat|mirror|rfpmss|fusion)(?:_\w+)?", name)
+    companion = re.fullmatch(r"(kmat|mirror|rfpmss|fusion|controls)(?:_\w+)?", name)
     match = paper or companion
     if not match:
         raise Problem(f"There is no panel {name!r}; call it like fig3f, fig6, table1 or kmat_table2.")

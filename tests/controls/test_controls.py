@@ -1,0 +1,114 @@
+"""Controls: the rule that says "holds" on known tables, the world's dials, and what holds at a small size."""
+import numpy as np
+import pytest
+import torch
+
+import figures
+from figures import controls as figure
+from xmodal import config
+from xmodal.config import MAMMOGRAPHY, MODALITIES, Problem
+from xmodal.controls import table
+from xmodal.controls.verdict import DOSE_RESPONSE, NEGATIVE, POSITIVE, Control, Rule, judge, measure
+from xmodal.controls.world import Dials, World, targets
+from xmodal.tables import common
+
+# ---- the rules ---------------------------------------------------------------------------------------------
+
+
+def known(start, slope):
+    """A control whose arm "new" is better than "old" by start + slope * dose, and a little by the seed."""
+    def run(dose, seed):
+        return {"old": 0.5 + 0.01 * seed, "new": 0.5 + 0.011 * seed + start + slope * dose}
+    rules = (Rule(POSITIVE, "it helps", "new", "old", 3, 0.2),
+             Rule(NEGATIVE, "not here", "new", "old", 0, 0.05),
+             Rule(DOSE_RESPONSE, "the more the more", "new", "old"))
+    return Control("known", "Known", "dose", "value", (0, 1, 2, 3), run, rules)
+
+
+HOLDS, FAILS = "holds", "does not hold"
+
+
+@pytest.mark.parametrize(("start", "slope", "verdicts"), [
+    (0.0, 0.1, [HOLDS, HOLDS, HOLDS]),
+    (0.0, 0.0, [FAILS, HOLDS, FAILS]),
+    (0.3, 0.0, [HOLDS, FAILS, FAILS]),
+    (0.0, -0.1, [FAILS, HOLDS, FAILS]),
+], ids=["as it should be", "nothing", "always", "the wrong way round"])
+def test_a_verdict_follows_from_the_differences(start, slope, verdicts):
+    control = known(start, slope)
+    judged = judge(control, measure(control, (1, 2, 3)))
+    assert judged.verdict.tolist() == verdicts
+    assert judged.difference[0] == pytest.approx(start + 3 * slope + 0.002)
+
+
+def test_every_control_has_four_doses_and_rules_that_name_its_arms():
+    names = [each.name for each in table.CONTROLS]
+    assert len(set(names)) == len(names) and len(table.SEEDS) >= 3
+    for each in table.CONTROLS:
+        assert len(each.doses) >= 4 and list(each.doses) == sorted(each.doses)
+        assert {DOSE_RESPONSE, POSITIVE} <= {rule.kind for rule in each.rules}
+        assert all(rule.dose is None or rule.dose in each.doses for rule in each.rules)
+    with pytest.raises(Problem, match="astrology.*alignment_link"):
+        table.control("astrology")
+
+
+# ---- the world ---------------------------------------------------------------------------------------------
+
+def test_without_style_sites_differ_by_nothing_and_a_style_is_a_gain_and_a_shift_of_channels():
+    for modality in MODALITIES:
+        pictures = []
+        for distance, site in ((0.0, 0), (0.0, 2), (1.0, 2)):
+            world = World(3)
+            dials = Dials(style=distance)
+            pictures.append(world.images(world.people(5, dials), modality, dials, site).tokens)
+        assert torch.equal(pictures[0], pictures[1])
+        expected = pictures[0] * world.gain[2].exp() + world.shift[2]
+        torch.testing.assert_close(pictures[2], expected)
+
+
+@pytest.mark.parametrize("correlation", [-0.9, 0.0, 0.6])
+def test_the_mark_correlates_with_malignancy_as_asked(correlation):
+    world = World(1)
+    people = world.people(20_000, Dials())
+    measured = np.corrcoef(people.truth >= 2, world.marked(people, correlation))[0, 1]
+    assert measured == pytest.approx(correlation, abs=0.03)
+
+
+def test_label_noise_and_prevalence_are_the_shares_that_the_dials_say():
+    people = World(2).people(20_000, Dials(label_noise=0.3, prevalence=0.8))
+    off = (people.label - people.truth).abs()
+    assert off.max() == 1 and off.float().mean() == pytest.approx(0.3, abs=0.02)
+    assert (people.truth >= 2).float().mean() == pytest.approx(0.8, abs=0.02)
+
+
+def test_targets_are_those_of_the_loaders_and_open_labels_have_no_grade():
+    world, dials = World(4), Dials()
+    people = world.people(6, dials)
+    images = world.images(people, MAMMOGRAPHY, dials)
+    assert (images.lesion.flatten(1).sum(1) == 4).all() and torch.equal(images.lesion, images.outline)
+    allowed = torch.nn.functional.one_hot(people.label, 4).bool()
+    allowed[0] = True
+    y = targets(people, images, allowed)
+    assert y["grade"].tolist() == [-1, *people.label[1:].tolist()]
+    assert y["mask"].shape == (6, 16, 16)
+
+
+# ---- what holds at a small size ----------------------------------------------------------------------------
+
+@pytest.mark.parametrize("name", ["task_weights", "calibration", "conformal"])
+def test_what_needs_no_training_holds(name):
+    judged = table.verdicts([table.run(name)])
+    assert (judged.verdict == "holds").all(), judged.to_string()
+
+
+# ---- the figure --------------------------------------------------------------------------------------------
+
+def test_the_figure_is_drawn_from_the_tables_alone(tmp_path, monkeypatch):
+    monkeypatch.setattr(config, "FIGURES", tmp_path)
+    figure.draw()                                          # says that nothing has been run
+    assert (tmp_path / "controls" / "controls.png").exists()
+    measured = table.run("conformal", seeds=(1, 2))
+    common.write(measured, "controls_conformal", "lesson")
+    common.write(table.verdicts([measured]), "controls_verdicts", "lesson")
+    figure.draw()
+    assert figure.summary(figures.read("controls_verdicts")).count("/") == 3
