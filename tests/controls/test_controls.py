@@ -1,5 +1,6 @@
 """Controls: the rule that says "holds" on known tables, the world's dials, and what holds at a small size."""
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -7,7 +8,7 @@ import figures
 from figures import controls as figure
 from xmodal import config
 from xmodal.config import MAMMOGRAPHY, MODALITIES, Problem
-from xmodal.controls import table
+from xmodal.controls import power, table
 from xmodal.controls.verdict import DOSE_RESPONSE, NEGATIVE, POSITIVE, Control, Rule, judge, measure
 from xmodal.controls.world import Dials, World, targets
 from xmodal.tables import common
@@ -99,6 +100,23 @@ def test_targets_are_those_of_the_loaders_and_open_labels_have_no_grade():
 def test_what_needs_no_training_holds(name):
     judged = table.verdicts([table.run(name)])
     assert (judged.verdict == "holds").all(), judged.to_string()
+
+
+@pytest.mark.parametrize(("name", "dose", "arm", "against", "least"), [
+    ("lesion_term", 0.0, "with", "without", 0.05), ("attention", 1.0, "attention", "chance", 0.2),
+    ("ordinal", 0.45, "ordinal", "classes", 0.02), ("adaptation_style", 3.0, "AdaBN", "as trained", 0.01),
+    ("decoder", 0.0, "own outlines", "best fixed place", 0.3)])
+def test_one_seed_shows_what_a_short_training_can_show(name, dose, arm, against, least):
+    values = table.control(name).run(dose, 42)
+    assert values[arm] >= values[against] + least
+
+
+def test_power_is_the_error_of_the_first_kind_without_a_difference_and_grows_with_patients():
+    assert power.power(0.0, 200, draws=200) == pytest.approx(0.05, abs=0.05)
+    rising = [power.power(0.07, patients, draws=60) for patients in (50, 200, 800)]
+    assert rising == sorted(rising) and rising[2] > 0.9
+    known = pd.DataFrame({"difference": 0.05, "patients": [100, 400], "power": [0.6, 1.0], "draws": 1})
+    assert power.needed(known).patients_needed[0] == 200           # half the way on the logarithmic scale
 
 
 # ---- the figure --------------------------------------------------------------------------------------------

@@ -8,5 +8,6 @@ Each file imports only from those above it:
     domains      another site: IRM, GroupDRO, MixStyle, CORAL, DANN, adaptation, adapters
     pairs        two modalities: alignment, lesions, decoder, attention
     heads        labels and probabilities: ordinal, sets, task weights, temperature, conformal sets
+    power        patients that a domain needs to tell two methods apart
     table        all of them, with the bounds that were written before the results
 """

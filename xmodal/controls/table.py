@@ -58,8 +58,9 @@ CONTROLS = (
             "share of malignant patients at the target", "balanced accuracy",
             (0.5, 0.7, 0.8, 0.95), domains.adapted_to_prevalence, (
         Rule(NEGATIVE, "without a shift nothing changes", "causal", "as trained", 0.5, 0.02),
-        Rule(POSITIVE, "under a large shift it harms", "as trained", "causal", 0.95, 0.02),
-        Rule(DOSE_RESPONSE, "the more the larger the shift", "as trained", "causal"))),
+        Rule(NEGATIVE, "nor, within more, under a large one", "causal", "as trained", 0.95, 0.05),
+        Rule(POSITIVE, "AdaBN harms there", "as trained", "AdaBN", 0.95, 0.02),
+        Rule(DOSE_RESPONSE, "the more the larger the shift", "as trained", "AdaBN"))),
     Control("adapters", "Adapters", "how differently the modalities show things", "AUC, frozen encoder",
             (0.0, 0.3, 0.6, 1.0), domains.adapters, (
         Rule(POSITIVE, "they help where modalities differ", "of each modality", "none", 1.0, 0.02),
