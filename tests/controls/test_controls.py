@@ -19,7 +19,8 @@ from xmodal.tables import common
 def known(start, slope):
     """A control whose arm "new" is better than "old" by start + slope * dose, and a little by the seed."""
     def run(dose, seed):
-        return {"old": 0.5 + 0.01 * seed, "new": 0.5 + 0.011 * seed + start + slope * dose}
+        own = 0.001 * seed * (1 + dose)
+        return {"old": 0.5 + 0.01 * seed, "new": 0.5 + 0.01 * seed + start + slope * dose + own}
     rules = (Rule(POSITIVE, "it helps", "new", "old", 3, 0.2),
              Rule(NEGATIVE, "not here", "new", "old", 0, 0.05),
              Rule(DOSE_RESPONSE, "the more the more", "new", "old"))
@@ -39,7 +40,7 @@ def test_a_verdict_follows_from_the_differences(start, slope, verdicts):
     control = known(start, slope)
     judged = judge(control, measure(control, (1, 2, 3)))
     assert judged.verdict.tolist() == verdicts
-    assert judged.difference[0] == pytest.approx(start + 3 * slope + 0.002)
+    assert judged.difference[0] == pytest.approx(start + 3 * slope + 0.008)
 
 
 def test_every_control_has_four_doses_and_rules_that_name_its_arms():
