@@ -31,7 +31,7 @@ export PYTHONNOUSERSITE := 1
 # What is made depends on nothing of the user's own: neither other kernels, nor start-up files, nor a backend.
 unexport JUPYTER_PATH MPLBACKEND PYTHONSTARTUP
 
-.PHONY: help env doctor lab reproduce companions notebooks pretrain figures compare test code-test notebook-test bench fuzz faults slurm lock image container clean
+.PHONY: help env doctor lab reproduce companions notebooks pretrain controls strengths figures compare test code-test notebook-test bench fuzz faults slurm lock image container clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -70,6 +70,13 @@ notebooks: env  ## execute the notebooks in place in the lesson profile, without
 
 pretrain: env  ## make the shipped encoders anew from nothing, into xmodal/weights/ (an hour and a half on one core)
 	OMP_NUM_THREADS=1 $(PY) -m xmodal.runtime.notebook notebooks/03a_pretrain.ipynb build/03a_pretrain.ipynb REBUILD=True
+
+controls: env  ## each mechanism where it must help and where it must not, into figures/controls/ (a quarter of an hour on 2 cores)
+	@mkdir -p runs/$(PROFILE)/notebooks
+	OMP_NUM_THREADS=1 $(PY) -m xmodal.runtime.notebook notebooks/07_controls.ipynb runs/$(PROFILE)/notebooks/07_controls.ipynb PROFILE=$(PROFILE)
+
+strengths: env  ## sweep the weight of each method's term on source validation, into docs/strengths.csv (after make reproduce; half an hour)
+	OMP_NUM_THREADS=1 $(PY) -m xmodal.strengths
 
 figures: env  ## redraw every figure from its tables, without model or images
 	$(PY) -m figures

@@ -9,12 +9,11 @@ import shlex
 import sys
 
 from xmodal import config as house
-from xmodal.methods import MAIN as METHODS
+from xmodal.methods import METHODS
 from xmodal.runtime import engine
 
 profile = house.profile(config.get("profile", "lesson"))
 PROFILE = profile.name
-FIRST = str(house.SEEDS[0])
 DATA, RUNS = house.DATA / PROFILE, house.RUNS / PROFILE
 EXECUTED = str(RUNS / "notebooks" / "{}.ipynb")  # executed copies
 SPENT = str(RUNS / "benchmarks" / "{}.tsv")  # seconds and memory that a step took
@@ -47,7 +46,6 @@ def step(rule_name, notebook, reads, room, options="", writes=(), executed=None,
         name: rule_name
         input: reads, notebook=f"notebooks/{notebook}.ipynb"
         output: writes, executed=EXECUTED.format(copy)
-        params: methods=lambda wildcards: "all" if getattr(wildcards, "seed", "") == FIRST else ",".join(METHODS)
         benchmark: SPENT.format(copy)
         priority: first
         retries: tries
@@ -71,7 +69,7 @@ ready = [COHORT, EXECUTED.format("02_preprocess"), EXECUTED.format("03a_pretrain
 alone = []  # executed notebooks of methods that are trained alone; the fold's step then loads their runs
 if config.get("jobs") == "methods":
     include: "profiles/methods.smk"
-step("train", "03_train", ready + alone, GPU, "HELD_OUT={wildcards.held_out} SEED={wildcards.seed} METHODS={params.methods}",
+step("train", "03_train", ready + alone, GPU, "HELD_OUT={wildcards.held_out} SEED={wildcards.seed} METHODS=all",
     writes=[] if alone else [update(expand(DONE, method=METHODS, allow_missing=True))], executed="03_train_{held_out}_{seed}", first=1)
 step("baselines", "03b_baselines", ready, GPU,
     "METHODS={wildcards.which}", executed="03b_baselines_{which}", first=2)  # the longest job begins first

@@ -131,7 +131,7 @@ def test_a_deleted_intermediate_is_made_again_and_no_finished_run_is_lost_for_it
     again = {"train": 1, "tta": 1, "evaluate": 1, "interpret": 1, "start": 1, "reproduce": 1}
     assert steps(home) == (0, again)
     runs = made(home, "bach/seed_42")
-    assert runs.pop("ours") == 1 and set(runs.values()) == {2} and len(runs) == len(methods.MAIN) - 1
+    assert runs.pop("ours") == 1 and set(runs.values()) == {2} and len(runs) == len(methods.METHODS) - 1
 
 
 def test_a_step_that_fails_keeps_the_runs_that_it_finished(home):

@@ -35,10 +35,10 @@ FULL = Method(mixstyle=True, irm=0.1, align=0.1)
 METHODS = {
     "erm": Method(),
     "irm": Method(irm=0.1),
-    "groupdro": Method(dro=0.1),
+    "groupdro": Method(dro=0.01),
     "mixstyle": Method(mixstyle=True),
     "mixstyle_irm": Method(mixstyle=True, irm=0.1),
-    "coral": Method(coral=1.0),
+    "coral": Method(coral=0.1),
     "dann": Method(dann=0.1),
     "ours": FULL,
     "concat": Method(mixstyle=True, irm=0.1, concat=True),   # simple concatenation, for Fig. 2f

@@ -174,7 +174,7 @@ def test_the_graph_trains_every_method_on_every_fold_and_seed(home):
     counts = dict(re.findall(r"^(\w+) +(\d+)$", printed, re.M))
     jobs = {"train": "12", "baselines": "2", "tta": "3", "evaluate": "1", "start": "1"}
     assert jobs.items() <= counts.items()
-    for method in methods.MAIN:
+    for method in methods.METHODS:
         folder = home / "runs" / "lesson" / method / "camelyon" / "seed_1234"
         assert str(folder / "done") in printed, method
 

@@ -1,0 +1,48 @@
+"""Strengths are chosen on source validation: known answers, and nothing read from the target."""
+import itertools
+
+import pandas as pd
+import pytest
+from test_learner import TINY, write_cohort
+
+from xmodal import config, strengths
+from xmodal.methods import METHODS
+
+
+def test_the_best_mean_over_folds_is_chosen_and_of_equals_the_smallest():
+    rows = []
+    for held_out, scores in (("bach", (0.7, 0.8, 0.8)), ("inbreast", (0.9, 0.8, 0.8))):
+        for value, score in zip((0.1, 1.0, 10.0), scores):
+            rows.append({"method": "irm", "switch": "irm", "value": value, "held_out": held_out,
+                         "validation": score})
+            rows.append({"method": "coral", "switch": "coral", "value": value, "held_out": held_out,
+                         "validation": value / 100})
+    chosen = strengths.choose(pd.DataFrame(rows)).set_index("method")
+    assert chosen.value.to_dict() == {"coral": 10.0, "irm": 0.1}
+    assert chosen.validation["irm"] == pytest.approx(0.8)
+
+
+def test_every_method_has_the_same_budget():
+    assert len({len(values) for _, values in strengths.SWEEP.values()}) == 1
+
+
+@pytest.mark.parametrize("method", strengths.SWEEP)
+def test_methods_have_the_strengths_that_were_chosen(method):
+    """docs/strengths.csv is what `make strengths` measured."""
+    swept = pd.read_csv(config.HOME / "docs" / "strengths.csv")
+    switch, values = strengths.SWEEP[method]
+    mine = swept[(swept.method == method) & (swept.switch == switch)]
+    assert sorted(zip(mine.held_out, mine.value)) == sorted(itertools.product(config.DOMAINS, values))
+    assert getattr(METHODS[method], switch) == strengths.choose(mine).value.item()
+
+
+def test_labels_of_the_target_choose_nothing(home):
+    table = write_cohort(config.DATA / "lesson", people=8)
+    clean = strengths.sweep(TINY, table, ["irm"], ["bach"])
+    poisoned = table.copy()
+    target = poisoned.domain == "bach"
+    poisoned.loc[target, ["allowed", "file_allowed"]] = 1
+    poisoned["truth"] = 3 - poisoned.truth
+    swept = strengths.sweep(TINY, poisoned, ["irm"], ["bach"])
+    assert swept.validation.equals(clean.validation) and not swept.unseen.equals(clean.unseen)
+    assert len(clean) == 3 and clean.validation.between(0, 1).all()
