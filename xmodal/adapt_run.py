@@ -7,7 +7,7 @@ import pandas as pd
 import torch
 
 from .activations import images_of
-from .adapt import PROBE, Target, adapt, answers, features_of, look, reset
+from .adapt import ANCHOR, PROBE, Target, adapt, answers, features_of, look, reset
 from .cohort import leave_one_out, malignant
 from .config import CONDITIONS, STREAMS
 from .loaders import sweep
@@ -76,7 +76,7 @@ def early(model, x):
     return x
 
 
-def adapted(model, parts, target, how):
+def adapted(model, parts, target, how, anchor=ANCHOR):
     """The trajectory of a whole-target condition with the AUC on the probe images, and what the adapted model
     then says of each batch. The model is the source again afterwards."""
     y = malignant(pd.concat(parts[:PROBE]).allowed)
@@ -86,7 +86,7 @@ def adapted(model, parts, target, how):
         p = logits.softmax(1)[:, 2:].sum(1).cpu().numpy()
         scores.append(auc_of_decided(y, p))
 
-    trajectory = adapt(model, target, how, watch=watch).assign(auc=scores)
+    trajectory = adapt(model, target, how, anchor=anchor, watch=watch).assign(auc=scores)
     with torch.no_grad():
         features = target.features
         if how == "causal":

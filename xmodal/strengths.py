@@ -12,12 +12,13 @@ import pandas as pd
 
 from . import config
 from .activations import images_of
+from .adapt_run import adapted, described, read
 from .cohort import leave_one_out, load, malignant
 from .encoders import begin_from
 from .learner import begin, fit, learner
 from .methods import METHODS, OURS
-from .predict import predict
-from .record import seed_everything
+from .predict import load_model, predict
+from .record import load_run, run_dir, seed_everything
 from .runtime.files import atomic
 from .stats import mean_auc
 
@@ -33,6 +34,7 @@ RATES = {       # learning rate -> its values beside the profile's, with ours
     "lr": (3e-4, 3e-3),
     "encoder_lr": (6e-5, 6e-4),
 }
+ANCHORS = (0.0, 8.0, 32.0, 128.0)    # of Eq. 5
 TABLE = config.HOME / "docs" / "strengths.csv"
 
 
@@ -75,10 +77,30 @@ def measured(profile, switches, held_out, table):
     return {"held_out": held_out, "validation": history.valid_auc.max(), "unseen": unseen}
 
 
+def sweep_anchor(profile, table):
+    """One row for each anchor of Eq. 5 and held-out domain: the AUC there of ours, adapted to all its images,
+    as `unseen`, a mean over the runs of the three seeds. Nothing is chosen by it."""
+    rows = []
+    for held_out in sorted(set(table.domain)):
+        for seed in config.SEEDS:
+            model = load_model(profile, load_run(run_dir(profile, OURS, held_out, seed)))
+            fold = leave_one_out(table, held_out, seed)
+            images = images_of(profile, model, table)
+            parts, target = read(model, fold[fold.split == "target"].sample(frac=1, random_state=seed), images)
+            for anchor in ANCHORS:
+                answered = adapted(model, parts, target, "causal", anchor)[1]
+                told = described(model, parts, answered, "causal")
+                unseen = mean_auc(malignant(told.allowed), told.p2 + told.p3, told.domain)
+                rows.append((OURS, "anchor", anchor, held_out, unseen))
+    columns = ["method", "switch", "value", "held_out"]
+    return pd.DataFrame(rows, columns=[*columns, "unseen"]).groupby(columns, as_index=False).mean()
+
+
 def choose(swept):
     """The value of each method's switch with the best mean validation AUC over the folds, as a frame: method,
     switch, value, validation. Of equals the smallest."""
-    means = swept.groupby(["method", "switch", "value"], as_index=False).validation.mean()
+    means = swept.dropna(subset="validation").groupby(["method", "switch", "value"], as_index=False)
+    means = means.validation.mean()
     means = means.sort_values(["method", "validation", "value"], ascending=[True, False, True])
     return means.groupby(["method", "switch"], as_index=False).first()
 
@@ -87,7 +109,7 @@ def main():
     """Writes docs/strengths.csv from the cohort of the lesson, and prints what is chosen."""
     profile = config.profile("lesson")
     table = load(config.DATA / profile.name / "cohort.parquet")
-    swept = pd.concat([sweep(profile, table), sweep_rates(profile, table)], ignore_index=True)
+    swept = pd.concat([sweep(profile, table), sweep_rates(profile, table), sweep_anchor(profile, table)])
     with atomic(TABLE) as partial_path:
         swept.to_csv(partial_path, index=False, float_format="%.4f", lineterminator="\n")
     sys.stdout.write(choose(swept).to_string(index=False) + "\n")
