@@ -72,28 +72,33 @@ def measured(profile, switches, held_out, table):
     images = images_of(profile, model, table)
     seed_everything(SEED)
     history = fit(learner(profile, switches, fold, images, SEED, model), profile.epochs)
-    told, _ = predict(model, fold[fold.split == "target"], images, boxes=False)
-    unseen = mean_auc(malignant(told.allowed), told.p2 + told.p3, told.domain)
-    return {"held_out": held_out, "validation": history.valid_auc.max(), "unseen": unseen}
+    predictions, _ = predict(model, fold[fold.split == "target"], images, boxes=False)
+    return {"held_out": held_out, "validation": history.valid_auc.max(), "unseen": auc_of(predictions)}
+
+
+def auc_of(predictions):
+    """The AUC of malignant against not, a mean over domains."""
+    p = predictions.p2 + predictions.p3
+    return mean_auc(malignant(predictions.allowed), p, predictions.domain)
 
 
 def sweep_anchor(profile, table):
     """One row for each anchor of Eq. 5 and held-out domain: the AUC there of ours, adapted to all its images,
     as `unseen`, a mean over the runs of the three seeds. Nothing is chosen by it."""
-    rows = []
+    aucs = []
     for held_out in sorted(set(table.domain)):
         for seed in config.SEEDS:
             model = load_model(profile, load_run(run_dir(profile, OURS, held_out, seed)))
             fold = leave_one_out(table, held_out, seed)
             images = images_of(profile, model, table)
-            parts, target = read(model, fold[fold.split == "target"].sample(frac=1, random_state=seed), images)
+            rows = fold[fold.split == "target"].sample(frac=1, random_state=seed)
+            parts, target = read(model, rows, images)
             for anchor in ANCHORS:
                 answered = adapted(model, parts, target, "causal", anchor)[1]
-                told = described(model, parts, answered, "causal")
-                unseen = mean_auc(malignant(told.allowed), told.p2 + told.p3, told.domain)
-                rows.append((OURS, "anchor", anchor, held_out, unseen))
+                unseen = auc_of(described(model, parts, answered, "causal"))
+                aucs.append((OURS, "anchor", anchor, held_out, unseen))
     columns = ["method", "switch", "value", "held_out"]
-    return pd.DataFrame(rows, columns=[*columns, "unseen"]).groupby(columns, as_index=False).mean()
+    return pd.DataFrame(aucs, columns=[*columns, "unseen"]).groupby(columns, as_index=False).mean()
 
 
 def choose(swept):
