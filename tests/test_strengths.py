@@ -46,3 +46,14 @@ def test_labels_of_the_target_choose_nothing(home):
     swept = strengths.sweep(TINY, poisoned, ["irm"], ["bach"])
     assert swept.validation.equals(clean.validation) and not swept.unseen.equals(clean.unseen)
     assert len(clean) == 3 and clean.validation.between(0, 1).all()
+
+
+def test_the_table_in_paper_md_is_what_was_measured():
+    swept = pd.read_csv(strengths.TABLE)
+    page = (config.HOME / "PAPER.md").read_text()
+    for (method, switch), rows in swept.groupby(["method", "switch"]):
+        means = rows.groupby("value")[["validation", "unseen"]].mean()
+        values = ", ".join(f"{value:g}" for value in means.index)
+        read = ", ".join(f"{auc:.3f}" for auc in means.validation.dropna()) or "not read"
+        unseen = ", ".join(f"{auc:.3f}" for auc in means.unseen)
+        assert f" | {values} | {read} | {unseen} |" in page, (method, switch)

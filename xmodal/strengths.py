@@ -116,7 +116,7 @@ def main():
     table = load(config.DATA / profile.name / "cohort.parquet")
     swept = pd.concat([sweep(profile, table), sweep_rates(profile, table), sweep_anchor(profile, table)])
     with atomic(TABLE) as partial_path:
-        swept.to_csv(partial_path, index=False, float_format="%.4f", lineterminator="\n")
+        swept.to_csv(partial_path, index=False, float_format="%.5g", lineterminator="\n")
     sys.stdout.write(choose(swept).to_string(index=False) + "\n")
 
 
