@@ -16,7 +16,7 @@ from test_record import write
 
 from xmodal import cohort, config, learner, methods, record
 from xmodal.config import Problem
-from xmodal.runtime import checkpoints, notebook
+from xmodal.runtime import checkpoints, parameters
 
 
 @pytest.fixture
@@ -197,5 +197,5 @@ def test_an_image_array_with_pickles_and_a_parameter_with_code_are_refused(table
     with pytest.raises(Problem, match="camelyon.npy cannot be read"):
         learner.train(TINY, "erm", "bach", 42, table)
     with pytest.raises(Problem, match="not YAML"):
-        notebook.parse([f"SEED=!!python/object/apply:os.mkdir ['{tmp_path / 'run'}']"])
+        parameters.parse([f"SEED=!!python/object/apply:os.mkdir ['{tmp_path / 'run'}']"])
     assert not (tmp_path / "run").exists()

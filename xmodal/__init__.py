@@ -4,8 +4,8 @@ The ground floor reads like the paper; the rooms named with a slash are wings, e
 Each file imports only from those above it in this list, and inside a wing from those above it in its map:
 
     config       paths, domains, seeds, profiles
-    runtime/     what a run stands on: whole files, checkpoints, the notebook wrapper, the doctor
     methods      the table of methods, their labels and groups
+    runtime/     what a run stands on: whole files, checkpoints, the notebook wrapper, the doctor
     metrics/     what is measured: calibration, detection, readers, selection, survival, weighted twins
     stats        tests and intervals; resampling by patient
     cohort       the cohort table: schema, label sets, patient-level splits, leave-one-domain-out

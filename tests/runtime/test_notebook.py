@@ -13,22 +13,23 @@ import nbformat
 import pytest
 
 from xmodal import config, methods
-from xmodal.runtime import notebook
+from xmodal.runtime import notebook, parameters
 
 PARAMETERS = '''SEED: int = 42  # of everything
 HELD_OUT: str = "bach"  # domain
 RATE: float = 0.5  # a rate
+PLACE: str = ""  # where
 FAST: bool = False  # or not
 SEEDS: list = [42, 1234]  # several'''
 
 
-def write(path, *cells, parameters=PARAMETERS):
+def write(path, *cells, head=PARAMETERS):
     """A small notebook with a parameter cell (unless empty) and `cells`."""
     v4 = nbformat.v4
-    head = [v4.new_code_cell(parameters, metadata={"tags": ["parameters"]})] if parameters else []
+    first = [v4.new_code_cell(head, metadata={"tags": ["parameters"]})] if head else []
     spec = {"kernelspec": {"name": "python3", "language": "python", "display_name": "Python 3"}}
     path.parent.mkdir(parents=True, exist_ok=True)
-    cells = [v4.new_markdown_cell("# A notebook"), *head, *map(v4.new_code_cell, cells)]
+    cells = [v4.new_markdown_cell("# A notebook"), *first, *map(v4.new_code_cell, cells)]
     nbformat.write(v4.new_notebook(cells=cells, metadata=spec), path)
     return path
 
@@ -40,9 +41,9 @@ def outputs(path):
 # ---- parameters --------------------------------------------------------------------------------------------
 
 def test_parameters_that_fit_pass(tmp_path):
-    given = notebook.parse(["SEED=7", "HELD_OUT=camelyon", "RATE=1", "FAST=true", "SEEDS=[1, 2]"])
+    given = parameters.parse(["SEED=7", "HELD_OUT=camelyon", "RATE=1", "FAST=true", "SEEDS=[1, 2]"])
     assert given == {"SEED": 7, "HELD_OUT": "camelyon", "RATE": 1, "FAST": True, "SEEDS": [1, 2]}
-    assert notebook.check_parameters(write(tmp_path / "a.ipynb"), given) == given
+    assert parameters.check_parameters(write(tmp_path / "a.ipynb"), given) == given
 
 
 @pytest.mark.parametrize("text, value", [
@@ -50,13 +51,13 @@ def test_parameters_that_fit_pass(tmp_path):
     ("true", True), ("1e-3", 0.001), ("1.5", 1.5), ("2024-01-01", "2024-01-01"), ("~", None), ("=", "="),
     ("[007, 1:30]", [7, "1:30"])])
 def test_values_are_yaml_1_2(text, value):
-    given = notebook.parse([f"A={text}"])["A"]
+    given = parameters.parse([f"A={text}"])["A"]
     assert (given, type(given)) == (value, type(value))
 
 
 def test_a_parameter_that_is_given_twice_is_refused():
     with pytest.raises(config.Problem, match="SEED is given twice, last as 'SEED=2'; give it once"):
-        notebook.parse(["SEED=1", "SEED=2"])
+        parameters.parse(["SEED=1", "SEED=2"])
 
 
 def test_nothing_of_the_users_own_reaches_a_kernel(monkeypatch, tmp_path):
@@ -73,13 +74,16 @@ def test_nothing_of_the_users_own_reaches_a_kernel(monkeypatch, tmp_path):
 
 @pytest.mark.parametrize("word, says", [
     ("SEED=1:30", "is no int"), ("FAST=yes", "is no bool"), ("SEED=!!int x", "not YAML"),
-    ("SED=42", "no parameter 'SED'; it has SEED, HELD_OUT, RATE, FAST, SEEDS"),
+    ("SED=42", "no parameter 'SED'; it has SEED, HELD_OUT, RATE, PLACE, FAST, SEEDS"),
     ("seed=42", "no parameter 'seed'"),
     ("SEED=forty", "is no int"), ("SEED=1.5", "is no int"), ("SEED=true", "is no int"),
     ("SEED=", "is no int"), ("HELD_OUT=3", "is no str"), ("RATE=fast", "is no float"),
     ("RATE=false", "is no float"),
     ("FAST=1", "is no bool"), ("SEEDS=42", "is no list"),
-    ("SEED", "write NAME=VALUE"), ("SEEDS=[1", "not YAML")])
+    ("SEED", "write NAME=VALUE"), ("SEEDS=[1", "not YAML"),
+    ("SEED=-1", "give a whole number from 0 to"), ("SEEDS=[7, -1]", "SEEDS is -1"),
+    ("SEEDS=[a]", "no whole number"),
+    ("HELD_OUT=bahc", "there is no 'bahc'; choose from cbis_ddsm, inbreast, bach, camelyon, all")])
 def test_unknown_and_mistyped_parameters_exit_2_with_one_sentence(tmp_path, capsys, word, says):
     out = tmp_path / "out" / "a.ipynb"
     assert notebook.main([str(write(tmp_path / "a.ipynb")), str(out), word]) == 2
@@ -91,7 +95,7 @@ def test_unknown_and_mistyped_parameters_exit_2_with_one_sentence(tmp_path, caps
 def test_notebooks_that_take_nothing_or_are_none_are_refused(tmp_path, capsys):
     assert notebook.main([str(tmp_path / "none.ipynb"), "out.ipynb"]) == 2
     assert "There is no notebook" in capsys.readouterr().err
-    assert notebook.main([str(write(tmp_path / "a.ipynb", parameters="")), "out.ipynb", "SEED=42"]) == 2
+    assert notebook.main([str(write(tmp_path / "a.ipynb", head="")), "out.ipynb", "SEED=42"]) == 2
     assert 'no cell tagged "parameters"' in capsys.readouterr().err
     (tmp_path / "b.ipynb").write_text("{")
     assert notebook.main([str(tmp_path / "b.ipynb"), "out.ipynb"]) == 2
@@ -105,13 +109,90 @@ def test_a_notebook_in_place_takes_no_parameters(tmp_path, capsys):
     assert notebook.main([str(path), str(path), "SEED=1"]) == 2 and path.read_bytes() == before
 
 
+def test_help_lists_the_parameters_and_executes_nothing(tmp_path, capsys):
+    path = write(tmp_path / "a.ipynb", "raise SystemExit")
+    for arguments in ([str(path), "--help"], [str(path), str(tmp_path / "out.ipynb"), "-h"]):
+        assert notebook.main(arguments) == 0
+        assert "    RATE: float = 0.5  a rate\n" in capsys.readouterr().out
+    assert notebook.main(["--help"]) == 0 and "usage" in capsys.readouterr().out
+    assert [p.name for p in tmp_path.iterdir()] == ["a.ipynb"]
+
+
+def test_a_copy_that_nobody_names_is_named_after_its_parameters(home, capsys):
+    path = write(home / "a.ipynb", head=PARAMETERS + '\nPROFILE: str = "lesson"  # which')
+    out, given = notebook.prepared(str(path), ["SEED=7", "HELD_OUT=camelyon", "PLACE=/x y/z"])
+    assert out == home / "runs" / "lesson" / "by_hand" / "a_SEED=7_HELD_OUT=camelyon_PLACE=-x-y-z.ipynb"
+    assert given["SEED"] == 7 and str(out) in capsys.readouterr().out
+    out, _ = notebook.prepared(str(path), ["PROFILE=paper"])
+    assert out == home / "runs" / "paper" / "by_hand" / "a.ipynb"
+    assert notebook.prepared(str(path), ["b/SEED=1.ipynb", "SEED=1"]) == ("b/SEED=1.ipynb", {"SEED": 1})
+
+
+# ---- a notebook that papermill itself executes -------------------------------------------------------------
+
+def test_every_notebook_checks_its_parameters_in_its_first_cell():
+    for path in (config.HOME / "notebooks").glob("*.ipynb"):
+        cells = [cell for cell in nbformat.read(path, 4).cells if cell.cell_type == "code"]
+        assert cells[0].metadata.tags == ["parameters"], path.name
+        assert "parameters.check(globals())" in cells[1].source, path.name
+
+
+def papermill(tmp_path, *arguments):
+    """Exit status and what plain papermill prints of a notebook that checks its parameters, with these."""
+    cell = "from xmodal.runtime import parameters\nparameters.check(globals())"
+    path = write(tmp_path / "a.ipynb", cell)
+    command = [sys.executable, "-m", "papermill", str(path), str(tmp_path / "out.ipynb"), *arguments]
+    environment = os.environ | {"PYTHONPATH": str(config.HOME)}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    return done.returncode, done.stderr
+
+
+def test_plain_papermill_refuses_a_misspelt_name_in_one_sentence(tmp_path):
+    status, printed = papermill(tmp_path, "-p", "SEDD", "1234")
+    assert status == 1 and "Problem: This notebook has no parameter 'SEDD'; it has SEED, HELD_OUT," in printed
+
+
+def test_plain_papermill_passes_parameters_that_fit(tmp_path):
+    assert papermill(tmp_path, "-p", "SEED", "1234", "-p", "HELD_OUT", "camelyon")[0] == 0
+
+
+INJECTED = "# Parameters\nSEED = 1\n"
+
+
+@pytest.mark.parametrize("names, says", [
+    ({"SEED": 1.5}, "SEED is 1.5, which is no int"), ({"SEED": -1}, "SEED is -1"),
+    ({"HELD_OUT": "bahc"}, "there is no 'bahc'"),
+    ({"In": ["", INJECTED + "SEDD = 2"]}, "no parameter 'SEDD'")])
+def test_the_first_cell_refuses_what_does_not_fit(names, says):
+    running = {"__annotations__": {"SEED": int, "HELD_OUT": str}, "SEED": 1, "HELD_OUT": "bach",
+               "In": ["", INJECTED, "OWN = 3"]}
+    parameters.check(running)
+    with pytest.raises(config.Problem, match=says):
+        parameters.check(running | names)
+
+
+@pytest.mark.parametrize("name, value", [
+    ("N_BOOTSTRAP", 0), ("FETCH", ["bahc"]), ("METHODS", "ours,erms"), ("METHOD", "all"),
+    ("PROFILE", "leson"), ("SEED", 2**32), ("WORKERS", 0)])
+def test_values_that_no_notebook_can_work_with_are_refused(name, value):
+    with pytest.raises(config.Problem, match="choose|give"):
+        parameters.check_value(name, value)
+
+
+@pytest.mark.parametrize("name, value", [
+    ("FETCH", []), ("METHODS", "ours, erm"), ("METHODS", "all"), ("METHODS", "late_fusion"), ("SEED", 0),
+    ("HELD_OUT", "all"), ("ROOT", "anything")])
+def test_values_that_fit_pass(name, value):
+    parameters.check_value(name, value)
+
+
 # ---- execution ---------------------------------------------------------------------------------------------
 
 def test_a_notebook_runs_from_the_root_with_its_parameters_and_finds_the_module(tmp_path):
-    cell = "import os, xmodal.config as c\nprint(SEED, HELD_OUT, SEEDS, os.getcwd() == str(c.HOME), c.ROOT)"
+    cell = "import os, xmodal.config as c\nprint(SEED, PLACE, SEEDS, os.getcwd() == str(c.HOME), c.ROOT)"
     out = tmp_path / "deep" / "out.ipynb"
     path = write(tmp_path / "a.ipynb", cell)
-    command = [sys.executable, "-m", "xmodal.runtime.notebook", str(path), str(out), "SEED=7", "HELD_OUT=x y",
+    command = [sys.executable, "-m", "xmodal.runtime.notebook", str(path), str(out), "SEED=7", "PLACE=x y",
                "SEEDS=[1]"]
     # a user's own kernel of the same name is not taken
     kernel = tmp_path / "jupyter" / "kernels" / "python3" / "kernel.json"

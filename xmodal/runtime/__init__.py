@@ -5,7 +5,8 @@
     engine       what a killed run leaves: locks of its engine, processes that outlived it
     workers      processes that outlive what ends one of them
     checkpoints  a training that goes on where it was cut, and results that are kept when done
-    notebook     the papermill wrapper: parameters checked, failures in one sentence
+    parameters   what a notebook declares, and whether what is given fits
+    notebook     the papermill wrapper: copies whole, failures in one sentence
     doctor       says in words what is wrong with the environment
     browser      one case at a time, to choose in JupyterLab
 """

@@ -1,12 +1,11 @@
-"""Runs a notebook with checked parameters: `python -m xmodal.runtime.notebook NOTEBOOK OUT NAME=VALUE ...`
+"""Runs a notebook with checked parameters: `python -m xmodal.runtime.notebook NOTEBOOK [OUT] NAME=VALUE ...`
 
-Parameters are the lines `NAME: type = default  # help` of the cell tagged "parameters"; values on the command
-line are YAML 1.2 (042 is 42, and 1:30, 1_000, no and 2024-01-01 are text). papermill, which executes the
-notebook, only logs an unknown name, so names and types are checked first. While it runs, and after a failure,
-the executed cells lie beside OUT as <OUT>.partial.ipynb. Where OUT is NOTEBOOK, it is executed in place with
-its defaults and without traces of time and machine: so the committed notebooks are made.
+Values on the command line are YAML 1.2 (042 is 42, and 1:30, 1_000, no and 2024-01-01 are text). Names, types
+and values are checked before a kernel starts (`parameters`); NOTEBOOK --help lists them. Without OUT the copy
+lies in runs/<profile>/by_hand/ and is named after the parameters. While it runs, and after a failure, the
+executed cells lie beside OUT as <OUT>.partial.ipynb. Where OUT is NOTEBOOK, it is executed in place with its
+defaults and without traces of time and machine: so the committed notebooks are made.
 """
-import ast
 import contextlib
 import importlib.util
 import logging
@@ -16,97 +15,13 @@ import sys
 import tempfile
 from pathlib import Path
 
-import yaml
-
 from .. import config
 from ..config import Problem
 from .engine import alone
 from .files import atomic, writing
+from .parameters import check_parameters, parameters, parse
 
 KERNEL = "python3"  # that of this environment, whatever a notebook was last saved with
-TYPES = {"int": int, "float": float, "str": str, "bool": bool, "list": list}
-
-
-def parameters(path):
-    """The parameters of a notebook: name -> (type, default). Raises `Problem` for a missing notebook or
-    parameter cell."""
-    import papermill
-    if not Path(path).is_file():
-        raise Problem(f"There is no notebook {path}; see notebooks/ for those there are.")
-    try:
-        known = papermill.inspect_notebook(str(path))
-    except Exception as error:  # nbformat and json raise many kinds; each means the same to the reader
-        raise Problem(f"The notebook {path} cannot be read ({str(error).splitlines()[0]}); "
-                      "take it from git again.") from None
-    if not known:
-        raise Problem(f"The notebook {path} has no cell tagged \"parameters\", so nothing can be passed to "
-                      "it; copy one from notebooks/_template.ipynb.")
-    kinds_and_defaults = {}
-    for name, parameter in known.items():
-        kind = parameter["inferred_type_name"].split("[")[0].strip()
-        kinds_and_defaults[name] = kind, ast.literal_eval(parameter["default"])
-    return kinds_and_defaults
-
-
-def _fits(value, kind):
-    """True if `value` is of the annotated type; an int is a float, but a bool is no number."""
-    if isinstance(value, bool) or kind == "bool":
-        return isinstance(value, bool) and kind == "bool"
-    return isinstance(value, (int, float) if kind == "float" else TYPES.get(kind, object))
-
-
-def check_parameters(path, given):
-    """`given` (name -> value) if the notebook knows every name and the types fit; otherwise a `Problem` that
-    lists what it knows."""
-    known = parameters(path)
-    for name, value in given.items():
-        if name not in known:
-            raise Problem(f"{Path(path).name} has no parameter {name!r}; it has {', '.join(known)}.")
-        kind, default = known[name]
-        if not _fits(value, kind):
-            raise Problem(f"{name}={value!r} is no {kind}, which {Path(path).name} expects; "
-                          f"an example is {name}={default!r}.")
-    return given
-
-
-class Values(yaml.SafeLoader):
-    """YAML 1.2's core schema. That of YAML 1.1 takes 042 for 34, 1:30 for 90, no for False, and 1e-3 for
-    text."""
-    yaml_implicit_resolvers = {}
-
-    def whole_number(self, node):
-        text = self.construct_scalar(node)
-        return int(text, 0) if text[:2] in ("0x", "0o") else int(text)
-
-
-SCHEMA = {
-    "null": (r"~|null|Null|NULL|", ["~", "n", "N", ""]),
-    "bool": (r"true|True|TRUE|false|False|FALSE", "tTfF"),
-    "int": (r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+", "-+0123456789"),
-    "float": (r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
-              "-+0123456789."),
-}
-for kind, (pattern, first) in SCHEMA.items():
-    Values.add_implicit_resolver(f"tag:yaml.org,2002:{kind}", re.compile(f"^(?:{pattern})$"), list(first))
-Values.add_constructor("tag:yaml.org,2002:int", Values.whole_number)
-
-
-def parse(arguments):
-    """["SEED=42", ...] -> {"SEED": 42, ...}, the values read as YAML 1.2. Raises `Problem` for a value that
-    is none, and for a name that comes twice."""
-    given = {}
-    for argument in arguments:
-        name, equals, text = argument.partition("=")
-        if not equals or not name.isidentifier():
-            raise Problem(f"{argument!r} is no parameter; write NAME=VALUE.")
-        if name in given:
-            raise Problem(f"{name} is given twice, last as {argument!r}; give it once.")
-        try:
-            given[name] = yaml.load(text, Values) if text else ""
-        except (yaml.YAMLError, ValueError, RecursionError):
-            raise Problem(f"The value of {argument!r} is not YAML; "
-                          "put text with special characters in quotes.") from None
-    return given
 
 
 def tidy(notebook):
@@ -212,19 +127,55 @@ def environment():
             os.environ.update(before)
 
 
+HELP = {"--help", "-h"}
+USAGE = "usage: python -m xmodal.runtime.notebook NOTEBOOK [OUT.ipynb] NAME=VALUE ...\n" \
+        "       python -m xmodal.runtime.notebook NOTEBOOK --help     lists the parameters of a notebook"
+
+
+def usage(path):
+    """`USAGE`, and a line for each parameter of the notebook at `path`: type, default, what it is."""
+    lines = [USAGE, f"Parameters of {Path(path).name}:"]
+    for name, (kind, default, meaning) in parameters(path).items():
+        lines.append(f"    {name}: {kind} = {default!r}  {meaning}")
+    return "\n".join(lines)
+
+
+def named_after(notebook, given):
+    """The path of an executed copy that nobody named: runs/<profile>/by_hand/03_train_HELD_OUT=bach.ipynb."""
+    profile = config.profile(given.get("PROFILE", parameters(notebook)["PROFILE"][1])).name
+    settings = [f"{name}={value}" for name, value in given.items() if name != "PROFILE"]
+    name = re.sub(r"[^\w=.,-]+", "-", "_".join([Path(notebook).stem, *settings]))
+    return config.RUNS / profile / "by_hand" / f"{name[:200]}.ipynb"
+
+
+def prepared(notebook, rest):
+    """(OUT, parameters by name) of the arguments after NOTEBOOK. Raises `Problem` for what does not fit."""
+    out = None
+    if rest and rest[0].endswith(".ipynb") and not rest[0].partition("=")[0].isidentifier():
+        out, *rest = rest
+    given = check_parameters(notebook, parse(rest))
+    if out is None:
+        out = named_after(notebook, given)
+        print(f"Executes into {out}", flush=True)
+    elif rest and Path(out).resolve() == Path(notebook).resolve():
+        raise Problem(f"{notebook} is executed in place with its defaults only; "
+                      "name another OUT to pass parameters.")
+    return out, given
+
+
 def main(arguments):
     """The command line; returns the exit status: 2 for a parameter that does not fit, 1 for a notebook that
     fails."""
     logging.disable(logging.WARNING)
-    if len(arguments) < 2:
-        print("usage: python -m xmodal.runtime.notebook NOTEBOOK OUT NAME=VALUE ...", file=sys.stderr)
-        return 2
-    notebook, out, *rest = arguments
+    notebook, *rest = arguments or ["--help"]
     try:
-        given = check_parameters(notebook, parse(rest))
-        if rest and Path(out).resolve() == Path(notebook).resolve():
-            raise Problem(f"{notebook} is executed in place with its defaults only; "
-                          "name another OUT to pass parameters.")
+        if notebook in HELP:
+            print(USAGE)
+            return 0 if arguments else 2
+        if HELP & set(rest):
+            print(usage(notebook))
+            return 0
+        out, given = prepared(notebook, rest)
     except Problem as problem:
         print(problem, file=sys.stderr)
         return 2
