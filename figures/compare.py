@@ -217,13 +217,17 @@ def panel(name, reference, current):
 
 
 def panels():
-    """Every `Panel` of the reference and of the current run, the worst first.
+    """Every `Panel` of the reference and of the current run, the worst first. What is no part of the main job
+    has a folder of its own in the reference, and counts where the run has it too.
 
     Raises `Problem` if there is no reference.
     """
     reference = {path.stem: path for path in sorted(REFERENCE.glob("*.csv"))}
     if not reference:
         raise Problem(f"There are no panel tables in {REFERENCE}; take them from git again.")
+    for path in sorted(REFERENCE.glob("*/*.csv")):
+        if any((config.FIGURES / path.parent.name).glob("*.csv")):
+            reference[path.stem] = path
     current = {}
     for path in sorted(config.FIGURES.glob("*/*.csv")):
         if path.parent.name != REFERENCE.name:

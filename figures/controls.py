@@ -2,6 +2,8 @@
 
 Redraw from the CSVs: `python -m figures.controls`.
 """
+import textwrap
+
 import matplotlib.pyplot as plt
 
 from . import MM, STYLE, WIDTH, caption, letter, nothing, read, save
@@ -31,9 +33,9 @@ def panel(ax, table, verdicts):
         ax.plot(mean.index.map(place), mean, lw=1, label=arm, **look)
         ax.plot(rows.dose.map(place), rows.value, ".", ms=2.5, color=look["color"])
     ax.set_xticks(range(len(doses)), [f"{dose:g}" for dose in doses])
-    ax.set_xlabel(table.dial.iloc[0], fontsize=5.5)
-    ax.set_ylabel(table.measure.iloc[0], fontsize=5.5)
-    ax.set_title(f"{table.title.iloc[0]}\n{summary(verdicts)}", fontsize=6)
+    ax.set_xlabel(textwrap.fill(table.dial.iloc[0], 34), fontsize=5.5)
+    ax.set_ylabel(textwrap.fill(table.measure.iloc[0], 24), fontsize=5.5)
+    ax.set_title(f"{table.title.iloc[0]}\n{summary(verdicts)}", fontsize=5.5)
     ax.legend(fontsize=4.5, handlelength=1.2, labelspacing=0.2, borderpad=0.2)
     return ax
 
@@ -52,7 +54,7 @@ def draw():
     names = list(dict.fromkeys(verdicts.control)) if len(verdicts) else []
     lines = max(1, -(-len(names) // COLUMNS))
     with plt.style.context(STYLE):
-        fig, axes = plt.subplots(lines, COLUMNS, figsize=(WIDTH, 45 * MM * lines), squeeze=False)
+        fig, axes = plt.subplots(lines, COLUMNS, figsize=(WIDTH, 48 * MM * lines), squeeze=False)
         tables = []
         for k, ax in enumerate(axes.flat):
             if k >= max(len(names), 1):
@@ -60,7 +62,7 @@ def draw():
                 continue
             tables.append(read(f"controls_{names[k]}") if names else verdicts)
             mine = verdicts[verdicts.control == names[k]] if names else verdicts
-            letter(panel(ax, tables[-1], mine), "abcdefghijklmnopqrstuvwxyz"[k], x=20, gap=8)
+            letter(panel(ax, tables[-1], mine), "abcdefghijklmnopqrstuvwxyz"[k], x=24, gap=8)
         caption(fig, "dots: seeds; rules that hold, of all, by kind", tables)
         return save(fig, "controls")
 

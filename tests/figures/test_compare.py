@@ -3,6 +3,7 @@ import base64
 import html.parser
 import io
 import json
+import re
 import shutil
 
 import nbformat
@@ -158,6 +159,18 @@ def longest(run):
     """The path of the longest table of the run, and the table."""
     path = max(run.glob("figures/*/*.csv"), key=lambda p: len(compare.table(p)))
     return path, compare.table(path)
+
+
+def test_the_controls_count_where_they_were_run(run, capsys):
+    assert compare.main() == 0
+    assert not re.search("^controls_", capsys.readouterr().out, re.M)
+    of_controls = sorted((compare.REFERENCE / "controls").glob("*.csv"))
+    (run / "figures" / "controls").mkdir()
+    shutil.copy(of_controls[0], run / "figures" / "controls")
+    assert compare.main() == 1
+    printed = capsys.readouterr().out
+    assert re.search(f"^{of_controls[0].stem} +identical", printed, re.M)
+    assert len(re.findall("^controls_.* missing", printed, re.M)) == len(of_controls) - 1 > 10
 
 
 def test_the_reference_is_identical_to_itself(run, capsys):
