@@ -217,7 +217,7 @@ def trouble_list(troubles):
 
 def page(profile, panels, stages, reference):
     """The whole page as text."""
-    environment = record.environment()
+    environment = doctor.environment()
     processor = html.escape(f"{environment['cpu']}, {environment['cores']} cores")
     commit = html.escape(environment["commit"] or "–")
     steps = "".join(map(step, stages))

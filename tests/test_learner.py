@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import torch
 
-from xmodal import adapt_run, cohort, config, learner, methods, record
+from xmodal import adapt_run, cohort, config, learner, methods, objective, record
 from xmodal.config import DOMAINS, MAMMOGRAPHY, PROFILES, Problem
 from xmodal.loaders import Images
 from xmodal.model import build
@@ -114,6 +114,25 @@ def test_a_finished_run_is_loaded_and_other_settings_train_anew(table, monkeypat
     assert (run.folder / "model.safetensors").stat().st_mtime_ns == written
     longer = learner.train(dataclasses.replace(TINY, epochs=5), "erm", "bach", 42, table)
     assert len(longer.history) == 5
+
+
+def test_a_changed_loss_trains_and_adapts_again_and_is_named(table, monkeypatch, caplog):
+    run = learner.train(TINY, "irm", "bach", 42, table)
+    adapt_run.adapt_run(TINY, "irm", "bach", 42, table)
+    adapted = (run.folder / "trajectory.csv").stat().st_mtime_ns
+    adapt_run.adapt_run(TINY, "irm", "bach", 42, table)
+    assert (run.folder / "trajectory.csv").stat().st_mtime_ns == adapted and not caplog.messages
+    with monkeypatch.context() as patch:
+        patch.setattr(adapt_run, "code_of", lambda *names: {"xmodal.adapt": "other"})
+        adapt_run.adapt_run(TINY, "irm", "bach", 42, table)
+    assert (run.folder / "trajectory.csv").stat().st_mtime_ns > adapted
+    assert "xmodal.adapt" in caplog.messages[0] and "is adapted again" in caplog.messages[0]
+    used = run.config["code"]
+    monkeypatch.setattr(learner, "code_of", lambda *names: used | {"xmodal.losses": "other"})
+    monkeypatch.setattr(objective, "irm_penalty", lambda logits, y: 0 * logits.sum())
+    again = learner.train(TINY, "irm", "bach", 42, table)
+    assert "made with other code of xmodal.losses and is made anew" in caplog.messages[1]
+    assert not again.history.irm.any() and again.trajectory is None and run.history.irm.any()
 
 
 @pytest.mark.parametrize("method", ["ours", "groupdro", "dann"])

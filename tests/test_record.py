@@ -11,7 +11,7 @@ import torch
 
 from xmodal import config, record
 from xmodal.config import PROFILES, Problem
-from xmodal.runtime import files
+from xmodal.runtime import doctor, files
 
 
 def predictions(patients=6, condition="source"):
@@ -66,9 +66,9 @@ def test_a_seed_fixes_python_numpy_and_torch():
 
 def test_the_environment_is_plain_json_and_the_same_for_every_seed():
     record.seed_everything(42)
-    first = record.environment()
+    first = doctor.environment()
     record.seed_everything(1234)
-    assert record.environment() == first == json.loads(json.dumps(first))
+    assert doctor.environment() == first == json.loads(json.dumps(first))
     assert first["packages"]["torch"] == torch.__version__.split("+")[0] and first["cpu"]
 
 
@@ -127,6 +127,8 @@ def test_a_run_without_done_is_unfinished(home):
     folder = write()
     (folder / "done").unlink()
     with pytest.raises(Problem, match="not finished"):
+        record.load_run(folder)
+    with pytest.raises(Problem, match="no finished runs"):
         record.collect("lesson")
 
 
@@ -195,7 +197,7 @@ def test_collect_names_method_domain_and_seed(home):
     table = record.collect(PROFILES["lesson"])
     runs = set(zip(table.method, table.held_out, table.seed))
     assert len(table) == 12 and runs == {("erm", "bach", 42), ("ours", "camelyon", 1234)}
-    with pytest.raises(Problem, match="no runs.*03_train"):
+    with pytest.raises(Problem, match="no finished runs.*03_train"):
         record.collect("paper")
 
 
@@ -274,5 +276,5 @@ def test_a_repository_around_the_checkout_is_not_asked(tmp_path, monkeypatch):
     (tmp_path / "checkout").mkdir()
     (tmp_path / ".git").mkdir()
     monkeypatch.setattr(config, "HOME", tmp_path / "checkout")
-    monkeypatch.setattr(record, "_git", lambda *command: pytest.fail("git is asked"))
-    assert record._commit() == ""
+    monkeypatch.setattr(doctor, "_git", lambda *command: pytest.fail("git is asked"))
+    assert doctor.commit() == ""

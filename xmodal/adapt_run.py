@@ -2,6 +2,8 @@
 
 What counts as success there stands in `tables.adaptation`.
 """
+import logging
+
 import numpy as np
 import pandas as pd
 import torch
@@ -14,8 +16,11 @@ from .loaders import sweep
 from .methods import OURS
 from .predict import describe, load_model
 from .record import load_run, run_dir, seed_everything, update_run
+from .runtime.identity import code_of, differing
 from .stats import auc
 from .stream import stream
+
+log = logging.getLogger(__name__)
 
 BATCH = 32          # images that come together
 SHARE = 1 / 3       # of the share of malignant images that is left under label shift
@@ -27,11 +32,17 @@ def adapt_run(profile, method, held_out, seed, table):
     These are predictions in each condition (without boxes), the trajectories of the whole-target conditions,
     and for ours the table of `under_label_shift`. The images come in an order drawn from the seed. Labels are
     read for the columns `auc` and to draw the shifted target, never by the adaptation.
-    A run that was adapted before is loaded. Returns `record.Run`.
+    A run that was adapted by the same code is loaded; one of other code is named in a warning and adapted
+    again. Returns `record.Run`.
     """
     run = load_run(run_dir(profile, method, held_out, seed))
+    made_by = {"code": code_of("xmodal.adapt_run.adapt_run")}
     if run.trajectory is not None:
-        return run
+        differences = differing(run.adapted or {}, made_by)
+        if not differences:
+            return run
+        log.warning("The run %s was adapted with other %s and is adapted again.", run.folder,
+                    ", ".join(differences))
     seed_everything(seed)
     model = load_model(profile, run)
     fold = leave_one_out(table, held_out, seed)          # without the tiles that outlines chose
@@ -50,7 +61,7 @@ def adapt_run(profile, method, held_out, seed, table):
     if method == OURS:
         shifted = under_label_shift(model, parts, target, seed).assign(domain=held_out)
     predictions = pd.concat(predictions, ignore_index=True)
-    update_run(run.folder, predictions, pd.concat(trajectories, ignore_index=True), shifted)
+    update_run(run.folder, predictions, pd.concat(trajectories, ignore_index=True), shifted, made_by)
     return load_run(run.folder)
 
 

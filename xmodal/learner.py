@@ -25,6 +25,7 @@ from .objective import Objective
 from .predict import predict
 from .record import is_done, load_run, run_dir, save_run, seed_everything
 from .runtime.checkpoints import CHECKPOINT, checkpoint_path, load_checkpoint, save_checkpoint
+from .runtime.identity import code_of
 from .stats import mean_auc
 
 log = logging.getLogger(__name__)
@@ -234,7 +235,8 @@ def train(profile, method, held_out, seed, table, progress=False, selection=TRAI
     """One run: fit on the sources' training patients, select on their validation patients, predict
     everything, record it.
 
-    A run that is done with the same configuration is loaded and not repeated; an interrupted run goes on.
+    A run that is done with the same settings, cohort, encoder and code is loaded and not repeated; where one
+    of these differs, a warning names it and the run is trained again. An interrupted run goes on.
     selection: how the epoch is chosen, "training-domain" or "leave-one-domain-out" (three more trainings);
     neither reads the target. Returns the `record.Run`.
     """
@@ -246,7 +248,7 @@ def train(profile, method, held_out, seed, table, progress=False, selection=TRAI
     settings = {
         "profile": asdict(profile), "method": method, "switches": asdict(METHODS[method]),
         "held_out": held_out, "seed": seed, "cohort": fingerprint(table), "selection": selection,
-        "encoder": encoder, "left_out_rows": fold.attrs["left_out"],
+        "encoder": encoder, "code": code_of("xmodal.learner.train"), "left_out_rows": fold.attrs["left_out"],
         "pairing": pairing(fold[fold.split == "train"])}
     if is_done(folder, settings):
         return load_run(folder)

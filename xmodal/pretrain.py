@@ -26,8 +26,9 @@ from .config import MAMMOGRAPHY, MODALITIES
 from .encoders import PARTS, WEIGHTS
 from .loaders import BAG, Images, PairedBatches, device, loader
 from .losses import info_nce, localisation
-from .record import environment, seed_everything
+from .record import seed_everything
 from .runtime.checkpoints import load_checkpoint, save_checkpoint
+from .runtime.doctor import environment
 from .runtime.files import atomic, sha256, write_json
 
 HIDDEN = 0.5        # share of the patches that are greyed where they are to be reconstructed

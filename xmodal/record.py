@@ -3,17 +3,14 @@
 
 A run lies in runs/<profile>/<method>/<held_out>/seed_<n>/:
     config.json  environment.json  model.safetensors  history.csv  predictions.parquet  embeddings.npz
-    trajectory.csv  label_shift.csv (after test-time adaptation)
+    trajectory.csv  label_shift.csv  adapted.json (after test-time adaptation)
     done (a sha256 of each other file, so that damage is seen)
 Nothing is pickled.
 """
-import contextlib
-import importlib.metadata
 import json
+import logging
 import os
-import platform
 import random
-import subprocess
 import zipfile
 import zlib
 from dataclasses import dataclass
@@ -26,11 +23,14 @@ from pyarrow import ArrowException
 from safetensors import SafetensorError
 
 from . import config
-from .config import CONDITIONS, DOMAINS, MODALITIES, SPLITS, STREAMS, Problem
+from .config import CONDITIONS, DOMAINS, MODALITIES, SEEDS, SPLITS, STREAMS, Problem
 from .runtime.bounds import read_arrays, read_parquet
 from .runtime.checkpoints import damage, finish, finished, vouched_for
-from .runtime.doctor import cpu
+from .runtime.doctor import environment
 from .runtime.files import held
+from .runtime.identity import differing
+
+log = logging.getLogger(__name__)
 
 # The door to evaluation: one row per sample and condition. A row with modality "both" is the joint prediction
 # of a patient.
@@ -66,7 +66,7 @@ PREDICTIONS = pa.DataFrameSchema({
 }, unique=["sample", "modality", "condition"], coerce=True)
 
 
-# ---- seeds and provenance ----------------------------------------------------------------------------------
+# ---- seeds ------------------------------------------------------------------------------------------------
 
 def seed_everything(seed, threads=1):
     """Seeds python, numpy and torch, and asks torch for deterministic algorithms on `threads` threads."""
@@ -87,54 +87,12 @@ def run_dir(profile, method, held_out, seed):
     return config.RUNS / name / method / config.domain(held_out) / f"seed_{int(seed)}"
 
 
-def _commit():
-    """The git commit of the checkout, with "+changes" where files differ from it; "" outside git.
-
-    A repository around the checkout is somebody else's and is not asked.
-    """
-    if not (config.HOME / ".git").exists():
-        return ""
-    try:
-        commit = _git("rev-parse", "HEAD")
-        changes = _git("status", "--porcelain", "-uno")
-    except (OSError, subprocess.CalledProcessError):
-        return ""
-    return f"{commit}+changes" if changes else commit
-
-
-def _git(*command):
-    """What a git command prints about the checkout, whoever owns it."""
-    git = ["git", "-c", f"safe.directory={config.HOME}", "-c", "core.fsmonitor=false", "-C", str(config.HOME)]
-    return subprocess.run([*git, *command], capture_output=True, text=True, check=True).stdout.strip()
-
-
-def environment():
-    """What the numbers were made with: versions, processor, threads, commit. The same for every seed."""
-    import torch
-    names = ("numpy", "scipy", "pandas", "scikit-learn", "scikit-image", "torch", "torchvision", "timm",
-             "fastai", "pydicom", "openslide-python", "openslide-bin", "histolab", "torchstain")
-    versions = {}
-    for name in names:
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            versions[name] = importlib.metadata.version(name)
-    return {
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "cpu": cpu(),
-        "cores": os.cpu_count(),
-        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else "",
-        "threads": torch.get_num_threads(),
-        "openblas": os.environ.get("OPENBLAS_CORETYPE", ""),
-        "commit": _commit(),
-        "packages": versions,
-    }
-
-
 # ---- a run -------------------------------------------------------------------------------------------------
 
+USUAL = {f"seed_{seed}" for seed in SEEDS}
 FILES = ("config.json", "environment.json", "model.safetensors", "history.csv", "predictions.parquet",
          "embeddings.npz")
-LATER = ("trajectory.csv", "label_shift.csv")  # after test-time adaptation
+LATER = ("trajectory.csv", "label_shift.csv", "adapted.json")  # after test-time adaptation
 
 
 @dataclass(frozen=True)
@@ -147,6 +105,7 @@ class Run:
     embeddings: dict
     trajectory: pd.DataFrame | None          # None before test-time adaptation
     label_shift: pd.DataFrame | None = None  # where it was adapted under label shift too
+    adapted: dict | None = None              # the code that adapted it, {"code": {module: hash}}
 
     @property
     def state(self):
@@ -228,7 +187,7 @@ def load_run(folder):
         embeddings = read_arrays(folder / "embeddings.npz")
         predictions = read_parquet(folder / "predictions.parquet")
         history = pd.read_csv(folder / "history.csv")  # pandas reads back every digit that it wrote
-        later = {name: pd.read_csv(folder / name) for name in set(LATER) & set(vouched_for(folder))}
+        later = {name: _read_later(folder / name) for name in set(LATER) & set(vouched_for(folder))}
     except UNREADABLE as error:
         raise Problem(f"The run {folder} cannot be read ({error}); "
                       "delete the folder and run 03_train for it again.") from None
@@ -236,15 +195,20 @@ def load_run(folder):
                *map(later.get, LATER))
 
 
+def _read_later(path):
+    return json.loads(path.read_text()) if path.suffix == ".json" else pd.read_csv(path)
+
+
 def is_done(folder, config):
-    """True if the run in `folder` is finished, undamaged, and was made with `config`."""
+    """True if the run in `folder` is finished, undamaged, and was made with `config`, its code included.
+    Where not, a warning names what differs, and the run is to be made again."""
     return finished(folder, config, needed=FILES)
 
 
-def update_run(folder, predictions=None, trajectory=None, label_shift=None):
+def update_run(folder, predictions=None, trajectory=None, label_shift=None, adapted=None):
     """Adds the results of test-time adaptation to a run; returns its folder.
 
-    `predictions` replace the run's predictions of the same conditions, the other tables earlier ones.
+    `predictions` replace the run's predictions of the same conditions, the others earlier ones (see `Run`).
     """
     folder = Path(folder)
     _check_intact(folder)
@@ -255,23 +219,46 @@ def update_run(folder, predictions=None, trajectory=None, label_shift=None):
             others = run.predictions[~run.predictions.condition.isin(set(predictions.condition))]
             table = pd.concat([others, predictions], ignore_index=True)
             contents["predictions.parquet"] = check_predictions(table, folder)
-        later = dict(zip(LATER, (trajectory, label_shift)))
+        later = dict(zip(LATER, (trajectory, label_shift, adapted)))
         contents |= {name: table for name, table in later.items() if table is not None}
         finish(folder, contents, unchanged=vouched_for(folder))
     return folder
 
 
-def collect(profile):
-    """The predictions of all runs of a profile (or its name), with columns method, held_out and seed.
+def finished_runs(name):
+    """Folders of the finished runs of the profile `name`, in order: those of config.SEEDS, or of whatever
+    seeds there are where none of these has a run."""
+    folders = sorted(done.parent for done in (config.RUNS / name).glob("*/*/seed_*/done"))
+    usual = [folder for folder in folders if folder.name in USUAL]
+    return usual or folders
 
-    Raises `Problem` where there are no runs, where a run is unfinished or damaged or lies in a folder that is
-    not its own, and where two runs were made with different settings of the profile or on different cohorts:
-    such numbers are not compared.
+
+def _name_left_out(runs, used):
+    """Warns of the run folders below `runs` that are not `used`."""
+    folders = sorted(folder for folder in runs.glob("*/*/seed_*") if folder.is_dir() and folder not in used)
+    names = [str(folder.relative_to(runs)) for folder in folders if not (folder / "done").exists()]
+    if names:
+        log.warning("Runs that are not finished are left out (run 03_train or 03b_baselines for them): %s.",
+                    ", ".join(names))
+    seeds = sorted({folder.name for folder in folders if (folder / "done").exists()})
+    if seeds:
+        log.warning("Runs of %s are left out: results are over the seeds %s; to count others, name them in "
+                    "config.SEEDS.", ", ".join(seeds), ", ".join(map(str, SEEDS)))
+
+
+def collect(profile):
+    """The predictions of all `finished_runs` of a profile (or its name), with columns method, held_out, seed.
+
+    Runs that are not finished, and seeds beyond config.SEEDS, are named in a warning. Raises `Problem` where
+    there are no runs, where a run is damaged or lies in a folder that is not its own, and where two runs were
+    made with different settings of the profile or on different cohorts: such numbers are not compared.
     """
     name = getattr(profile, "name", profile)
-    folders = sorted(p for p in (config.RUNS / name).glob("*/*/seed_*") if p.is_dir())
+    folders = finished_runs(name)
+    _name_left_out(config.RUNS / name, folders)
     if not folders:
-        raise Problem(f"There are no runs in {config.RUNS / name}; run 03_train first (or `make reproduce`).")
+        raise Problem(f"There are no finished runs in {config.RUNS / name}; "
+                      "run 03_train first (or `make reproduce`).")
     tables, first = [], None
     for folder in folders:
         run = load_run(folder)
@@ -288,7 +275,8 @@ def _check_comparable(run, first, name):
     runs must share, or lies in a folder that is not its own."""
     made = run.config
     used = made["profile"]["name"] if isinstance(made["profile"], dict) else made["profile"]
-    if used != name or made["profile"] != first.config["profile"]:
+    profiles = [{"profile": settings["profile"]} for settings in (made, first.config)]
+    if used != name or differing(*profiles):
         raise Problem(f"The run {run.folder} was made with other settings ({used}) than {first.folder}; "
                       "delete one of them: results of two profiles are not mixed.")
     if made.get("cohort") != first.config.get("cohort"):

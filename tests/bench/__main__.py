@@ -15,7 +15,7 @@ sys.path.insert(0, str(HERE.parents[1]))
 
 import ratios
 
-from xmodal import record
+from xmodal.runtime import doctor
 from xmodal.runtime.files import write_json
 
 
@@ -39,7 +39,7 @@ def main(benches=None, out=HERE.parents[1]):
     """Returns 1 if a bench broke. benches: all of this folder if None."""
     rows, broken = gather(benches or sorted(HERE.glob("bench_*.py")), out)
     if rows:
-        machine = record.environment() | {"threads": 1}
+        machine = doctor.environment() | {"threads": 1}
         write_json(out / "build" / "bench.json", {"unit": "ms", "machine": machine, "rows": rows})
         print(ratios.table(rows))
         met = sum(row["met"] for row in rows)

@@ -37,6 +37,7 @@ from data_scripts.phantom.dials import Dials  # noqa: E402
 from figures import fig2, fig3, fig4, fig5, fig6, table1  # noqa: E402, F401
 from xmodal import adapt, baselines, config, explain, learner, preprocess, record  # noqa: E402, F401
 from xmodal.imaging import radiomics  # noqa: E402, F401
+from xmodal.runtime import doctor  # noqa: E402
 from xmodal.tables import common, datasheet  # noqa: E402, F401
 
 TINY = dataclasses.replace(
@@ -66,7 +67,7 @@ def shrink():
 
     def no_commit():
         return ""
-    record._commit = no_commit  # the record of a run would differ after a commit made meanwhile
+    doctor.commit = no_commit  # the record of a run would differ after a commit made meanwhile
     histology_files.BACH_SHAPE = (384, 512)
     histology_files.SLIDE_SHAPE = (1024, 1024)
 

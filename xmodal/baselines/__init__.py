@@ -22,7 +22,8 @@ def train(profile, method, held_out, seed, table):
     """One run of a baseline: fit on the sources' training patients, choose on their validation patients,
     predict all, record it. Returns `record.Run`.
 
-    A run that is done with the same configuration is loaded. Raises `Problem` for an unknown method. A method
+    A run that is done with the same settings, cohort, encoder and code is loaded; where one of these differs,
+    a warning names it and the run is made again. Raises `Problem` for an unknown method. A method
     of one modality predicts the rows of that modality only: where the other one is held out, its run has no
     target rows.
     """

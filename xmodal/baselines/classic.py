@@ -22,6 +22,7 @@ from ..loaders import Images
 from ..methods import CLASSIC
 from ..predict import describe
 from ..record import is_done, load_run, save_run
+from ..runtime.identity import code_of
 from ..stats import mean_auc
 from .common import CUTPOINTS, late, outcome, prepare
 
@@ -89,7 +90,8 @@ def choose(method, rows, x, seed):
 def train_classic(profile, method, held_out, seed, table):
     """A classic learner for each modality, on the radiomic features of its images, and late fusion where a
     patient has both. Returns `record.Run`."""
-    folder, fold, run_config = prepare(profile, method, held_out, seed, table, settings=CLASSIC[method])
+    folder, fold, run_config = prepare(profile, method, held_out, seed, table, settings=CLASSIC[method],
+                                       code=code_of("xmodal.baselines.classic.train_classic"))
     if is_done(folder, run_config):
         return load_run(folder)
     x = features(fold, Images(config.DATA / profile.name))

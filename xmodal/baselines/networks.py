@@ -8,6 +8,7 @@ from ..methods import LATE, NETWORKS
 from ..predict import predict
 from ..record import is_done, load_run, save_run, seed_everything
 from ..runtime.checkpoints import checkpoint_path
+from ..runtime.identity import code_of
 from .backbones import Mixed
 from .common import embeddings_of_unseen, late, prepare
 
@@ -34,7 +35,8 @@ def train_network(profile, method, held_out, seed, table):
     seed_everything(seed)
     model, encoder = build(profile, families)
     folder, fold, run_config = prepare(profile, method, held_out, seed, table,
-                                       families=families, encoder=encoder)
+                                       families=families, encoder=encoder,
+                                       code=code_of("xmodal.baselines.networks.train_network"))
     if is_done(folder, run_config):
         return load_run(folder)
     fold = fold[fold.modality.isin(families)].reset_index(drop=True)
@@ -53,7 +55,8 @@ def train_late(profile, method, held_out, seed, table):
     probabilities. Returns `record.Run`."""
     parts = [train_network(profile, part, held_out, seed, table) for part in LATE[method]]
     encoder = parts[0].config["encoder"]
-    folder, _, run_config = prepare(profile, method, held_out, seed, table, of=LATE[method], encoder=encoder)
+    folder, _, run_config = prepare(profile, method, held_out, seed, table, of=LATE[method], encoder=encoder,
+                                    code=code_of("xmodal.baselines.networks.train_late"))
     if is_done(folder, run_config):
         return load_run(folder)
     predictions = pd.concat([part.predictions for part in parts], ignore_index=True)

@@ -17,6 +17,7 @@ from ..methods import PROBE, UNTOUCHED
 from ..predict import describe
 from ..probes import features
 from ..record import is_done, load_run, save_run, seed_everything
+from ..runtime.identity import code_of
 from ..stats import mean_auc
 from .common import CUTPOINTS, late, outcome, prepare
 
@@ -25,7 +26,8 @@ def train_probe(profile, method, held_out, seed, table):
     """A linear reader of each modality, and late fusion where a patient has both. Returns `record.Run`."""
     state, source_of_state = begin_from(profile)
     folder, fold, run_config = prepare(profile, method, held_out, seed, table, encoder=source_of_state,
-                                       settings=PROBE[method])
+                                       settings=PROBE[method],
+                                       code=code_of("xmodal.baselines.probe.train_probe"))
     if is_done(folder, run_config):
         return load_run(folder)
     seed_everything(seed)

@@ -10,8 +10,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from ..config import Problem
-from ..record import environment
 from ..runtime.checkpoints import kept_when_done, load_checkpoint, save_checkpoint
+from ..runtime.doctor import environment
 
 
 class Descent(NamedTuple):

@@ -4,6 +4,7 @@
     bounds       tables and arrays whose size is looked at before they are read
     engine       what a killed run leaves: locks of its engine, processes that outlived it
     workers      processes that outlive what ends one of them
+    identity     the code that a result depends on, and in what two configurations differ
     checkpoints  a training that goes on where it was cut, and results that are kept when done
     parameters   what a notebook declares, and whether what is given fits
     notebook     the papermill wrapper: copies whole, failures in one sentence

@@ -15,6 +15,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from .files import atomic, held, hold, json_text, sha256, write_json
+from .identity import differing
 
 log = logging.getLogger(__name__)
 
@@ -190,8 +191,10 @@ def _plain(arrays):
 
 
 def finished(folder, config, needed=("config.json",)):
-    """True if `folder` holds a finished, undamaged result that was made with `config`. Damage is logged in
-    one sentence."""
+    """True if `folder` holds a finished, undamaged result that was made with `config`, its code included.
+
+    Otherwise the result is to be made anew; a warning names what is damaged, or what differs.
+    """
     folder = Path(folder)
     if not (folder / "done").exists():
         return False
@@ -199,9 +202,14 @@ def finished(folder, config, needed=("config.json",)):
         log.warning("The result in %s is damaged (%s) and is made anew.", folder, harm)
         return False
     try:
-        return json.loads((folder / "config.json").read_text()) == json.loads(json_text(config))
-    except (ValueError, RecursionError):
+        made = json.loads((folder / "config.json").read_text())
+        differences = differing(made, json.loads(json_text(config)))
+    except (ValueError, RecursionError, AttributeError):
         return False
+    if differences:
+        log.warning("The result in %s was made with other %s and is made anew.", folder,
+                    ", ".join(differences))
+    return not differences
 
 
 def damage(folder, needed=("config.json",)):

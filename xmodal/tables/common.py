@@ -36,13 +36,14 @@ def write(table, name, profile):
 
 
 def runs(profile, methods):
-    """{(method, held_out, seed): Run} of the finished runs. Raises `Problem` where one is damaged."""
-    name = getattr(profile, "name", profile)
+    """{(method, held_out, seed): Run} of `record.finished_runs`. Raises `Problem` where one is damaged."""
+    folders = record.finished_runs(getattr(profile, "name", profile))
     finished = {}
     for method, held_out in itertools.product(methods, DOMAINS):
-        for done in sorted((config.RUNS / name / method / held_out).glob("seed_*/done")):
-            run = record.load_run(done.parent)
-            finished[method, held_out, int(run.config["seed"])] = run
+        for folder in folders:
+            if folder.parts[-3:-1] == (method, held_out):
+                run = record.load_run(folder)
+                finished[method, held_out, int(run.config["seed"])] = run
     return finished
 
 
