@@ -4,6 +4,7 @@ The ground floor reads like the paper; the rooms named with a slash are wings, e
 Each file imports only from those above it in this list, and inside a wing from those above it in its map:
 
     config       paths, domains, seeds, profiles
+    course       whether an answer to an exercise of the notebooks is right
     methods      the table of methods, their labels and groups
     runtime/     what a run stands on: whole files, checkpoints, the notebook wrapper, the doctor
     metrics/     what is measured: calibration, detection, readers, selection, survival, weighted twins
