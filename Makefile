@@ -15,7 +15,7 @@ FUZZ_SEED ?= 0
 ENGINE ?= $(shell command -v docker || command -v podman || command -v buildah)
 
 # In the order in which each reads what another wrote; 00_start_here looks at the trained model, so it is run last.
-NOTEBOOKS := $(patsubst %,notebooks/%.ipynb,01_download 02_preprocess 03a_pretrain 03_train 03b_baselines 04_tta 05_evaluate 06_interpret 00_start_here)
+NOTEBOOKS := $(patsubst %,notebooks/%.ipynb,01_download 02_preprocess 03a_pretrain 03_train 03b_baselines 04_tta 05_evaluate 06_interpret 08_your_images 00_start_here)
 
 COMPANIONS := $(sort $(wildcard notebooks/1*.ipynb))
 SNAKEMAKE = OMP_NUM_THREADS=1 $(PY) -m snakemake $@ --cores $(CORES) --resources mem_mb=5500 --rerun-incomplete --rerun-triggers mtime \

@@ -8,12 +8,14 @@ import textwrap
 import matplotlib.pyplot as plt
 import numpy as np
 
-from xmodal.config import CLASSES as NAMES
+from xmodal.config import CLASSES as NAMES, FROM_PHANTOMS
 from xmodal.tables.cases import from_uri
 
 from . import MM, STYLE, WIDTH
-from .cases import FROM_PHANTOMS, draw_boxes, overlay, pairs_by_label, patches, picture, small_maps
+from .cases import draw_boxes, overlay, pairs_by_label, patches, picture, small_maps
 from .fig5 import probabilities
+
+LONGEST = 50      # characters of a case's name, so that it does not run into the warning beside it
 
 
 def conclusion(row):
@@ -23,7 +25,7 @@ def conclusion(row):
     corners = json.loads(row["box"])
     if corners:
         pixels = ", ".join(f"{value:.0f}" for value in corners)
-        paragraphs.append(f"Lesion box: {pixels} px.")
+        paragraphs.append(f"Lesion box: {pixels} px{row.get('lesion_size', '')}.")
     elif present(row, "image"):
         paragraphs.append("No lesion box.")
     if np.isfinite(p).all():
@@ -62,8 +64,10 @@ def mammogram(fig, row):
     if image is None:
         return
     draw_boxes(picture(left, image), row, len(image))
-    left.set_title("true box: green, broken;\nfound: red" if json.loads(row["truth_boxes"]) else "found: red",
-                   fontsize=5.5)
+    title = "found: red" if json.loads(row["box"]) else "no lesion found"
+    if json.loads(row["truth_boxes"]):
+        title = f"true box: green, broken;\n{title}"
+    left.set_title(title, fontsize=5.5)
     if present(row, "heat"):
         overlay(middle, image, from_uri(row["heat"]))
         middle.set_title("attention", fontsize=6)
@@ -99,10 +103,10 @@ def card(row):
         bars = probabilities(fig.add_axes([0.765, 0.58, 0.1, 0.28]), row, 6)
         bars.set(xlim=(0, 1.2), xticks=[0, 0.5, 1], xlabel="probability")
         fig.text(0.7, 0.42, conclusion(row), fontsize=6, va="top", linespacing=1.25)
-        title = row["case"]
+        title = row["case"] if len(row["case"]) <= LONGEST else row["case"][:LONGEST - 1] + "…"
         if row["truth"] >= 0:
             title += f", truly {NAMES[int(row['truth'])]}"
-        fig.suptitle(title + pairs_by_label(row), fontsize=7.5, x=0.01, y=0.985, ha="left")
+        fig.suptitle(title + pairs_by_label(row), fontsize=7.5, x=0.01, y=0.985, ha="left", parse_math=False)
         if row["trained_on"] == "phantom":
             fig.text(0.99, 0.985, FROM_PHANTOMS, fontsize=6.5, color="#B22222", ha="right", va="top")
         plt.close(fig)

@@ -8,7 +8,6 @@ from xmodal.tables.cases import from_uri
 
 TRUTH = "#009E73"               # the colour of a true box
 FOUND = "#D55E00"               # and of a predicted one
-FROM_PHANTOMS = "the model was trained on phantoms only: no evidence about patients"
 MAPS = {                        # map -> label of the small pictures of e-h, and of the bars
     "attention": ("attention", "#0072B2"),
     "token_norm": ("token norm", "#E69F00"),

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 
 from xmodal import config
-from xmodal.config import CLASSES as NAMES
+from xmodal.config import CLASSES as NAMES, FROM_PHANTOMS
 from xmodal.tables.cases import from_uri
 
 from . import (
@@ -23,7 +23,7 @@ from . import (
     save,
     spread,
 )
-from .cases import FROM_PHANTOMS, draw_boxes, overlay, pairs_by_label, patches, picture, small_maps, warned
+from .cases import draw_boxes, overlay, pairs_by_label, patches, picture, small_maps, warned
 from .fig1 import SMALL, interval, number, several
 
 OURS = METHODS["ours"][1]

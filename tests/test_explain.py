@@ -69,6 +69,19 @@ def test_a_conclusion_does_not_contradict_itself_and_says_what_was_read():
     assert "From the mammogram alone" in ex.conclude(p, 0, (), MAMMOGRAPHY)
 
 
+def test_a_conclusion_says_where_the_heads_and_the_decoder_disagree():
+    invasive = np.array([0.03, 0.03, 0.04, 0.9])
+    assert ex.conclude(invasive, 3, ()).endswith("No lesion is outlined, though.")
+    assert ex.conclude(invasive[::-1], 0, ()).endswith("No lesion is outlined.")
+
+
+def test_a_model_without_probabilities_has_no_card():
+    net = model.build("lesson").eval()
+    net.classify[-1].bias.data[:] = torch.nan
+    with pytest.raises(Problem, match="no probabilities"):
+        ex.explain(net, np.zeros((96, 96), np.uint8))
+
+
 @pytest.mark.parametrize("concat", [False, True])
 def test_a_card_needs_one_modality_and_says_which_it_had(concat):
     torch.manual_seed(0)

@@ -33,6 +33,7 @@ Each file imports only from those above it in this list, and inside a wing from 
     faithfulness whether a map tells anything: pointing game, deletion and insertion
     baselines/   the systems that the paper compares with
     tables/      the tables behind the figures
+    yours        images of one's own: read as the cohort was, and what a trained model says of each patient
     controls/    each mechanism where it must help, where it must not, and in between
     companions/  four companion systems
 

@@ -52,6 +52,9 @@ LIMITS = {  # what is larger is refused before it is read or decoded
     "archive list bytes": 10_000_000,      # of the list of files in a zip archive: some 100,000 files
 }
 
+# what stands beside every prediction and on every card of a model that has seen nothing else
+FROM_PHANTOMS = "the model was trained on phantoms only: no evidence about patients"
+
 
 class Problem(ValueError):
     """Something the user can mend. The message is one sentence: what was wrong, where, and what to do."""

@@ -123,6 +123,8 @@ def explain(model, mammogram=None, tiles=None):
     out = model.joint(m and m.z, p and p.z.mean(0, keepdim=True))
     probability = out.logits.softmax(1)[0].cpu().numpy()
     grade = int((out.score[0] > model.grade.cutpoints).sum())
+    if not np.isfinite(probability).all():
+        raise Problem("The model gives no probabilities for these images (not a number); take another run.")
     read = BOTH
     links = [None] * 4
     if m and p:
@@ -180,7 +182,7 @@ def conclude(p, grade, lesion, read=BOTH):
     if lesion:
         sentence += " A lesion is outlined" + (" all the same." if first == 0 else ".")
     elif lesion is not None:
-        sentence += " No lesion is outlined."
+        sentence += " No lesion is outlined" + (", though." if first > 0 else ".")
     return sentence + ALONE[read]
 
 

@@ -1,5 +1,6 @@
 """From a model and cohort rows to predictions (probabilities, grades, boxes, overlaps) and embeddings."""
 import json
+import runpy
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from safetensors.torch import load_file
 from scipy import ndimage
 
 from .cohort import of_breast, pairing, partners
-from .config import HISTOPATHOLOGY, MAMMOGRAPHY, MODALITIES, Problem, profile as profile_named
+from .config import FROM_PHANTOMS, HISTOPATHOLOGY, MAMMOGRAPHY, MODALITIES, Problem, profile as profile_named
 from .imaging import mammograms
 from .loaders import device, sweep
 from .model import build
@@ -62,6 +63,11 @@ def trained_on(settings):
     if isinstance(profile, str):
         return "phantom" if profile_named(profile).phantom else "public"
     return "phantom" if profile["phantom"] else "public"
+
+
+def warning_of(settings):
+    """What has to stand beside every prediction of a run with these settings: a sentence, or ""."""
+    return FROM_PHANTOMS if trained_on(settings) == "phantom" else ""
 
 
 @torch.no_grad()
@@ -203,3 +209,7 @@ def strongest_box(p, threshold=0.5):
     strongest = 1 + int(np.argmax(ndimage.sum(p, labels, range(1, n + 1))))
     y, x = ndimage.find_objects(labels)[strongest - 1]
     return (x.start, y.start, x.stop, y.stop), float(p[labels == strongest].max())
+
+
+if __name__ == "__main__":
+    runpy.run_module("figures.yours", run_name="__main__")    # the command, which draws

@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from . import __version__, cohort, tiles
 from .config import DOMAINS, MAMMOGRAPHY, PRETRAINING, Problem
-from .imaging import dicom, mammograms
+from .imaging import mammograms
 from .runtime.files import atomic, held, sha256, spelled
 from .runtime.workers import Died, processes
 
@@ -132,7 +132,7 @@ def _results(rows, profile, folder, run):
     for row, path in zip(rows, run(rows)):
         if isinstance(path, Died):
             reason = (f"{row['source']} ended the process that read it ({path.how}); "
-                      "delete it and fetch it again.")
+                      "get a whole copy of it.")
             path = result_path(row, profile, folder)
             _store(path, [], reason)
         yield path
@@ -154,14 +154,13 @@ def read(row, profile):
         return [], str(error)
     except MemoryError:
         return [], (f"{row['source']} needs more memory than this computer has; "
-                    "take it out of the index, or read it on a larger one.")
+                    "leave it out, or read it on a larger one.")
     return [({**entry, "checksum": checksum}, image, mask) for entry, image, mask in images], ""
 
 
 def _mammogram(row, profile):
-    image = dicom.read_dicom(row["source"])
+    image, spacing = mammograms.read(row["source"])
     mask = mammograms.lesion_mask(row["annotation"], image.shape)
-    spacing = dicom.dicom_header(row["source"]).spacing
     image, mask, mm_per_px = mammograms.mammogram(image, mask, spacing, profile.image_size,
                                                   row["source"])
     entry = {

@@ -29,10 +29,13 @@ def of_slide(row, profile):
     """[(cohort row without index, tile, None)] of a slide or field of view, `row` of the index: first the
     tiles that are drawn blind, then those drawn inside outlines, each `profile.tiles_per_slide` at most.
 
+    A row may say `mpp`, the micrometres per pixel of a file that does not say them.
+
     Raises `Problem` where no tile is in focus and half tissue.
     """
     photo = Path(row["source"]).suffix.lower() in (".tif", ".tiff")
-    slide, mpp = regions.open_slide(row["source"], regions.MPP.get(row["domain"]) if photo else None)
+    of_domain = regions.MPP.get(row["domain"]) if photo else None
+    slide, mpp = regions.open_slide(row["source"], row.get("mpp") or of_domain)
     side = profile.tile_um / mpp
     with slide:
         pixels, xy, shares, blind = _drawn(slide, mpp, row, profile)

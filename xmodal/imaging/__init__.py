@@ -3,9 +3,9 @@
     decoding     DICOM files read and decoded within limits, whatever the transfer syntax
     display      stored values to grey levels as a viewer shows them first
     dicom        mammograms as files: grey levels, view, side, pixel spacing
+    photos       photographs, ultrasound, mammograms saved as pictures: formats and sizes that are opened
     mammograms   finding the breast, cropping and scaling it; lesion masks
     stain        colours of H&E brought to a reference, by Macenko or Reinhard
-    photos       photographs and ultrasound: the formats and sizes that are opened
     tiff         TIFF files refused that would end the process
     regions      slides opened, parts of them as pixels
     outlines     the area that outlines on slides enclose, with holes and nests in holes

@@ -52,7 +52,7 @@ class GuardedFile(io.BufferedReader):
         if self.size > limit:
             self.close()
             raise Problem(f"{path} has {self.size:,} bytes, more than the {limit:,} that are read of a "
-                          "mammogram; use the single image of the same view, or take it out of the index.")
+                          "mammogram; use the single image of the same view, or leave it out.")
 
     def read(self, size=-1):
         if size is None or size < 0:                      # pydicom wants the rest only to inflate it
@@ -69,7 +69,7 @@ class GuardedFile(io.BufferedReader):
         limit = LIMITS["mammogram elements"]
         if self.parts > limit:
             raise Problem(f"{self.raw.name} holds more than {limit:,} elements, which no mammogram does; "
-                          "delete it and fetch it again.")
+                          "get a whole copy of it.")
 
     def _check_inflated(self, deflated):
         """Raises `Problem` if deflated data, which pydicom inflates as a whole, would fill the memory."""
@@ -85,7 +85,7 @@ class GuardedFile(io.BufferedReader):
                 piece = inflate.unconsumed_tail
                 if size > limit:
                     raise Problem(f"{self.raw.name} inflates to more than {limit:,} bytes, which no "
-                                  "mammogram has; delete it and fetch it again.")
+                                  "mammogram has; get a whole copy of it.")
 
 
 # ---- the pixels ------------------------------------------------------------------------------------------

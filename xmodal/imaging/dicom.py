@@ -54,12 +54,12 @@ def open_dicom(path, **options):
         _name_syntax(data)
         return data
     except FileNotFoundError:
-        raise Problem(f"There is no file {path}; run 01_download again, or correct the path.") from None
+        raise Problem(f"There is no file {path}; correct the path, or put it there.") from None
     except Problem:
         raise
     except UNREADABLE as error:
         raise Problem(f"{path} is not a readable DICOM file ({error}); "
-                      "delete it and fetch it again.") from None
+                      "get a whole copy of it.") from None
 
 
 def _name_syntax(data):
@@ -76,22 +76,22 @@ def _name_syntax(data):
 def _check_one_grey_image(path, data):
     """Raises `Problem` unless the header describes one greyscale image of a size that mammograms have."""
     if "PixelData" not in data:
-        raise Problem(f"{path} holds no image; take it out of the index or fetch it again.")
+        raise Problem(f"{path} holds no image; leave it out, or get a whole copy of it.")
     kind = display.text(data, "PhotometricInterpretation")
     frames = int(display.number(data, "NumberOfFrames") or 1)
     samples = display.number(data, "SamplesPerPixel")
     if samples not in (None, 1) or not kind.startswith("MONOCHROME"):
         raise Problem(f"{path} holds a {kind or 'colour'} image, not a greyscale one; "
-                      "take it out of the index.")
+                      "leave it out.")
     if frames > 1:
         raise Problem(f"{path} holds {frames} frames, as tomosynthesis has them, and only single images are "
-                      "read; use the single image of the same view, or take it out of the index.")
+                      "read; use the single image of the same view, or leave it out.")
     pixels = int(data.Rows) * int(data.Columns)
     whole = pixels * int(data.BitsAllocated) // 8
     too_large = pixels > LIMITS["mammogram pixels"] or whole > LIMITS["mammogram bytes"]
     if too_large or min(data.Rows, data.Columns) < 16:
         raise Problem(f"{path} says it has {data.Rows} x {data.Columns} pixels, which no mammogram has; "
-                      "take it out of the index or fetch it again.")
+                      "leave it out, or get a whole copy of it.")
 
 
 # ---- pixels ----------------------------------------------------------------------------------------------
@@ -113,10 +113,10 @@ def read_pixels(path):
     except UNREADABLE as error:
         reason = " ".join(str(error).split())
         raise Problem(f"The image in {path} cannot be decoded ({reason}); "
-                      "delete the file and fetch it again.") from None
+                      "get a whole copy of it.") from None
     if pixels.ndim != 2:
         raise Problem(f"{path} holds an array of shape {pixels.shape}, not one greyscale image; "
-                      "take it out of the index.")
+                      "leave it out.")
     return data, pixels
 
 
@@ -139,7 +139,7 @@ def read_dicom(path):
         raise
     except UNREADABLE as error:
         raise Problem(f"The grey-scale transformation in {path} cannot be applied ({error}); "
-                      "fetch the file again.") from None
+                      "get a whole copy of it.") from None
 
 
 # ---- header ----------------------------------------------------------------------------------------------
@@ -169,7 +169,7 @@ def _header_of(path):
         yield data
     except UNREADABLE as error:
         raise Problem(f"The header of {path} cannot be read ({error}); "
-                      "delete the file and fetch it again.") from None
+                      "get a whole copy of it.") from None
 
 
 def dicom_header(path):

@@ -174,7 +174,7 @@ def _inverted(data, path):
     sign = number(data, "PixelIntensityRelationshipSign")
     if sign not in (1, -1):
         raise Problem(f"{path} holds a raw image (for processing) and does not say whether its values rise "
-                      "with the dose; use the image for presentation, or take it out of the index.")
+                      "with the dose; use the image for presentation, or leave it out.")
     log.warning("%s holds a raw image (for processing); its values are used as they are, %s, so that dense "
                 "tissue is bright, but its contrast is not that of an image for presentation.",
                 path, "turned round" if sign == 1 else "not turned round")

@@ -10,7 +10,8 @@ from skimage.draw import polygon
 from skimage.filters import threshold_otsu
 
 from ..config import Problem
-from .dicom import chest_wall, read_pixels
+from . import photos
+from .dicom import chest_wall, dicom_header, read_dicom, read_pixels
 
 log = logging.getLogger(__name__)
 
@@ -55,6 +56,18 @@ def _inside(points, shape):
 
 
 # ---- pixels ----------------------------------------------------------------------------------------------
+
+def read(path):
+    """(image (H, W), mm per pixel) of the mammogram at `path`: a DICOM file, or a picture.
+
+    The size of a pixel is None where the file does not say it. A picture never does: its dots per inch are
+    those of a page. Raises `Problem` for what cannot be read.
+    """
+    if photos.is_photo(path):
+        return photos.grey_photo(path), None
+    return read_dicom(path), dicom_header(path).spacing
+
+
 
 def resize(image, shape, how=Image.Resampling.BOX):
     """float32 (H, W) of the wanted shape; the default averages over the area that a new pixel covers."""
@@ -117,7 +130,7 @@ def breast_mask(image):
     low, high = np.percentile(small, (0.5, 99.5))
     if high <= low:
         raise Problem("The image has a single grey level: there is no breast in it; "
-                      "take the file out of the index.")
+                      "leave it out.")
     small = ndimage.gaussian_filter(np.sqrt(np.clip((small - low) / (high - low), 0, 1)), 1.0)
     level = threshold_otsu(small)
     air = np.median(small[small < level])
@@ -125,7 +138,7 @@ def breast_mask(image):
     bright[:8] = bright[-8:] = False                      # white film borders, which may touch the breast
     parts, count = ndimage.label(opened(bright))
     if not count:
-        raise Problem("No breast was found in the image; take the file out of the index.")
+        raise Problem("No breast was found in the image; leave it out.")
     largest = parts == 1 + np.argmax(np.bincount(parts.ravel())[1:])
     mask = filled(largest)
     across = mask.sum(1)
@@ -183,14 +196,20 @@ def check_chest_wall(path, breast):
     """Logs where the header of the file and the breast mask (H, W) of its pixels put the chest wall at
     different borders, of which the pixels decide between left and right.
 
-    Raises `Problem` if both say that the image is turned, with the chest wall at the top or bottom.
+    Raises `Problem` if both say that the image is turned, with the chest wall at the top or bottom; for a
+    picture, which has no header, if the pixels say it.
     """
-    in_header = chest_wall(path)
     in_pixels = wall_of(breast)
     turned = ("top", "bottom")
+    if photos.is_photo(path):
+        if in_pixels in turned:
+            raise Problem(f"{path} has the chest wall at the {in_pixels}; "
+                          "turn the picture, so that it is at the left or at the right.")
+        return
+    in_header = chest_wall(path)
     if in_pixels in turned and in_header in turned:
         raise Problem(f"{path} has the chest wall at the {in_pixels} by its pixels, and its header says that "
-                      "it is turned; turn the image, or take it out of the index.")
+                      "it is turned; turn the image, or leave it out.")
     if in_pixels in turned or in_header not in (in_pixels, ""):
         log.warning("%s has the chest wall at the %s by its pixels, which decide, and at %s by its header; "
                     "its side or its orientation may be wrong.",

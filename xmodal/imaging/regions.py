@@ -55,24 +55,24 @@ def open_slide(path, mpp=None):
     size.
     """
     if not Path(path).is_file():
-        raise Problem(f"There is no slide {path}; run 01_download again, or correct the path.")
+        raise Problem(f"There is no slide {path}; correct the path, or put it there.")
     try:
         check_tiff(path)
         slide = openslide.open_slide(str(path))
     except UNREADABLE as error:
         raise Problem(f"{path} is not a readable slide or image ({error}); "
-                      "delete it and fetch it again.") from None
+                      "get a whole copy of it.") from None
     try:
         too_many = np.prod(slide.dimensions) > LIMITS["picture pixels"]
         is_slide = isinstance(slide, openslide.OpenSlide)
         if max(slide.dimensions) > LARGEST or too_many and not is_slide:
             raise Problem(f"{path} says it has {slide.dimensions} pixels, which no slide has; "
-                          "delete it and fetch it again.")
+                          "get a whole copy of it.")
         pixel_size = _known_mpp(slide, Path(path)) or mpp
         if not pixel_size:
             raise Problem(f"{path} does not give its pixel size; add the line "
                           f"{Path(path).name},<micrometres per pixel> to {Path(path).with_name(TABLE)} "
-                          "(first line: file,mpp), or pass mpp=<micrometres per pixel>.")
+                          "(first line: file,mpp), or give it as mpp (--mpp of xmodal.predict).")
     except Problem:
         slide.close()
         raise
@@ -202,7 +202,7 @@ class Regions:
             return on_glass(self.slide.get_thumbnail((width, height)))
         except UNREADABLE as error:
             raise Problem(f"The slide cannot be read ({error}); "
-                          "delete the file and fetch it again.") from None
+                          "get a whole copy of it.") from None
 
     def read(self, x, y, level, width, height):
         """uint8 (height, width, 3) of `level` from (x, y) in level-0 pixels; what no scanner stored is white.
@@ -218,7 +218,7 @@ class Regions:
             return region
         except UNREADABLE as error:
             raise Problem(f"A region of the slide cannot be read ({error}); "
-                          "delete the file and fetch it again.") from None
+                          "get a whole copy of it.") from None
 
     def _directly(self, x, y, level, width, height):
         """The region from the file's tiles.
