@@ -12,7 +12,8 @@ from packaging.requirements import Requirement
 PROJECT = tomllib.loads((HOME / "pyproject.toml").read_text())["project"]
 PAGES = [path for path in tracked() if path.suffix == ".md"]
 QUOTING = [*PAGES, HOME / "Dockerfile", HOME / "environment.yml", HOME / ".ci" / "run"]
-WRITTEN = ["README.md", "CONTRIBUTING.md", "docs/running.md", "docs/results.md", "docs/extending.md"]
+DOCS = ("running", "results", "extending", "model-card")
+WRITTEN = ["README.md", "CONTRIBUTING.md", *(f"docs/{name}.md" for name in DOCS)]
 
 
 # ---- pages ---------------------------------------------------------------------------------------

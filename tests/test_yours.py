@@ -57,8 +57,8 @@ def mammogram(path):
 # ---- reading ---------------------------------------------------------------------------------------------
 
 def test_an_own_file_gives_the_pixels_that_the_cohort_has_of_it(folder, tmp_path):
-    rows = pd.DataFrame([row("m", "inbreast", folder / "left.dcm"), row("s", "camelyon", folder / "slide.tif")])
-    preprocess.build(rows, SMALL, tmp_path, workers=1)
+    rows = [row("m", "inbreast", folder / "left.dcm"), row("s", "camelyon", folder / "slide.tif")]
+    preprocess.build(pd.DataFrame(rows), SMALL, tmp_path, workers=1)
     stored = {name: np.load(tmp_path / "images" / f"{name}.npy") for name in ("inbreast", "camelyon")}
     assert np.array_equal(mammogram(folder / "left.dcm"), stored["inbreast"][0])
     tiles = yours.read_file(folder / "slide.tif", HISTOPATHOLOGY, SMALL, sample="camelyon/s")
@@ -133,8 +133,9 @@ def test_views_are_averaged_and_the_surest_lesion_is_shown():
 # ---- the command -----------------------------------------------------------------------------------------
 
 def run(folder, out, *names):
-    return command.main([*(name if name.startswith("-") else str(folder / name) for name in names),
-                         "--out", str(out)])
+    """The exit status of the command for files in a folder, after whose names options may come."""
+    known = {path.name: str(path) for path in folder.iterdir()}
+    return command.main([*(known.get(name, name) for name in names), "--out", str(out)])
 
 
 def test_the_command_is_that_of_the_package_and_says_what_it_reads(capsys, monkeypatch):
@@ -183,7 +184,7 @@ def test_a_run_that_is_none_is_a_problem(tmp_path):
 
 
 def test_the_profile_is_that_of_the_training_whatever_fields_it_has():
-    settings = {"profile": {"name": "of my own", "phantom": False, "image_size": 64, "device": "cuda", "new": 1}}
-    profile = yours.profile_of(settings)
+    saved = {"name": "of my own", "phantom": False, "image_size": 64, "device": "cuda", "new": 1}
+    profile = yours.profile_of({"profile": saved})
     assert profile.image_size == 64 and not profile.phantom
     assert yours.profile_of({"profile": "lesson"}) == config.PROFILES["lesson"]
