@@ -28,7 +28,7 @@ def test_pixel_size_of_a_photograph_is_its_tag_then_the_argument(tmp_path):
     Image.fromarray(rgb).save(screen, dpi=(72, 72))        # no microscope's pixel size
     assert regions.open_slide(tagged, 0.42)[1] == pytest.approx(0.84, rel=1e-3)
     assert regions.open_slide(plain, 0.42)[1] == regions.open_slide(screen, 0.42)[1] == 0.42
-    with pytest.raises(Problem, match="or pass mpp="):
+    with pytest.raises(Problem, match="or give it as mpp"):
         regions.open_slide(screen)
 
 
