@@ -18,7 +18,7 @@ ENGINE ?= $(shell command -v docker || command -v podman || command -v buildah)
 NOTEBOOKS := $(patsubst %,notebooks/%.ipynb,01_download 02_preprocess 03a_pretrain 03_train 03b_baselines 04_tta 05_evaluate 06_interpret 08_your_images 00_start_here)
 
 COMPANIONS := $(sort $(wildcard notebooks/1*.ipynb))
-SNAKEMAKE = OMP_NUM_THREADS=1 $(PY) -m snakemake $@ --cores $(CORES) --resources mem_mb=5500 --rerun-incomplete --rerun-triggers mtime \
+SNAKEMAKE = OMP_NUM_THREADS=1 $(PY) -m snakemake $@ --cores $(CORES) --resources mem_mb=5500 --rerun-incomplete --rerun-triggers mtime params \
   --keep-going --quiet rules --config profile=$(PROFILE)
 
 # OpenBLAS sums in another order on each kind of processor; that for AVX2 runs nearly everywhere (xmodal.runtime.notebook.same_sums).

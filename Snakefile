@@ -1,16 +1,20 @@
 # The main job: from native files to figures. `make reproduce` runs it; `snakemake -n --cores 2` shows what is left to do.
 # The last output of a step is its executed notebook, written only when every cell went well. A failed step leaves
-# <name>.partial.ipynb with the cells that ran. Deleting an output, or editing a notebook, makes its step run again.
+# <name>.partial.ipynb with the cells that ran. Deleting an output makes its step run again, and so does a change of the code
+# of a notebook, or of what it uses of the modules (`identity`), but not saving it: its date and outputs do not count.
 # One job trains all methods of a fold, which saves a laptop the start of many kernels; with `--config jobs=methods` each
 # method is a job of its own (profiles/methods.smk), so that a cluster trains them side by side.
 # Snakemake deletes the outputs of a step before it runs the step again, except those named `update`: a run that is done
-# with the same settings, cohort and encoder is loaded, and a training that was cut off goes on.
+# with the same settings, cohort, encoder and code is loaded, and a training that was cut off goes on.
+import functools
+import hashlib
 import shlex
 import sys
+from dataclasses import asdict
 
 from xmodal import config as house
-from xmodal.methods import METHODS
-from xmodal.runtime import engine
+from xmodal.methods import METHODS, Method
+from xmodal.runtime import engine, identity
 
 profile = house.profile(config.get("profile", "lesson"))
 PROFILE = profile.name
@@ -28,23 +32,34 @@ CPU, GPU = {"mem_mb": 2500, "runtime": 120}, {"mem_mb": 2500, "runtime": 120}  #
 if profile.device == "cuda":
     CPU, GPU = {"mem_mb": 16000, "runtime": 4320}, {"mem_mb": 32000, "runtime": 2880, "gpu": 1}
 
+IMAGES = [profile.phantom, profile.image_size, profile.tile_um, profile.tiles_per_slide]  # settings that make a cohort
+TRAINING = [asdict(profile), {name: identity.non_default(asdict(row), Method) for name, row in METHODS.items()}]
+
 engine.enter(house.HOME / ".snakemake")  # after a kill the next engine goes on
 workdir: house.HOME
 
 wildcard_constraints:
     held_out="|".join(house.DOMAINS), seed=r"\d+", which="classic|networks", method="|".join(METHODS), companion="|".join(COMPANIONS)
 
-def step(rule_name, notebook, reads, room, options="", writes=(), executed=None, first=0, tries=0, cores=1):
+@functools.cache
+def code(notebook):
+    return identity.code_of_notebook(house.HOME / "notebooks" / f"{notebook}.ipynb", house.HOME)
+
+def step(rule_name, notebook, reads, room, options="", writes=(), executed=None, first=0, tries=0, cores=1, settings=TRAINING):
     """A rule that executes notebooks/<notebook>.ipynb with `options` once all that it reads is there.
 
     writes: outputs beside the executed copy, which is called `executed` (the notebook's own name if None). room: CPU or
     GPU. first: priority. cores: processes that it uses. tries: repetitions after a failure; only a download has any, since
-    another step fails again as it failed (where nodes get lost all are repeated, see profiles/).
+    another step fails again as it failed (where nodes get lost all are repeated, see profiles/). settings: what its result
+    depends on beside files and code.
     """
     copy = executed or notebook
+    def depends_on(wildcards):
+        return hashlib.sha256(repr([code(notebook.format(**wildcards)), settings]).encode()).hexdigest()[:16]
     rule:
         name: rule_name
-        input: reads, notebook=f"notebooks/{notebook}.ipynb"
+        input: reads, notebook=ancient(f"notebooks/{notebook}.ipynb")
+        params: depends_on
         output: writes, executed=EXECUTED.format(copy)
         benchmark: SPENT.format(copy)
         priority: first
@@ -61,8 +76,9 @@ rule reproduce:  # what no later step would miss is named too, so that it is mad
 rule companions:  # no part of the main job: `make companions`
     input: expand(EXECUTED.format("{companion}"), companion=COMPANIONS)
 
-step("download", "01_download", [], CPU, "WORKERS={threads}", tries=2, cores=2)
-step("preprocess", "02_preprocess", [EXECUTED.format("01_download")], CPU, "WORKERS={threads}", writes=[COHORT], cores=2)
+step("download", "01_download", [], CPU, "WORKERS={threads}", tries=2, cores=2, settings=[])
+step("preprocess", "02_preprocess", [EXECUTED.format("01_download")], CPU, "WORKERS={threads}", writes=[COHORT], cores=2,
+    settings=IMAGES)
 step("encoder", "03a_pretrain", [COHORT], CPU, "WORKERS={threads}", cores=2)
 
 ready = [COHORT, EXECUTED.format("02_preprocess"), EXECUTED.format("03a_pretrain")]

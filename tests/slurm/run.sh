@@ -62,7 +62,7 @@ prepare() {  # the cohort, newer than what they were made of
 prepare "$here/local" && prepare "$here/cluster-$$"
 
 say "local cores"
-XMODAL_HOME=$here/local .venv/bin/snakemake --cores "$cores" --quiet all --rerun-triggers mtime --nolock --config profile=lesson jobs=methods \
+XMODAL_HOME=$here/local .venv/bin/snakemake --cores "$cores" --quiet all --rerun-triggers mtime params --nolock --config profile=lesson jobs=methods \
   -- $(targets "$here/local")
 
 running() { squeue -h -t RUNNING -o %i | sort -n; }
