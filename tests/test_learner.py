@@ -107,6 +107,15 @@ def test_same_seed_same_bits_another_seed_other_bits(table, home):
     assert not same(state, learner.train(TINY, "ours", "camelyon", 1234, table).state)
 
 
+def test_a_bar_shows_the_training_and_changes_no_bit(table, capsys):
+    quiet = learner.train(TINY, "erm", "camelyon", 7, table)
+    assert not capsys.readouterr().out
+    (quiet.folder / "done").unlink()
+    shown = learner.train(TINY, "erm", "camelyon", 7, table, progress=True)
+    assert "Epoch 1/" in capsys.readouterr().out
+    assert same(quiet.state, shown.state)
+
+
 def test_a_finished_run_is_loaded_and_other_settings_train_anew(table, monkeypatch):
     run = learner.train(TINY, "erm", "bach", 42, table)
     written = (run.folder / "model.safetensors").stat().st_mtime_ns
