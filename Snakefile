@@ -8,6 +8,7 @@
 # with the same settings, cohort, encoder and code is loaded, and a training that was cut off goes on.
 import functools
 import hashlib
+import os
 import shlex
 import sys
 from dataclasses import asdict
@@ -16,13 +17,16 @@ from xmodal import config as house
 from xmodal.methods import METHODS, Method
 from xmodal.runtime import engine, identity
 
-profile = house.profile(config.get("profile", "lesson"))
+GIVEN = config.get("profile", "lesson")  # a name, or the path of a .yaml file
+if GIVEN.endswith((".yaml", ".yml")):
+    GIVEN = os.path.abspath(GIVEN)
+profile = house.profile(GIVEN)
 PROFILE = profile.name
 DATA, RUNS = house.DATA / PROFILE, house.RUNS / PROFILE
 EXECUTED = str(RUNS / "notebooks" / "{}.ipynb")  # executed copies
 SPENT = str(RUNS / "benchmarks" / "{}.tsv")  # seconds and memory that a step took
 PYTHON = shlex.quote(sys.executable)  # any path may hold spaces
-RUN = f"OMP_NUM_THREADS=1 {PYTHON} -m xmodal.runtime.notebook {{input.notebook:q}} {{output.executed:q}} PROFILE={PROFILE}"
+RUN = f"OMP_NUM_THREADS=1 {PYTHON} -m xmodal.runtime.notebook {{input.notebook:q}} {{output.executed:q}} PROFILE={shlex.quote(GIVEN)}"
 DONE = str(RUNS / "{method}" / "{held_out}" / "seed_{seed}" / "done")
 TRAIN, TTA = EXECUTED.format("03_train_{held_out}_{seed}"), EXECUTED.format("04_tta_{seed}")
 BASELINES = expand(EXECUTED.format("03b_baselines_{which}"), which=("classic", "networks"))

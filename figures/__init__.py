@@ -43,6 +43,10 @@ DASHES = {                      # of the lines of Fig. 1; the others are whole
     "radiomics_svm": (0, (1, 1)), "radiomics_xgboost": (0, (6, 1, 1, 1, 1, 1)),
     "radiomics_lightgbm": (0, (3, 3)), "radiomics_mlp": (0, (8, 2)),
 }
+SPARE = ("#882255", "#332288", "#44AA99", "#AA4499", "#117733")     # of methods and domains of one's own
+for number, name in enumerate(name for name in COMPARED if name not in COLOURS):
+    COLOURS[name] = SPARE[number % len(SPARE)]
+    MARKERS[name] = "P"
 # Each of these is {name: (label, colour)}, in the order in which it is drawn.
 METHODS = {name: (METHOD_LABELS[name], COLOURS[name]) for name in COMPARED}
 BASELINES = {name: (label, COLOURS[name]) for name, label in BASELINE_LABELS.items()}

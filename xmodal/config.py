@@ -1,8 +1,11 @@
 """Paths, names and the two profiles. Nothing else in the package holds a path or branches on a profile."""
+import contextlib
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+
+import yaml
 
 HOME = Path(__file__).resolve().parents[1]                # the checkout
 ROOT = Path(os.environ.get("XMODAL_HOME", HOME)).resolve()  # where data/, runs/ and figures/ are written
@@ -102,10 +105,58 @@ PROFILES = {
 
 
 def profile(name):
-    """The profile called `name`. Raises `Problem`, which lists the profiles, for another name."""
+    """The profile called `name`, or that of the YAML file `name` (see `own_profile`); a `Profile` is returned
+    as it is. Raises `Problem`, which lists the profiles, for another name."""
+    if isinstance(name, Profile):
+        return name
+    if name.endswith((".yaml", ".yml")):
+        return own_profile(name)
     if name not in PROFILES:
-        raise Problem(f"There is no profile {name!r}; choose one of {', '.join(PROFILES)}.")
+        raise Problem(f"There is no profile {name!r}; choose one of {', '.join(PROFILES)}, or give the "
+                      "path of a .yaml file.")
     return PROFILES[name]
+
+
+def own_profile(path):
+    """The `Profile` of a YAML file: its `name`, the `base` that it begins from (one of `PROFILES`), and the
+    fields that differ. A relative path is looked for from where one stands, then in the checkout.
+
+    Raises `Problem` where the file cannot be read, a field is misspelt, or a value is of another type.
+    """
+    file = Path(path) if Path(path).is_file() else HOME / path
+    try:
+        given = yaml.safe_load(file.read_text())
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise Problem(f"The profile {path} cannot be read ({str(error).splitlines()[0]}); give the path of a "
+                      "YAML file with a name, a base and the fields that differ.") from None
+    if not isinstance(given, dict) or given.get("base") not in PROFILES:
+        raise Problem(f"The profile {path} names no base; write `base: lesson`, or another of "
+                      f"{', '.join(PROFILES)}.")
+    base = PROFILES[given.pop("base")]
+    name = str(given.get("name", ""))
+    if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or name in PROFILES:
+        raise Problem(f"The profile {path} needs a name of its own, of small letters, digits and _, for the "
+                      f"folders of its data and runs; {name!r} is none.")
+    own = replace(base, **{field: _value(path, base, field, value) for field, value in given.items()})
+    if min(own.patch, own.heads) < 1 or own.image_size % own.patch or own.width % own.heads:
+        raise Problem(f"The profile {path} does not fit together: image_size must be a multiple of patch, "
+                      "and width one of heads; change one of them.")
+    return own
+
+
+def _value(path, base, field, value):
+    """`value` as the type that the profile `base` has in this field; YAML reads 1e-3 as text."""
+    if field not in base.__dataclass_fields__:
+        raise Problem(f"The profile {path} has a field {field!r}, which no profile has; the fields are "
+                      f"{', '.join(base.__dataclass_fields__)}.")
+    kind = type(getattr(base, field))
+    with contextlib.suppress(ValueError, TypeError):
+        if kind is float and not isinstance(value, bool):
+            return float(value)
+        if type(value) is kind and (kind is not int or value >= 0):
+            return value
+    raise Problem(f"In the profile {path} {field} is {value!r}, which is no {kind.__name__}; write it like "
+                  f"{field}: {getattr(base, field)}.")
 
 
 def domain(name):

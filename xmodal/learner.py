@@ -18,14 +18,14 @@ from .config import Problem
 from .encoders import PARTS, begin_from, put_into
 from .explain import centre
 from .loaders import dataloaders, device
-from .methods import METHODS
+from .methods import METHODS, own_class
 from .metrics.selection import HOW
 from .model import build
 from .objective import Objective
 from .predict import predict
 from .record import is_done, load_run, run_dir, save_run, seed_everything
 from .runtime.checkpoints import CHECKPOINT, checkpoint_path, load_checkpoint, save_checkpoint
-from .runtime.identity import code_of
+from .runtime.identity import code_of, code_of_own
 from .stats import mean_auc
 
 log = logging.getLogger(__name__)
@@ -121,10 +121,13 @@ def learner(profile, method, fold, images, seed, model=None, folder=None):
     model.to(model_device)  # before a checkpoint is read, since the optimiser's moments follow the parameters
     dls = dataloaders(fold, images, profile, seed)
     domains = len(dls.train.dataset.domains)
-    objective = Objective(profile.width, domains, METHODS.get(method, method)).to(model_device)
+    switches = METHODS.get(method, method)
+    objective = Objective(profile.width, domains, switches).to(model_device)
     gpu = profile.device == "cuda"
     adam = partial(torch.optim.Adam, fused=gpu, foreach=not gpu)
     callbacks = [Schedule(), Select(fold[fold.split == "validation"], images, folder)]
+    if switches.callback:
+        callbacks.append(own_class(switches.callback)())
     rates = groups(profile, model, objective)
 
     def split(model):
@@ -248,7 +251,8 @@ def train(profile, method, held_out, seed, table, progress=False, selection=TRAI
     settings = {
         "profile": asdict(profile), "method": method, "switches": asdict(METHODS[method]),
         "held_out": held_out, "seed": seed, "cohort": fingerprint(table), "selection": selection,
-        "encoder": encoder, "code": code_of("xmodal.learner.train"), "left_out_rows": fold.attrs["left_out"],
+        "encoder": encoder, "left_out_rows": fold.attrs["left_out"],
+        "code": code_of("xmodal.learner.train") | code_of_own(METHODS[method].callback),
         "pairing": pairing(fold[fold.split == "train"])}
     if is_done(folder, settings):
         return load_run(folder)

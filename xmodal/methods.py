@@ -2,6 +2,7 @@
 
 Nothing heavy is imported, so that figures and the Snakefile can read it too.
 """
+import importlib
 from dataclasses import dataclass, replace
 
 from .config import HISTOPATHOLOGY, MAMMOGRAPHY, Problem
@@ -29,6 +30,7 @@ class Method:
     lesion: bool = True          # alignment also of lesions, and not of whole images alone
     task_weights: bool = True    # learned (Eq. 10); else they stay at 1
     train_share: float = 1.0     # of the training patients
+    callback: str = ""           # "my_methods.VRex": a fastai Callback that adds a term of one's own
 
 
 FULL = Method(mixstyle=True, irm=0.1, align=0.1)
@@ -67,6 +69,19 @@ def chosen(names, known=METHODS):
         if name not in known:
             raise Problem(f"There is no method {name!r}; choose from {', '.join(known)}, or all.")
     return names
+
+
+def own_class(name):
+    """The class called "module.Class" of a file of one's own, anywhere on Python's path.
+
+    Raises `Problem` where it cannot be loaded.
+    """
+    module, _, attribute = name.rpartition(".")
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise Problem(f"The callback {name!r} of a method cannot be loaded ({error}); write it as "
+                      "module.Class and put its file into the checkout or on PYTHONPATH.") from None
 
 
 CLASSIC = {   # method -> the setting that source validation chooses, and its values
@@ -109,6 +124,7 @@ METHOD_LABELS = {
     "frozen_encoder": "encoder frozen",
     "fixed_weights": "fixed task weights",
 }
+METHOD_LABELS |= {name: name for name in MAIN if name not in METHOD_LABELS}    # a method of one's own
 COMPARED = tuple(name for name in METHOD_LABELS if name not in ABLATIONS)     # in Fig. 2 and 3
 BASELINE_LABELS = {  # what Fig. 1, 4 and 5 compare
     UNTOUCHED: METHOD_LABELS[UNTOUCHED],

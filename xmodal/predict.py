@@ -34,7 +34,7 @@ def shipped(profile):
 
     settings: its config.json. Raises `Problem` where it is missing or of another profile.
     """
-    profile = profile_named(getattr(profile, "name", profile))
+    profile = profile_named(profile)
     try:
         settings = json.loads((SHIPPED / "config.json").read_text())
         state = load_file(SHIPPED / "model.safetensors")

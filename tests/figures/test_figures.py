@@ -130,6 +130,18 @@ def test_every_method_of_the_package_has_a_colour_of_its_own():
     assert set(figures.CONDITIONS) == set(config.CONDITIONS)
 
 
+def test_a_method_of_ones_own_is_drawn_in_a_spare_colour_under_its_name():
+    """One row in `methods.METHODS` is all that it takes."""
+    code = ("import xmodal.config, pathlib, sys; text = pathlib.Path('xmodal/methods.py').read_text(); "
+            "text = text.replace('METHODS = {', 'METHODS = {\\n    \"vrex\": Method(),', 1); "
+            "module = type(sys)('xmodal.methods'); module.__package__ = 'xmodal'; "
+            "sys.modules['xmodal.methods'] = module; exec(text, module.__dict__); import figures; "
+            "from xmodal.tables import verdicts; assert verdicts.LABELS['vrex'] == 'vrex'; "
+            "label, colour = figures.METHODS['vrex']; assert label == 'vrex' and 'vrex' in figures.MARKERS; "
+            "assert [c for _, c in figures.METHODS.values()].count(colour) == 1")
+    subprocess.run([sys.executable, "-c", code], cwd=HOME, check=True)
+
+
 # ---- panels ------------------------------------------------------------------------------------------------
 
 PANELS = {

@@ -8,6 +8,7 @@ is put together while the program runs is not seen.
 import ast
 import functools
 import hashlib
+import importlib.util
 import json
 import logging
 import sys
@@ -50,6 +51,19 @@ def code_of(*functions, home=HOME):
     loaded it, see `_changed`.
     """
     return _hashes([name.rpartition(".")[::2] for name in functions], {}, Path(home))
+
+
+def code_of_own(name):
+    """The same for the whole module of a class "module.Class" that lies anywhere on Python's path; {} for "".
+    Raises `Problem` where there is no such module."""
+    if not name:
+        return {}
+    module = name.rpartition(".")[0]
+    spec = importlib.util.find_spec(module) if module else None
+    if spec is None:
+        raise Problem(f"There is no module for {name!r}; write module.Class, and put its file into the "
+                      "checkout or on PYTHONPATH.")
+    return code_of(f"{module}.{WHOLE}", home=Path(spec.origin).parents[module.count(".")])
 
 
 def code_of_notebook(path, home=HOME):

@@ -26,7 +26,7 @@ def write(table, name, profile):
     profile: the Profile (or its name) whose runs the numbers are from; the first column, `data`, says phantom
     or public.
     """
-    profile = config.profile(getattr(profile, "name", profile))
+    profile = config.profile(profile)
     path = config.panel_path(name)
     table = table.copy()
     table.insert(0, "data", "phantom" if profile.phantom else "public")
