@@ -38,6 +38,7 @@ if profile.device == "cuda":
 
 IMAGES = [profile.phantom, profile.image_size, profile.tile_um, profile.tiles_per_slide]  # settings that make a cohort
 TRAINING = [asdict(profile), {name: identity.non_default(asdict(row), Method) for name, row in METHODS.items()}]
+TRAINING += [identity.code_of_own(row.callback) for row in METHODS.values() if row.callback]
 
 engine.enter(house.HOME / ".snakemake")  # after a kill the next engine goes on
 workdir: house.HOME

@@ -1,5 +1,6 @@
 """docs/extending.md, followed word by word: its blocks of code are taken from the page and run."""
 import dataclasses
+import os
 import re
 import sys
 from types import SimpleNamespace
@@ -24,6 +25,7 @@ def block(title):
 def own(home, tmp_path, monkeypatch):
     """The methods of the page, in a file outside the checkout that is on Python's path."""
     (tmp_path / "my_methods.py").write_text(block("my_methods.py"))
+    os.utime(tmp_path / "my_methods.py", (0, 0))        # written before this process began
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "my_methods", raising=False)
     rows = eval("{" + block("xmodal/methods.py, in METHODS") + "}", {"Method": methods.Method})
