@@ -179,8 +179,9 @@ def test_the_status_is_1_where_nothing_could_be_read(folder, tmp_path):
 
 
 def test_a_run_that_is_none_is_a_problem(tmp_path):
-    with pytest.raises(Problem, match="is not finished"):
+    with pytest.raises(Problem, match="holds no finished run") as caught:
         yours.load(tmp_path)
+    assert "delete" not in str(caught.value), "it may be a folder of images"
 
 
 def test_the_profile_is_that_of_the_training_whatever_fields_it_has():

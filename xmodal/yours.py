@@ -44,6 +44,8 @@ def load(run=""):
     if not run:
         model, settings = shipped("lesson")
         return Trained(model, settings, profile_of(settings), "shipped")
+    if not (Path(run) / "done").is_file():
+        raise Problem(f"{run} holds no finished run; name a folder like runs/lesson/ours/bach/seed_42.")
     finished = record.load_run(run)
     if "switches" not in finished.config:
         raise Problem(f"The run {run} is of the baseline {finished.config['method']}, which has no cards; "
