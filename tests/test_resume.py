@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 from test_preprocess import SMALL, digest, row, tissue
 
-from xmodal import preprocess
+from xmodal import config, loaders, preprocess
 
 BUILD = """
 import sys
@@ -83,3 +83,16 @@ def test_what_was_finished_counts_only_for_the_same_file_and_profile(rows, tmp_p
     assert at(SMALL) == first != at(replace(SMALL, tile_um=120.0))
     os.utime(entry["source"], (1, 1))
     assert at(SMALL) != first
+
+
+@pytest.mark.parametrize("setting, value", [("image_size", 48), ("tile_um", 200.0), ("tiles_per_slide", 1)])
+def test_a_cohort_of_other_sizes_is_named_and_made_anew(rows, tmp_path, caplog, setting, value):
+    assert not preprocess.is_made(tmp_path, SMALL) and not caplog.messages
+    preprocess.build(rows[:2], SMALL, tmp_path, workers=1)
+    assert preprocess.is_made(tmp_path, replace(SMALL, epochs=1)), "nothing else makes a cohort another one"
+    loaders.check_made(tmp_path, SMALL)
+    other = replace(SMALL, **{setting: value})
+    with pytest.raises(config.Problem, match=f"{setting} .*, not {value}, .*run 02_preprocess again"):
+        loaders.check_made(tmp_path, other)
+    assert not preprocess.is_made(tmp_path, other)
+    assert f"was made with {setting} {getattr(SMALL, setting)}, not {value}; it is made anew" in caplog.text

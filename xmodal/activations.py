@@ -11,7 +11,7 @@ import torch
 from . import config
 from .cohort import fingerprint
 from .config import DOMAINS, MAMMOGRAPHY, MODALITIES
-from .loaders import Images, augment, device
+from .loaders import Images, augment, check_made, device
 from .runtime.checkpoints import digest
 from .runtime.files import atomic, held
 
@@ -64,9 +64,10 @@ def images_of(profile, model, table):
     """What a training or an evaluation of `model` on the cohort `table` reads: its `Activations`, computed
     where they are missing, or the `Images` themselves where no part of the model is frozen.
 
-    Raises `Problem` where another process is computing them.
+    Raises `Problem` where another process is computing them, and for a cohort of other sizes.
     """
     images = Images(config.DATA / profile.name)
+    check_made(images.folder, profile)
     folders = {}
     for modality in MODALITIES:
         early = model.frozen_part(modality)

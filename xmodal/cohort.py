@@ -1,5 +1,6 @@
 """The cohort table, one row per image: schema, label sets, splits by patient, pairing."""
 import hashlib
+import json
 import logging
 import math
 
@@ -124,6 +125,17 @@ def load(path):
         raise Problem(f"The cohort at {path} cannot be read ({error}); "
                       "delete it and run 02_preprocess again.") from None
     return validate(table, where=f"cohort at {path}")
+
+
+MADE_WITH = ("image_size", "tile_um", "tiles_per_slide")   # of a profile; made.json beside a cohort has them
+
+
+def made_otherwise(folder, profile):
+    """In what the cohort in `folder` differs from what `profile` asks: "image_size 96, not 128"; else ""."""
+    path = folder / "made.json"
+    made = json.loads(path.read_text()) if path.exists() else {}
+    asked = {name: getattr(profile, name) for name in made}
+    return ", ".join(f"{name} {made[name]}, not {asked[name]}" for name in made if made[name] != asked[name])
 
 
 # ---- label sets --------------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ import torch
 from fastai.data.core import DataLoaders
 from fastai.data.load import DataLoader
 
-from .cohort import allowed_matrix, malignant, of_breast, pairing
+from .cohort import allowed_matrix, made_otherwise, malignant, of_breast, pairing
 from .config import HISTOPATHOLOGY, MAMMOGRAPHY, MODALITIES, Problem
 
 BAG = 2         # images of each modality that stand for a patient in a batch, where there are so many
@@ -55,6 +55,13 @@ class Images:
         if rows.modality.iloc[0] == MAMMOGRAPHY:
             mask = torch.from_numpy(self.gather(rows, "masks")).bool()
         return augment(images, mask, rng)
+
+
+def check_made(folder, profile):
+    """Raises `Problem` where the cohort in `folder` was made with other sizes than `profile` has."""
+    if differences := made_otherwise(folder, profile):
+        raise Problem(f"The cohort in {folder} was made with {differences}, as the profile {profile.name} "
+                      "asks; run 02_preprocess again.")
 
 
 class PairedBatches:

@@ -21,7 +21,7 @@ from tqdm import tqdm
 from . import __version__, cohort, tiles
 from .config import DOMAINS, MAMMOGRAPHY, PRETRAINING, Problem
 from .imaging import mammograms
-from .runtime.files import atomic, held, sha256, spelled
+from .runtime.files import atomic, held, sha256, spelled, write_json
 from .runtime.workers import Died, processes
 
 log = logging.getLogger(__name__)
@@ -35,12 +35,23 @@ NO_SPACING = "The file gives no pixel spacing; sizes in it are in pixels."
 
 # ---- the cohort ------------------------------------------------------------------------------------------
 
+def is_made(folder, profile):
+    """Whether `folder` has a cohort as `profile` asks. A warning says in what another one differs."""
+    if not (folder / "cohort.parquet").exists():
+        return False
+    differences = cohort.made_otherwise(folder, profile)
+    if differences:
+        log.warning("The cohort in %s was made with %s; it is made anew.", folder, differences)
+    return not differences
+
+
 def build(rows, profile, out, workers=2, exclusions=()):
     """Reads every native file of `rows` (cohort.INDEX) at the size of `profile` and writes the cohort to
     `out`.
 
     images/<domain>.npy   uint8 (N, S, S) mammograms, or (N, S, S, 3) Macenko-normalised tiles
     masks/<domain>.npy    uint8 (N, S, S), 1 in a lesion; mammography only
+    made.json             the settings of the profile that made them
     cohort.parquet        cohort.COHORT, written last
     exclusions.csv        source, reason: first the `exclusions` of the index, then files that gave no row
     notes.csv             source, note: files that were used although something in them could not be done
@@ -73,6 +84,7 @@ def _build(rows, excluded, profile, out, workers):
     if not entries:
         raise Problem(f"None of {len(rows)} files could be used; {out / 'exclusions.csv'} says why for each.")
     table = cohort.validate(pd.DataFrame(entries), cohort.COHORT)
+    write_json(out / "made.json", {name: getattr(profile, name) for name in cohort.MADE_WITH})
     with atomic(out / "cohort.parquet") as path:
         table.to_parquet(path, index=False)
     _tidy(out)
