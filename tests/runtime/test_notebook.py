@@ -222,6 +222,15 @@ def test_a_failure_is_one_sentence_exit_1_and_leaves_the_partial_copy(tmp_path, 
     assert not out.exists() and "ran" in outputs(partial)
 
 
+def test_the_line_for_a_log_is_the_last_that_the_cell_tagged_result_prints(tmp_path):
+    book = nbformat.read(write(tmp_path / "a.ipynb", "a", "b"), 4)
+    assert notebook.result(book) == ""
+    printed = [nbformat.v4.new_output("stream", name=name, text=text) for name, text in (
+        ("stdout", "first\n"), ("stderr", "a warning\n"), ("stdout", "trained erm, 0.79\n"))]
+    book.cells[-1].update(outputs=printed, metadata={"tags": ["result"]})
+    assert notebook.result(book) == "trained erm, 0.79"
+
+
 def test_in_place_execution_keeps_what_readers_see_and_drops_what_changes(tmp_path):
     path = write(tmp_path / "a.ipynb", "print(SEED)")
     assert notebook.main([str(path), str(path)]) == 0

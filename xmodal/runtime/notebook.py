@@ -13,6 +13,7 @@ import os
 import re
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 from .. import config
@@ -63,7 +64,8 @@ def same_sums():
 
 def run(notebook, out, given):
     """Executes `notebook` from the root of the checkout into `out`. Raises `Problem` for a cell that fails, a
-    dead kernel, or a full disk. Another process that is executing into `out` is waited for."""
+    dead kernel, or a full disk. Another process that is executing into `out` is waited for. Returns `result`.
+    """
     import nbformat
     given = check_parameters(notebook, given)
     notebook = Path(notebook).resolve()
@@ -74,6 +76,18 @@ def run(notebook, out, given):
         with atomic(out) as temporary:
             nbformat.write(tidy(executed) if out == notebook else executed, temporary)
         partial.unlink(missing_ok=True)
+    return result(executed)
+
+
+def result(executed):
+    """What an executed notebook came to, for a log of many: the last line that its cell tagged "result"
+    prints; "" where it has none."""
+    lines = []
+    for cell in executed.cells:
+        if "result" in cell.metadata.get("tags", ()):
+            texts = [output.text for output in cell.outputs if output.get("name") == "stdout"]
+            lines += "".join(texts).strip().splitlines()
+    return lines[-1] if lines else ""
 
 
 def _execute(notebook, out, partial, given):
@@ -179,11 +193,15 @@ def main(arguments):
     except Problem as problem:
         print(problem, file=sys.stderr)
         return 2
+    began = time.monotonic()
     try:
-        run(notebook, out, given)
+        came_to = run(notebook, out, given)
     except Problem as problem:
         print(problem, file=sys.stderr)
         return 1
+    settings = [f"{name}={value}" for name, value in given.items()]
+    print(*filter(None, [Path(notebook).stem, *settings, came_to, f"{time.monotonic() - began:.0f} s"]),
+          sep=", ", flush=True)
     return 0
 
 
