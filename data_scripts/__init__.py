@@ -7,6 +7,7 @@ met; `index(root)` returns the rows alone. (`busi` has a table of its own instea
 reads all datasets of the main job that are there. `phantom` writes the same layouts, and `link` tells which
 of its native patients are one person. README.md in this folder describes layouts, rules and tables.
 """
+import importlib
 import logging
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -17,10 +18,14 @@ import pandas as pd
 from tqdm import tqdm
 
 from data_scripts import bach, camelyon, cbis_ddsm, inbreast
+from xmodal import config
 from xmodal.config import Problem
 
 log = logging.getLogger(__name__)
 DATASETS = {"cbis_ddsm": cbis_ddsm, "inbreast": inbreast, "bach": bach, "camelyon": camelyon}
+for name, row in config.DATASETS.items():
+    if row.module:
+        DATASETS[name] = importlib.import_module(row.module)
 # Columns of the phantom's registry.csv.
 REGISTRY = {"domain", "native_patient", "patient", "diagnosis", "diameter_mm"}
 

@@ -2,6 +2,7 @@
 import dataclasses
 import os
 import re
+import subprocess
 import sys
 from types import SimpleNamespace
 
@@ -109,3 +110,40 @@ def test_a_profile_that_does_not_fit_is_a_problem(tmp_path, text, match):
 def test_a_profile_that_is_missing_is_a_problem():
     with pytest.raises(Problem, match="absent.yaml cannot be read"):
         config.profile("absent.yaml")
+
+
+FOLLOWED = """
+import sys, pathlib
+import numpy as np, pydicom.uid
+text = pathlib.Path("xmodal/config.py").read_text()
+text = text.replace("DATASETS = {", "DATASETS = {\\n" + sys.argv[2], 1)
+import xmodal.config as config
+exec(text, config.__dict__)
+import data_scripts, figures
+from data_scripts.phantom.native import DIGITAL_MAMMOGRAM, write_dicom
+folder = pathlib.Path(sys.argv[1], "native", "mysite")
+folder.mkdir(parents=True)
+for name in "abc":
+    pixels = np.zeros((300, 200), np.uint16)
+    pixels[50:250, :120] = 3000
+    write_dicom(folder / f"{name}.dcm", pixels, pydicom.uid.ExplicitVRLittleEndian, DIGITAL_MAMMOGRAM, 12,
+                SOPInstanceUID="2.25.1", ViewPosition="CC", ImageLaterality="L")
+(folder / "labels.csv").write_text("file,patient,label\\na.dcm,1,benign\\nb.dcm,2,malignant\\n")
+native = data_scripts.index_all(folder.parent, config.PROFILES["paper"])
+assert native.rows.allowed.tolist() == [2, 12] and len(native.exclusions) == 1
+from xmodal import cohort, record
+from xmodal.runtime import parameters
+from xmodal.tables import fig3
+assert cohort.validate(native.rows, cohort.INDEX, "index").domain.unique().tolist() == ["mysite"]
+assert list(figures.DOMAINS)[-1] == "mysite" and figures.DOMAINS["mysite"] == ("my site", "#882255")
+assert "mysite" in fig3.BREASTS and "mysite" in parameters.CHOICES["HELD_OUT"]
+assert record.run_dir("lesson", "erm", "mysite", 42)
+"""
+
+
+def test_the_dataset_of_the_page_is_read_and_is_in_every_list_of_domains(tmp_path):
+    (tmp_path / "mysite.py").write_text(block("mysite.py"))
+    row = block("xmodal/config.py, in DATASETS")
+    path = os.pathsep.join([str(tmp_path), str(config.HOME)])
+    subprocess.run([sys.executable, "-c", FOLLOWED, str(tmp_path), row], cwd=config.HOME, check=True,
+                   env={**os.environ, "PYTHONPATH": path})

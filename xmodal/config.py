@@ -16,12 +16,24 @@ FIGURES = ROOT / "figures"
 CLASSES = ("normal", "benign", "in situ", "invasive")    # y in {0, 1, 2, 3}; also the ordered grades of Eq. 8
 MODALITIES = ("mammography", "histopathology")
 MAMMOGRAPHY, HISTOPATHOLOGY = MODALITIES
-DOMAINS = {
-    "cbis_ddsm": MAMMOGRAPHY,
-    "inbreast": MAMMOGRAPHY,
-    "bach": HISTOPATHOLOGY,
-    "camelyon": HISTOPATHOLOGY,
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A dataset of the main job. Its row is all that training, evaluation and figures know of it."""
+    modality: str
+    label: str               # in figures
+    colour: str
+    module: str = ""         # which reads its native files, where that is not the package's own reader
+
+
+DATASETS = {
+    "cbis_ddsm": Dataset(MAMMOGRAPHY, "CBIS-DDSM", "#56B4E9"),
+    "inbreast": Dataset(MAMMOGRAPHY, "INbreast", "#0072B2"),
+    "bach": Dataset(HISTOPATHOLOGY, "BACH", "#D55E00"),
+    "camelyon": Dataset(HISTOPATHOLOGY, "CAMELYON", "#E69F00"),
 }
+DOMAINS = {name: row.modality for name, row in DATASETS.items()}
 PRETRAINING = {  # never evaluated
     "pretraining_mammography": MAMMOGRAPHY,
     "pretraining_histopathology": HISTOPATHOLOGY,

@@ -5,13 +5,14 @@ import pandas as pd
 
 from .. import stats
 from ..cohort import LESION_TYPES
-from ..config import CLASSES, MAMMOGRAPHY
+from ..config import CLASSES, DOMAINS, MAMMOGRAPHY
 from ..methods import ADAPTED, OURS, SHARES, UNTOUCHED
 from .adaptation import gains
 from .common import ESTIMATE, FOLD_AND_SEED, RUN, adjusted, aucs, contenders, paired_tests, tidy
 
 SHOWN_BESIDE = (UNTOUCHED, "mixstyle", OURS)                # in i to k; the paper shows MixStyle and ours
 SHOWN = ("cbis_ddsm", "camelyon", "inbreast", "bach")       # the paper's order of panels a to d
+BREASTS = tuple(name for name, modality in DOMAINS.items() if modality == MAMMOGRAPHY)
 
 
 def _by_seed(rows):
@@ -104,7 +105,7 @@ def fig3h(runs, condition="causal"):
     return table[table.condition == condition].rename(columns={"entropy": "entropy_nats"})
 
 
-def fig3i(predictions, methods=SHOWN_BESIDE, held_outs=("cbis_ddsm", "inbreast")):
+def fig3i(predictions, methods=SHOWN_BESIDE, held_outs=BREASTS):
     """Fig. 3 i: four-class confusion on the target images whose class is known, added up over seeds.
 
     Columns method, held_out, truth, predicted, images (0 where there are none), seeds.
