@@ -132,7 +132,7 @@ def fig4i(ax, table):
     ax.grid(axis="y")
     ax.set(xticks=[-0.05, 0.2, 0.4, 0.6, 0.8, 1], xlabel="IoU", ylabel="images (%)")
     ax.set_xticklabels(["none", 0.2, 0.4, 0.6, 0.8, 1])
-    ax.set_ylim(top=1.6 * ax.get_ylim()[1])              # the legend stands above the bars
+    ax.set_ylim(top=2 * ax.get_ylim()[1])                # the legend stands above the bars
     ax.legend(loc="upper right", title="mean IoU", title_fontsize=6.5, alignment="left")
     return ax
 
