@@ -196,7 +196,7 @@ def test_the_notebook_fetches_in_the_profile_paper(cbis, tmp_path, monkeypatch, 
     monkeypatch.setattr(bach, "MD5", md5(data)[4:])
     monkeypatch.setattr(config, "DATA", tmp_path)
     notebook = nbformat.read(config.HOME / "notebooks" / "01_download.ipynb", 4)
-    cells = [cell.source for cell in notebook.cells if cell.cell_type == "code"][:3]
+    cells = [cell.source for cell in notebook.cells if cell.cell_type == "code"][:4]
 
     def run(**given):
         scope = {"display": display}
