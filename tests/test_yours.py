@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 from pydicom.uid import ExplicitVRLittleEndian
-from test_preprocess import breast, photo, row, tissue
+from test_preprocess import breast, row, tissue
 
 from data_scripts.phantom.native import DIGITAL_MAMMOGRAM, pyramid, write_dicom
 from figures import yours as command
