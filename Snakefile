@@ -93,7 +93,7 @@ if config.get("jobs") == "methods":
 step("train", "03_train", ready + alone, GPU, "HELD_OUT={wildcards.held_out} SEED={wildcards.seed} METHODS=all",
     writes=[] if alone else [update(expand(DONE, method=METHODS, allow_missing=True))], executed="03_train_{held_out}_{seed}", first=1)
 step("baselines", "03b_baselines", ready, GPU,
-    "METHODS={wildcards.which}", executed="03b_baselines_{which}", first=2)  # the longest job begins first
+    f"METHODS={{wildcards.which}} SEEDS='{list(house.SEEDS)}'", executed="03b_baselines_{which}", first=2)  # the longest job begins first
 step("tta", "04_tta", expand([TRAIN, DONE], held_out=house.DOMAINS, method=METHODS, allow_missing=True), GPU,
     "SEED={wildcards.seed}", executed="04_tta_{seed}")  # on every held-out domain of one seed
 

@@ -156,7 +156,7 @@ def test_cards_are_the_quartiles_of_each_class(seen):
     names = ["p0", "p1", "p2", "p3"]
     assert row[names].tolist() == pytest.approx(predicted[names].tolist())
     assert row.grade == predicted.grade_pred
-    assert row.conclusion.endswith("No lesion is outlined.") == (json.loads(row.box) == [])
+    assert ("No lesion is outlined" in row.conclusion) == (json.loads(row.box) == [])
     assert set(graded.trained_on) == {"phantom"}
 
 

@@ -103,7 +103,7 @@ def test_the_written_cohort_is_the_returned_one_and_fits_its_arrays(built):
         assert part["index"].tolist() == list(range(len(part)))
         assert (np.asarray(array).reshape(len(part), -1).std(1) > 5).all()
     images = {f"images/{domain}.npy" for domain in set(table.domain)}
-    tables = {"cohort.parquet", "exclusions.csv", "notes.csv"}
+    tables = {"cohort.parquet", "exclusions.csv", "made.json", "notes.csv"}
     assert set(digest(out)) == tables | images | {"masks/inbreast.npy"}
 
 
