@@ -13,10 +13,9 @@ def test_the_best_mean_over_folds_is_chosen_and_of_equals_the_smallest():
     rows = []
     for held_out, scores in (("bach", (0.7, 0.8, 0.8)), ("inbreast", (0.9, 0.8, 0.8))):
         for value, score in zip((0.1, 1.0, 10.0), scores):
-            rows.append({"method": "irm", "switch": "irm", "value": value, "held_out": held_out,
-                         "validation": score})
-            rows.append({"method": "coral", "switch": "coral", "value": value, "held_out": held_out,
-                         "validation": value / 100})
+            common = {"value": value, "held_out": held_out, "unseen": -value}
+            rows.append({"method": "irm", "switch": "irm", "validation": score, **common})
+            rows.append({"method": "coral", "switch": "coral", "validation": value / 100, **common})
     chosen = strengths.choose(pd.DataFrame(rows)).set_index("method")
     assert chosen.value.to_dict() == {"coral": 10.0, "irm": 0.1}
     assert chosen.validation["irm"] == pytest.approx(0.8)

@@ -17,6 +17,7 @@ from .cohort import leave_one_out, load, malignant
 from .encoders import begin_from
 from .learner import begin, fit, learner
 from .methods import METHODS, OURS
+from .metrics.selection import select
 from .predict import load_model, predict
 from .record import load_run, run_dir, seed_everything
 from .runtime.files import atomic
@@ -102,12 +103,19 @@ def sweep_anchor(profile, table):
 
 
 def choose(swept):
-    """The value of each method's switch with the best mean validation AUC over the folds, as a frame: method,
-    switch, value, validation. Of equals the smallest."""
-    means = swept.dropna(subset="validation").groupby(["method", "switch", "value"], as_index=False)
-    means = means.validation.mean()
-    means = means.sort_values(["method", "validation", "value"], ascending=[True, False, True])
-    return means.groupby(["method", "switch"], as_index=False).first()
+    """The value of each method's switch with the best mean validation AUC over the folds, by
+    `selection.select`, as a frame: method, switch, value, validation. Of equals the smallest."""
+    rows = swept.dropna(subset="validation")
+    trials = list(zip(rows.method, rows.switch))
+    folds = pd.DataFrame({"trial": trials, "run": rows.value, "step": 0, "domain": rows.held_out,
+                          "score": rows.validation, "validation": rows.validation})
+    targets = folds.assign(score=rows.unseen).groupby(["trial", "run", "step"], as_index=False)
+    targets = targets.score.mean().assign(domain="unseen", validation=0.0)      # never selected by
+    records = pd.concat([folds, targets], ignore_index=True)
+    records["held_out"] = [("unseen",)] * len(records)
+    best = select(records, "training-domain")
+    names = pd.DataFrame(best.trial.tolist(), columns=["method", "switch"])
+    return names.assign(value=best.run, validation=best.validation)
 
 
 def main():
