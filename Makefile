@@ -72,8 +72,7 @@ pretrain: env  ## make the shipped encoders anew from nothing, into xmodal/weigh
 	OMP_NUM_THREADS=1 $(PY) -m xmodal.runtime.notebook notebooks/03a_pretrain.ipynb build/03a_pretrain.ipynb REBUILD=True
 
 controls: env  ## each mechanism where it must help and where it must not, into figures/controls/ (a quarter of an hour on 2 cores)
-	@mkdir -p runs/$(PROFILE)/notebooks
-	OMP_NUM_THREADS=1 $(PY) -m xmodal.runtime.notebook notebooks/07_controls.ipynb runs/$(PROFILE)/notebooks/07_controls.ipynb PROFILE=$(PROFILE)
+	OMP_NUM_THREADS=1 $(PY) -m xmodal.runtime.notebook notebooks/07_controls.ipynb PROFILE=$(PROFILE)
 
 strengths: env  ## sweep the weight of each method's term on source validation, into docs/strengths.csv (after make reproduce; half an hour)
 	OMP_NUM_THREADS=1 $(PY) -m xmodal.strengths

@@ -50,9 +50,8 @@ for number, name in enumerate(name for name in COMPARED if name not in COLOURS):
 # Each of these is {name: (label, colour)}, in the order in which it is drawn.
 METHODS = {name: (METHOD_LABELS[name], COLOURS[name]) for name in COMPARED}
 BASELINES = {name: (label, COLOURS[name]) for name, label in BASELINE_LABELS.items()}
-ORDER = ("cbis_ddsm", "camelyon", "inbreast", "bach")      # the paper's; other datasets follow
 DOMAINS = {}
-for name in (*ORDER, *(name for name in config.DATASETS if name not in ORDER)):
+for name in dict.fromkeys((*config.PAPER_ORDER, *config.DATASETS)):
     DOMAINS[name] = (config.DATASETS[name].label, config.DATASETS[name].colour)
 CONDITIONS = {
     "source": ("as trained", "#999999"), "adabn": ("AdaBN", "#56B4E9"),

@@ -64,6 +64,12 @@ def test_they_are_computed_once_for_an_encoder_and_a_cohort(table, model, monkey
         activations.images_of(TINY, model, table.iloc[1:])
 
 
+def test_other_code_computes_them_again(table, model, monkeypatch):
+    first = activations.images_of(TINY, model, table).folders
+    monkeypatch.setattr(activations, "code_of", lambda *names: dict.fromkeys(names, "other"))
+    assert not set(activations.images_of(TINY, model, table).folders.values()) & set(first.values())
+
+
 def test_a_model_without_a_frozen_part_reads_the_images(table):
     whole = dataclasses.replace(TINY, frozen=0)
     model = learner.begin(whole, "ours")

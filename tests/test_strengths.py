@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 from test_learner import TINY, write_cohort
 
-from xmodal import config, strengths
-from xmodal.methods import METHODS
+from xmodal import adapt, adapt_run, config, learner, strengths
+from xmodal.methods import METHODS, OURS
 
 
 def test_the_best_mean_over_folds_is_chosen_and_of_equals_the_smallest():
@@ -45,6 +45,25 @@ def test_labels_of_the_target_choose_nothing(home):
     swept = strengths.sweep(TINY, poisoned, ["irm"], ["bach"])
     assert swept.validation.equals(clean.validation) and not swept.unseen.equals(clean.unseen)
     assert len(clean) == 3 and clean.validation.between(0, 1).all()
+
+
+def test_every_anchor_adapts_every_run_to_its_target(home, monkeypatch):
+    table = write_cohort(config.DATA / "lesson", people=8)
+    for held_out in config.DOMAINS:
+        learner.train(TINY, OURS, held_out, 42, table)
+    anchors = []
+
+    def noted(model, target, how, anchor, watch):
+        anchors.append((how, anchor))
+        return adapt.adapt(model, target, how, anchor=anchor, watch=watch)
+
+    monkeypatch.setattr(config, "SEEDS", (42,))
+    monkeypatch.setattr(strengths, "ANCHORS", (0.0, 1e9))
+    monkeypatch.setattr(adapt_run, "adapt", noted)
+    measured = strengths.sweep_anchor(TINY, table)
+    assert anchors == [("causal", 0.0), ("causal", 1e9)] * len(config.DOMAINS)
+    assert measured.held_out.tolist() == sorted(config.DOMAINS) * 2
+    assert measured.value.tolist() == [0.0] * 4 + [1e9] * 4 and measured.unseen.between(0, 1).all()
 
 
 def test_the_table_in_paper_md_is_what_was_measured():

@@ -14,6 +14,7 @@ from .config import DOMAINS, MAMMOGRAPHY, MODALITIES
 from .loaders import Images, augment, check_made, device
 from .runtime.checkpoints import digest
 from .runtime.files import atomic, held
+from .runtime.identity import code_of
 
 COPIES = 4      # augmented ones of each image
 CHUNK = 128     # images at a time
@@ -73,7 +74,8 @@ def images_of(profile, model, table):
         early = model.frozen_part(modality)
         if early is None:
             continue
-        key = f"{digest(early.state_dict(), modality)} {fingerprint(table)} {COPIES}"
+        made_by = code_of("xmodal.activations._compute", "xmodal.model.CrossModal")
+        key = f"{digest(early.state_dict(), modality)} {fingerprint(table)} {made_by}"
         folders[modality] = images.folder / "activations" / hashlib.sha256(key.encode()).hexdigest()[:16]
         if not (folders[modality] / "done").exists():
             with held(folders[modality]):

@@ -20,7 +20,7 @@ MAMMOGRAPHY, HISTOPATHOLOGY = MODALITIES
 
 @dataclass(frozen=True)
 class Dataset:
-    """A dataset of the main job. Its row is all that training, evaluation and figures know of it."""
+    """A dataset of the main job: its row puts it into training, evaluation and the lists of the figures."""
     modality: str
     label: str               # in figures
     colour: str
@@ -34,6 +34,7 @@ DATASETS = {
     "camelyon": Dataset(HISTOPATHOLOGY, "CAMELYON", "#E69F00"),
 }
 DOMAINS = {name: row.modality for name, row in DATASETS.items()}
+PAPER_ORDER = ("cbis_ddsm", "camelyon", "inbreast", "bach")    # of the panels of Fig. 3 a-d
 PRETRAINING = {  # never evaluated
     "pretraining_mammography": MAMMOGRAPHY,
     "pretraining_histopathology": HISTOPATHOLOGY,

@@ -60,6 +60,17 @@ def test_features_are_kept_for_the_same_arrays_and_do_not_see_outlines(table):
     assert not radiomics.features(rows, Images(folder)).equals(first)
 
 
+def test_other_code_computes_features_again(table, monkeypatch):
+    rows = table[table.domain == "bach"].head(2)
+    radiomics.features(rows, Images(config.DATA / "lesson"))
+    path = config.DATA / "lesson" / "radiomics" / "bach.parquet"
+    before = path.read_bytes()
+    assert "xmodal.imaging.radiomics" in radiomics.code_of("xmodal.imaging.radiomics.measure")
+    monkeypatch.setattr(radiomics, "code_of", lambda name: {name: "other"})
+    radiomics.features(rows, Images(config.DATA / "lesson"))
+    assert path.read_bytes() != before
+
+
 def test_missing_arrays_are_named(table):
     (config.DATA / "lesson" / "images" / "bach.npy").unlink()
     with pytest.raises(Problem, match="bach.npy cannot be read"):

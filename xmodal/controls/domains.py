@@ -9,8 +9,10 @@ from ..methods import METHODS, Method
 from .training import TARGET, auc, begin, fit, from_sites, in_pairs, malignancy
 from .world import Dials, World
 
-STRONG_IRM, STRONG_DRO = 100.0, 1.0    # 0.1 and 0.01 in `methods.METHODS`
-LONG = {"steps": 200, "batch": 64}     # in 60 steps on 32 patients a mark is not unlearned
+STRONG = 30.0          # weight of IRM's penalty, 0.1 in `methods.METHODS`
+LONG = {"steps": 200, "batch": 64}     # of `from_sites`, and the weights there of IRM and GroupDRO
+LONG_IRM = 100.0
+LONG_DRO = 1.0
 PATIENTS = 400         # that are tested
 
 
@@ -26,10 +28,21 @@ def at_target(seed, dials, switches, **length):
 def shortcut(dose, seed):
     """AUC where a mark goes with malignancy by `dose` at one source, half of it at the other, and the other
     way round at the target."""
-    dials = Dials(style=0.0, shortcut=(dose, dose / 2, -dose))
-    arms = {"ERM": Method(), "IRM": METHODS["irm"], "strong IRM": Method(irm=STRONG_IRM),
-            "strong GroupDRO": Method(dro=STRONG_DRO)}
-    return {arm: at_target(seed, dials, switches, **LONG) for arm, switches in arms.items()}
+    arms = {"ERM": Method(), "IRM": METHODS["irm"], "strong IRM": Method(irm=STRONG),
+            "GroupDRO": METHODS["groupdro"]}
+    return {arm: at_target(seed, with_mark(dose), switches) for arm, switches in arms.items()}
+
+
+def shortcut_long(dose, seed):
+    """The same after a longer training on more patients, with stronger terms."""
+    arms = {"ERM": Method(), "IRM": METHODS["irm"], "strong IRM": Method(irm=LONG_IRM),
+            "strong GroupDRO": Method(dro=LONG_DRO)}
+    return {arm: at_target(seed, with_mark(dose), switches, **LONG) for arm, switches in arms.items()}
+
+
+def with_mark(dose):
+    """The dials of a shortcut of this strength."""
+    return Dials(style=0.0, shortcut=(dose, dose / 2, -dose))
 
 
 def style(dose, seed):
@@ -108,5 +121,3 @@ def wider(own):
     """Adapters as `own` with twice the bottleneck."""
     width = own[0].down.in_features
     return torch.nn.ModuleList([type(layer)(width, 2 * layer.down.out_features) for layer in own])
-
-

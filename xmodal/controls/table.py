@@ -7,7 +7,8 @@ share of .95 malignant patients, which did not hold: that is now asked of AdaBN,
 it loses no more than .05.
 
 After the first whole run, in which neither IRM nor GroupDRO left the mark within 60 steps on 32 patients of a
-site, their control was made longer (200 steps on 64) and its terms stronger, and all seeds were run anew.
+site, `shortcut_long` was added, with 200 steps on 64 and stronger terms that two seeds had shown to do so.
+Nothing else was changed after that run.
 A training takes about a second, so that all of them take some minutes.
 """
 from dataclasses import asdict
@@ -22,6 +23,7 @@ from .verdict import DOSE_RESPONSE, NEGATIVE, POSITIVE, Control, Rule, judge, me
 SEEDS = (42, 43, 44, 45, 46)
 LINK = "correlation of what a modality shows of a factor with the factor"
 STYLE = "distance of the sites' styles"
+MARK = "correlation of a mark with malignancy, reversed at the target"
 
 CONTROLS = (
     Control("alignment_link", "Alignment", LINK, "R@10 among 70 unseen patients", (0.0, 0.5, 0.8, 1.0),
@@ -38,8 +40,16 @@ CONTROLS = (
             (0.0, 0.5, 1.0, 2.0), pairs.lesion_term, (
         Rule(POSITIVE, "it helps lesions to find their tissue", "with", "without", 0.0, 0.05),
         Rule(DOSE_RESPONSE, "the less the worse the outlines", "without", "with"))),
-    Control("shortcut", "IRM and GroupDRO", "correlation of a mark with malignancy, reversed at the target",
-            "AUC at the target", (0.0, 0.3, 0.6, 0.9), domains.shortcut, (
+    Control("shortcut", "IRM and GroupDRO", MARK, "AUC at the target", (0.0, 0.3, 0.6, 0.9),
+            domains.shortcut, (
+        Rule(POSITIVE, "IRM leaves the mark", "IRM", "ERM", 0.9, 0.03),
+        Rule(POSITIVE, "a stronger IRM does", "strong IRM", "ERM", 0.9, 0.03),
+        Rule(POSITIVE, "GroupDRO does", "GroupDRO", "ERM", 0.9, 0.03),
+        Rule(NEGATIVE, "without a shortcut IRM gains nothing", "IRM", "ERM", 0.0, 0.03),
+        Rule(NEGATIVE, "nor does GroupDRO", "GroupDRO", "ERM", 0.0, 0.03),
+        Rule(DOSE_RESPONSE, "strong IRM gains the more the stronger the shortcut", "strong IRM", "ERM"))),
+    Control("shortcut_long", "IRM and GroupDRO, longer and stronger", MARK, "AUC at the target",
+            (0.0, 0.3, 0.6, 0.9), domains.shortcut_long, (
         Rule(POSITIVE, "IRM leaves the mark, at the weight of the main job", "IRM", "ERM", 0.9, 0.03),
         Rule(POSITIVE, "a strong IRM does", "strong IRM", "ERM", 0.9, 0.03),
         Rule(POSITIVE, "a strong GroupDRO does", "strong GroupDRO", "ERM", 0.9, 0.03),

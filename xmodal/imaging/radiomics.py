@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from ..config import Problem
 from ..runtime.files import atomic, sha256
+from ..runtime.identity import code_of
 
 log = logging.getLogger(__name__)
 
@@ -19,7 +20,6 @@ FAMILIES = ("shape2D", "firstorder", "glcm", "glrlm", "glszm", "gldm", "ngtdm")
 BIN_WIDTH = 8            # grey levels of 0..255: 32 bins
 GLASS = 220              # a pixel of a tile is tissue where its darkest channel is below this
 LEAST = 64               # pixels; a smaller region says little of texture, so that the whole image is taken
-VERSION = 1              # of what this file computes: stored features of another version are computed again
 
 
 def grey(image):
@@ -76,8 +76,8 @@ def _stored(path, made_from):
 def of_domain(domain, images):
     """(N, 102) features of all images of a domain, row i for image i. images: `loaders.Images`.
 
-    They are kept in radiomics/<domain>.parquet of the data folder, with the sha256 of the array they were
-    computed from.
+    They are kept in radiomics/<domain>.parquet of the data folder, with the sha256 of the array that they
+    were computed from and the code that computed them.
     """
     source = images.folder / "images" / f"{domain}.npy"
     try:
@@ -86,7 +86,7 @@ def of_domain(domain, images):
         raise Problem(f"The image array {source} cannot be read ({error}); "
                       "run 02_preprocess again.") from None
     path = images.folder / "radiomics" / f"{domain}.parquet"
-    made_from = f"{sha256(source)}, version {VERSION}"
+    made_from = f"{sha256(source)}, {code_of('xmodal.imaging.radiomics.measure')}"
     table = _stored(path, made_from)
     if table is None:
         tool = extractor()

@@ -5,13 +5,12 @@ import pandas as pd
 
 from .. import stats
 from ..cohort import LESION_TYPES
-from ..config import CLASSES, DOMAINS, MAMMOGRAPHY
+from ..config import CLASSES, DOMAINS, MAMMOGRAPHY, PAPER_ORDER
 from ..methods import ADAPTED, OURS, SHARES, UNTOUCHED
 from .adaptation import gains
 from .common import ESTIMATE, FOLD_AND_SEED, RUN, adjusted, aucs, contenders, paired_tests, tidy
 
 SHOWN_BESIDE = (UNTOUCHED, "mixstyle", OURS)                # in i to k; the paper shows MixStyle and ours
-SHOWN = ("cbis_ddsm", "camelyon", "inbreast", "bach")       # the paper's order of panels a to d
 BREASTS = tuple(name for name, modality in DOMAINS.items() if modality == MAMMOGRAPHY)
 
 
@@ -201,7 +200,7 @@ def fig3_tables(predictions, runs, n=1000, seed=42):
     runs: those of ours, for their trajectories; n: bootstrap resamples.
     """
     tables = {}
-    for letter, held_out in zip("abcd", SHOWN):
+    for letter, held_out in zip("abcd", PAPER_ORDER):
         tables[f"fig3{letter}"] = fig3_held_out(predictions, held_out, n, seed)
     rows = contenders(predictions)
     return {**tables, "fig3e": fig3e(predictions), "fig3f": fig3f(predictions), "fig3g": fig3g(predictions),
