@@ -11,6 +11,7 @@ clinical tables.
     root/features/<encoder>/<slide>.npz    patch features and where they lie; written here, so that a slide is
                                            read once
 """
+import dataclasses
 import logging
 import zlib
 from pathlib import Path
@@ -259,6 +260,26 @@ def regions(folder):
     log.warning("%d of %d patients in %s are left out: their hospital is not listed, or they have no time.",
                 len(patients) - len(usable), len(patients), folder)
     return usable
+
+
+def mirna(folder):
+    """`pictures.Cohort` of 263 patients of TCGA-BRCA whose miRNA and PAM50 class MOGONET publishes.
+
+    Read are its test patients (mogonet_3_te.csv, mogonet_labels_te.csv, names in mogonet_3_featname.csv), in
+    `more` as "miRNA", (263, 503) scaled to 0 to 1. They have no names there and are called by their row, so
+    that nothing else can be joined to them. Raises `Problem` where the files do not fit each other.
+    """
+    folder = Path(folder)
+    values = _table(folder / "mogonet_3_te.csv", (), header=None)
+    names = _table(folder / "mogonet_3_featname.csv", (), header=None)[0]
+    classes = _table(folder / "mogonet_labels_te.csv", (), header=None)[0]
+    if values.shape != (len(classes), len(names)) or not classes.isin(range(len(PAM50))).all():
+        raise Problem(f"In {folder} a table of {values.shape}, {len(names)} names and {len(classes)} classes "
+                      "(0 to 4) do not fit; fetch MOGONET's folder BRCA again.")
+    cases = [f"MOGONET-{row:03d}" for row in range(len(classes))]
+    cohort = _cohort(cases, {}, pam50=classes.astype(int))
+    site = np.full(len(cases), "unknown")
+    return dataclasses.replace(cohort, site=site, more={"miRNA": values.set_axis(names, axis=1)})
 
 
 def slide_survival(path):

@@ -21,7 +21,7 @@ each_source = pytest.mark.parametrize("path", SOURCE, ids=name_of)
 
 # ---- rooms ---------------------------------------------------------------------------------------
 
-WINGS = ("runtime", "metrics", "imaging", "baselines", "tables", "companions")
+WINGS = ("runtime", "metrics", "imaging", "baselines", "tables", "controls", "companions")
 
 
 def mapped(package):

@@ -42,6 +42,47 @@ def test_the_generator_is_its_seed():
     assert len(a.select([3, 1])) == 2
 
 
+def equal_neighbours(patches, tumour, axis):
+    """Share of pairs of touching tumour patches that are of one cell kind, by a patch's place on an axis."""
+    grid = np.full((9, 9), np.nan)
+    place = patches[tumour] @ axis
+    grid[tumour.reshape(9, 9)] = np.where(place > np.median(place), 1, -1)
+    pairs = np.concatenate([(grid[1:] * grid[:-1]).ravel(), (grid[:, 1:] * grid[:, :-1]).ravel()])
+    return np.nanmean(pairs > 0)
+
+
+def test_the_dials_of_the_arrangement():
+    """The grid shows it the better the larger the contrast, no bag does, and classes depend on it by its
+    weight."""
+    clear, none = (paired.draw(300, 1, 9, arrangement=paired.Arrangement(c, 1.0)) for c in (8.0, 0.0))
+    axis = (clear.bags - none.bags)[clear.tumour]
+    axis = axis[0] / np.linalg.norm(axis[0])
+    truth = clear.factors["arrangement"][:, 0]
+    shown = {}
+    for name, cohort in (("clear", clear), ("none", none), ("shuffled", paired.shuffled(clear))):
+        seen = [equal_neighbours(*slide, axis) for slide in zip(cohort.bags, cohort.tumour)]
+        shown[name] = np.corrcoef(seen, truth)[0, 1]
+    assert shown["clear"] > 0.3 and abs(shown["none"]) < 0.15 and abs(shown["shuffled"]) < 0.15, shown
+    free, bound = (paired.draw(300, 1, 5, arrangement=paired.Arrangement(2.0, w)) for w in (0.0, 2.0))
+    spread = {name: np.ptp(pd.Series(truth).groupby(c.pam50).mean()) for name, c in
+              (("free", free), ("bound", bound))}
+    assert spread["free"] < 0.4 and spread["bound"] > 1, spread
+
+
+def test_shuffled_places_leave_every_bag_as_it_was(cohort):
+    mixed = paired.shuffled(cohort)
+    assert np.allclose(np.sort(mixed.bags, axis=1), np.sort(cohort.bags, axis=1))
+    assert np.array_equal(mixed.bags[~mixed.tumour], cohort.bags[~cohort.tumour])
+    assert not np.array_equal(mixed.bags, cohort.bags) and mixed.digest() != cohort.digest()
+
+
+def test_further_tables_belong_to_a_cohort(cohort):
+    table = pd.DataFrame({"hsa-mir-21": np.arange(160.0)})
+    more = dataclasses.replace(cohort, more={"miRNA": table})
+    assert more.digest() != cohort.digest() and not cohort.more
+    assert more.select([5, 3]).more["miRNA"]["hsa-mir-21"].tolist() == [5, 3]
+
+
 def test_a_kept_result_belongs_to_its_cohort():
     a, b, c = (paired.draw(20, seed) for seed in (1, 1, 2))
     assert a.digest() == b.digest() != c.digest()

@@ -11,8 +11,9 @@ from data_scripts import tcga_tables
 from data_scripts.phantom.native import pyramid
 from xmodal.companions import fusion, fusion_inputs, fusion_study, pictures
 from xmodal.companions.paired import MODALITIES
-from xmodal.config import Problem
+from xmodal.config import HOME, Problem
 
+OMICS = HOME.parent / "shared" / "data" / "tcga_brca_omics"
 FEW = dataclasses.replace(fusion.SETTINGS["lesson"], epochs=2, patches=10)
 
 
@@ -114,3 +115,26 @@ def test_without_slides_and_copy_number_the_rest_is_fused(pam50_folder, tmp_path
     (tmp_path / "phenotype.tsv").write_text("sampleID\tage\n")
     with pytest.raises(Problem, match="lacks the columns PAM50Call_RNAseq"):
         tcga_tables.pam50(tmp_path, None)
+
+
+def test_mirna_and_classes_of_mogonet_are_read_and_must_fit(tmp_path):
+    rng = np.random.default_rng(0)
+    values = pd.DataFrame(rng.random((12, 3)))
+    values.to_csv(tmp_path / "mogonet_3_te.csv", header=False, index=False)
+    (tmp_path / "mogonet_3_featname.csv").write_text("hsa-let-7a-1\nhsa-mir-21\nhsa-mir-155\n")
+    labels = np.arange(12) % 5
+    (tmp_path / "mogonet_labels_te.csv").write_text("".join(f"{float(label)}\n" for label in labels))
+    cohort = tcga_tables.mirna(tmp_path)
+    assert cohort.pam50.tolist() == labels.tolist() and cohort.patient[3] == "MOGONET-003"
+    assert list(cohort.more["miRNA"]) == ["hsa-let-7a-1", "hsa-mir-21", "hsa-mir-155"]
+    assert np.allclose(cohort.more["miRNA"], values)
+    (tmp_path / "mogonet_labels_te.csv").write_text("0\n1\n")
+    with pytest.raises(Problem, match="3 names and 2 classes .* do not fit"):
+        tcga_tables.mirna(tmp_path)
+
+
+@pytest.mark.skipif(not OMICS.exists(), reason="the real tables lie outside the project")
+def test_the_real_table_has_the_patients_that_it_says():
+    cohort = tcga_tables.mirna(OMICS)
+    assert np.bincount(cohort.pam50).tolist() == [35, 39, 14, 131, 44]
+    assert cohort.more["miRNA"].shape == (263, 503)

@@ -164,6 +164,7 @@ class Cohort:
     pam50: np.ndarray          # (N,) 0..4, an index of PAM50
     time: np.ndarray           # (N,) months
     event: np.ndarray          # (N,) 1 death seen, 0 censored
+    more: dict = field(default_factory=dict)    # name of a further modality -> DataFrame (N, D) of numbers
 
     def __len__(self):
         return len(self.patient)
@@ -171,6 +172,8 @@ class Cohort:
     def digest(self):
         """Hexadecimal sha256 of names, slides, tables and outcomes: equal for equal cohorts."""
         names = "/".join([*self.patient, *self.expression.columns, *self.copies.columns])
+        for name, table in self.more.items():
+            names += name + table.to_csv()
         sha256 = hashlib.sha256((names + self.clinical.to_csv()).encode())
         tables = self.expression.to_numpy(float), self.copies.to_numpy(float)
         for part in (*tables, self.time, self.event, self.subtype, self.pam50, *self.bags, *self.xy):
@@ -184,8 +187,12 @@ class Cohort:
             rows = np.flatnonzero(rows)
         selected = {}
         for name, value in vars(self).items():
-            if name == "factors":
-                selected[name] = {factor: values[rows] for factor, values in value.items()}
+            if isinstance(value, dict):
+                selected[name] = {key: _rows(part, rows) for key, part in value.items()}
             else:
-                selected[name] = value.iloc[rows] if isinstance(value, pd.DataFrame) else value[rows]
+                selected[name] = _rows(value, rows)
         return Cohort(**selected)
+
+
+def _rows(values, rows):
+    return values.iloc[rows] if isinstance(values, pd.DataFrame) else values[rows]
