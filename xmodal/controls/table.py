@@ -48,7 +48,7 @@ CONTROLS = (
         Rule(NEGATIVE, "without a shortcut IRM gains nothing", "IRM", "ERM", 0.0, 0.03),
         Rule(NEGATIVE, "nor does GroupDRO", "GroupDRO", "ERM", 0.0, 0.03),
         Rule(DOSE_RESPONSE, "strong IRM gains the more the stronger the shortcut", "strong IRM", "ERM"))),
-    Control("shortcut_long", "IRM and GroupDRO, longer and stronger", MARK, "AUC at the target",
+    Control("shortcut_long", "IRM and GroupDRO, longer", MARK, "AUC at the target",
             (0.0, 0.3, 0.6, 0.9), domains.shortcut_long, (
         Rule(POSITIVE, "IRM leaves the mark, at the weight of the main job", "IRM", "ERM", 0.9, 0.03),
         Rule(POSITIVE, "a strong IRM does", "strong IRM", "ERM", 0.9, 0.03),
