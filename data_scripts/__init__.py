@@ -70,9 +70,10 @@ def link(rows, registry_path):
     """
     registry = _read_registry(registry_path)
     known = rows.patient.isin(registry.index)
-    if not known.all():
+    unknown = ~known & ~rows.domain.map(lambda name: config.DATASETS[name].real)
+    if unknown.any():
         log.warning("%d of %d rows have patients that %s does not list.",
-                    (~known).sum(), len(rows), registry_path)
+                    unknown.sum(), len(rows), registry_path)
     people = registry.loc[rows.patient[known]]
     linked = rows.copy()
     linked.loc[known, "patient"] = "phantom/" + people.patient.to_numpy()

@@ -167,8 +167,8 @@ TCIA = "https://www.cancerimagingarchive.net/wp-content/uploads"    # the four t
 
 
 def fetch(root, limit=None, dry_run=False):
-    """The four tables and `limit` series (all 6,775: 163.5 GB), film by film, in the tree of IDC; returns the
-    plan as a table.
+    """The four tables and the series of `limit` patients (all 6,775 series: 163.5 GB), film by film, in the
+    tree of IDC; returns the plan as a table.
 
     They come from the public bucket of the Imaging Data Commons, checked by size and md5. Files for which the
     bucket has no md5 are checked by ETag, identifiers and the length of their pixels. If the bucket does not
@@ -200,7 +200,8 @@ def idc_series():
 
 def _from_idc(root, limit):
     """The files of the bucket: IDC's index knows them by series, and the bucket itself by file and size."""
-    series = idc_series()[:limit]
+    series = idc_series()
+    series = series[:_within(series.PatientID, limit)]
     files = []
     with ThreadPoolExecutor(16) as pool:
         listings = pool.map(partial(_objects, root), series.itertuples())
@@ -230,7 +231,15 @@ def _objects(root, series):
 
 def _from_nbia(limit):
     """The archives of the series that NBIA lists, film by film."""
-    return ask(f"{NBIA}/getSeries?Collection=CBIS-DDSM", _archives)[:limit]
+    archives = ask(f"{NBIA}/getSeries?Collection=CBIS-DDSM", _archives)
+    return archives[:_within([archive.path.split("/")[1] for archive in archives], limit)]
+
+
+def _within(patient_ids, limit):
+    """How many of these PatientIDs, film by film, are of the first `limit` patients."""
+    patients = [film(name)[:7] for name in patient_ids]      # P_00038 of P_00038_LEFT_CC
+    first = set(list(dict.fromkeys(patients))[:limit])
+    return sum(patient in first for patient in patients)
 
 
 def _archives(answer):

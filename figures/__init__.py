@@ -129,8 +129,10 @@ def p_text(p):
 
 def caption(fig, text, tables):
     """The lines under a figure: `text`, and in red that the data are phantoms where any table says so."""
-    phantom = any("data" in table and (table["data"] == "phantom").any() for table in tables)
-    lines = [text, PHANTOM] if phantom else [text]
+    made_of = {data for table in tables if "data" in table for data in table["data"]}
+    phantom = sorted(data for data in made_of if str(data).startswith("phantom"))
+    real = "".join(data.removeprefix("phantom") for data in phantom)
+    lines = [text, PHANTOM + real] if phantom else [text]
     colour = "#B22222" if phantom else "#444444"
     fig.supxlabel("\n".join(filter(None, lines)), fontsize=6.5, color=colour)
 

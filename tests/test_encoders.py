@@ -9,6 +9,7 @@ from test_learner import TINY, same, write_cohort
 
 from xmodal import config, encoders, learner
 from xmodal.config import Problem
+from xmodal.model import build
 from xmodal.runtime.files import sha256
 
 
@@ -62,3 +63,16 @@ def test_a_local_checkpoint_of_an_encoder_is_begun_from(table, tmp_path):
     assert torch.equal(run.state[frozen], start[frozen]) and "pathology.safetensors" in run.config["encoder"]
     with pytest.raises(Problem, match="does not fit this profile: it has no encoder"):
         learner.train(dataclasses.replace(TINY, width=36, pretrained=str(path)), "erm", "bach", 42, table)
+
+
+def test_the_weights_of_timm_are_those_of_the_profiles_width(monkeypatch):
+    create = encoders.timm.create_model
+    monkeypatch.setattr(encoders.timm, "create_model", lambda name, pretrained, **more: create(name, **more))
+    profile = config.PROFILES["pilot"]
+    state, description = encoders.begin_from(profile)
+    assert description == "timm vit_small_patch16_224"
+    model = build(profile)
+    encoders.put_into(model, state)
+    assert torch.equal(model.state_dict()["encoder.pos_embed"], state["encoder.pos_embed"])
+    with pytest.raises(Problem, match="is 96 wide; take a width of 384 or 768"):
+        encoders.begin_from(dataclasses.replace(config.PROFILES["lesson"], pretrained="timm"))

@@ -267,7 +267,7 @@ def test_a_run_is_read_once_nobody_else_writes_it(home, monkeypatch):
     record.update_run(folder, predictions(condition="tent"))
     assert held_while_read == [True] and folder not in files._held
     missing = folder.parent / "seed_7"
-    with pytest.raises(Problem, match="is not finished"):
+    with pytest.raises(Problem, match="There is no run .*seed_7"):
         record.update_run(missing, predictions(condition="tent"))
     assert not missing.exists()
 

@@ -1,4 +1,4 @@
-"""Paths, names and the two profiles. Nothing else in the package holds a path or branches on a profile."""
+"""Paths, names and the three profiles. Nothing else in the package holds a path or branches on a profile."""
 import contextlib
 import os
 import re
@@ -25,6 +25,7 @@ class Dataset:
     label: str               # in figures
     colour: str
     module: str = ""         # which reads its native files, where that is not the package's own reader
+    real: bool = False       # images of patients also in a profile whose data are phantoms
 
 
 DATASETS = {
@@ -68,8 +69,8 @@ LIMITS = {  # what is larger is refused before it is read or decoded
     "archive list bytes": 10_000_000,      # of the list of files in a zip archive: some 100,000 files
 }
 
-# what stands beside every prediction and on every card of a model that has seen nothing else
-FROM_PHANTOMS = "the model was trained on phantoms only: no evidence about patients"
+# what stands beside every prediction and on every card of a model that has seen any
+FROM_PHANTOMS = "the model was trained on phantoms: no evidence about patients"
 
 
 class Problem(ValueError):
@@ -101,6 +102,7 @@ class Profile:
     pretrained: str          # what a training begins from, see `encoders.begin_from`
     pretrain_patients: int   # of the phantom that the reference encoder is trained on
     pretrain_epochs: int
+    fetched: int = 0         # at most so many patients or slides of a public dataset are fetched, 0 for all
 
 
 PROFILES = {
@@ -109,6 +111,11 @@ PROFILES = {
         adapter=16, tile_um=256.0, tiles_per_slide=4, batch=8, epochs=28, lr=1e-3, encoder_lr=2e-4,
         weight_decay=1e-4, amp=False, device="cpu", pretrained="reference", pretrain_patients=3000,
         pretrain_epochs=24),
+    "pilot": Profile(
+        "pilot", phantom=False, image_size=224, patch=16, stem=False, width=384, depth=12, frozen=0, heads=6,
+        adapter=32, tile_um=128.0, tiles_per_slide=50, batch=16, epochs=10, lr=1e-4, encoder_lr=1e-4,
+        weight_decay=1e-4, amp=True, device="cuda", pretrained="timm", pretrain_patients=0,
+        pretrain_epochs=0, fetched=24),
     "paper": Profile(
         "paper", phantom=False, image_size=224, patch=16, stem=False, width=768, depth=12, frozen=0, heads=12,
         adapter=64, tile_um=128.0, tiles_per_slide=200, batch=16, epochs=50, lr=1e-4, encoder_lr=1e-4,
@@ -170,6 +177,15 @@ def _value(path, base, field, value):
             return value
     raise Problem(f"In the profile {path} {field} is {value!r}, which is no {kind.__name__}; write it like "
                   f"{field}: {getattr(base, field)}.")
+
+
+def data_of(profile):
+    """What the results of a profile are computed from: "phantom", "public", or "phantom; real: mysite" where
+    rows of `DATASETS` are real beside phantoms."""
+    real = [name for name, row in DATASETS.items() if row.real]
+    if not profile.phantom:
+        return "public"
+    return f"phantom; real: {', '.join(real)}" if real else "phantom"
 
 
 def domain(name):

@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 WEIGHTS = config.HOME / "xmodal" / "weights"
 PARTS = "encoder.", "grids."  # how the names of an encoder's tensors begin in a model
 REFERENCE = "encoder"        # the vision transformer; "swin" and "densenet" are those of the baselines
-PATHOLOGY = "vit_base_patch16_224"
+OF_TIMM = {384: "vit_small_patch16_224", 768: "vit_base_patch16_224"}    # by width
 
 
 def begin_from(profile, name=REFERENCE):
@@ -34,7 +34,7 @@ def begin_from(profile, name=REFERENCE):
     if profile.pretrained == "reference":
         return shipped(name)
     if profile.pretrained == "timm":
-        return of_timm()
+        return of_timm(profile)
     if not profile.pretrained:
         return None, "random"
     path = Path(profile.pretrained)
@@ -73,15 +73,20 @@ def read(path, mend):
         raise Problem(f"The encoder {path} cannot be read ({error}); {mend}.") from None
 
 
-def of_timm():
-    """(tensors, description) of timm's vision transformer; random weights where timm cannot give them."""
+def of_timm(profile):
+    """(tensors, description) of timm's vision transformer of the profile's width; random weights where timm
+    cannot give them. Raises `Problem` where timm has none of this width."""
+    name = OF_TIMM.get(profile.width)
+    if name is None:
+        raise Problem(f"The profile {profile.name} begins from timm's weights and is {profile.width} wide; take "
+                      f"a width of {' or '.join(map(str, OF_TIMM))}, or other weights.")
     try:
-        source = timm.create_model(PATHOLOGY, pretrained=True, num_classes=0)
+        source = timm.create_model(name, pretrained=True, num_classes=0)
     except Exception as error:  # the hub raises many kinds: no cache, no network, a damaged file
         log.warning("No pretrained weights (%s): the encoder starts at random, and the record says so.",
                     error)
         return None, "random"
-    return {f"encoder.{name}": tensor for name, tensor in source.state_dict().items()}, f"timm {PATHOLOGY}"
+    return {f"encoder.{key}": tensor for key, tensor in source.state_dict().items()}, f"timm {name}"
 
 
 def put_into(model, state):

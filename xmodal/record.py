@@ -155,7 +155,10 @@ def save_run(folder, config, model_state, history, predictions, embeddings):
 
 
 def _check_intact(folder):
-    """Raises `Problem` if the run in `folder` is unfinished, or a file differs from what `done` says."""
+    """Raises `Problem` if the run in `folder` is not there, is unfinished, or differs from what `done` says.
+    """
+    if not folder.exists():
+        raise Problem(f"There is no run {folder}; train it with 03_train, or choose one that is there.")
     if not (folder / "done").exists():
         raise Problem(f"The run {folder} is not finished; run 03_train for it again, or delete the folder.")
     if harm := damage(folder, FILES):

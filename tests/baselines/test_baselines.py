@@ -158,6 +158,16 @@ def test_the_grids_of_the_lesson_have_the_sides_they_should(family, side):
     assert model.encoder is None
 
 
+@pytest.mark.parametrize("family", ["swin", "densenet"])
+def test_a_profile_of_ones_own_has_networks_by_its_size_and_not_by_its_name(family):
+    mine = dataclasses.replace(PROFILES["lesson"], name="mine", image_size=48)
+    images = {MAMMOGRAPHY: torch.zeros(2, 48, 48, dtype=torch.uint8)}
+    out = backbones.Mixed(mine, {MAMMOGRAPHY: family})(images)
+    assert out[MAMMOGRAPHY].tokens.shape[::2] == (2, mine.width)
+    for name in ("pilot", "paper"):
+        assert backbones.encoders_of(PROFILES[name]) is backbones.WHOLE
+
+
 def test_features_are_concatenated_only_where_there_are_two():
     model = backbones.Mixed(PROFILES["lesson"], {HISTOPATHOLOGY: "vit"})
     assert not model.concat and not len(model.grids)

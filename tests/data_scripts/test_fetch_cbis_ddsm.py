@@ -56,12 +56,15 @@ def test_an_object_written_in_parts_is_held_against_its_etag(server, tmp_path, s
     assert (tmp_path / "a.bin").read_bytes() == DATA and server.seen[-1][0] == "/b/a.bin"
 
 
-def test_a_limit_takes_films_with_their_masks(cbis):
-    paths = cbis_ddsm.fetch(cbis[1], limit=2, dry_run=True).path[4:]
+def test_a_limit_takes_patients_with_all_their_films_and_masks(cbis):
+    paths = cbis_ddsm.fetch(cbis[1], limit=1, dry_run=True).path[4:]
     assert {path.split("/")[1] for path in paths} == {
         "Mass-Test_P_00016_LEFT_CC",
         "Mass-Test_P_00016_LEFT_CC_1",
     }
+    cbis[0].faults["/idc/"] = ["503"] * 99
+    assert set(cbis_ddsm.fetch(cbis[1], limit=1, dry_run=True).path[4:]) == {"/".join(p.split("/")[:-1]) for p in paths}
+    assert len(cbis_ddsm.fetch(cbis[1], limit=2, dry_run=True)) == 4 + 4
 
 
 def test_cbis_ddsm_comes_from_nbia_where_idc_is_silent(cbis, monkeypatch):

@@ -252,7 +252,7 @@ def test_fig2_names_the_run_that_it_shows(drawn):
 def test_a_card_says_what_it_had_and_that_its_model_saw_phantoms(home):
     row = figures.read("fig5").iloc[0]
     text = text_of(card.card(row))
-    assert "trained on phantoms only" in text and "pairs by label" in text and "No lesion box" in text
+    assert "trained on phantoms" in text and "pairs by label" in text and "No lesion box" in text
     assert "no lesion found" in text and "found: red" not in text, "no box, no colour of a box"
     only = row.copy()
     for name in ("image", "heat", "tile_heat"):

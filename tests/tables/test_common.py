@@ -1,8 +1,10 @@
 """common: finished runs by name, decided images, and files that say what the data are."""
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
 
+import figures
 from xmodal import config
 from xmodal.config import Problem
 from xmodal.tables import common
@@ -32,6 +34,17 @@ def test_write_says_what_the_data_are(home, collected):
         common.write(back, "../fig3e", "lesson")
     with pytest.raises(Problem):
         common.write(back, "fig3e", "nosuch")
+
+
+def test_a_real_dataset_beside_phantoms_is_named_in_tables_and_under_figures(home, monkeypatch):
+    monkeypatch.setitem(config.DATASETS, "mysite", config.Dataset(config.MAMMOGRAPHY, "my site", "k", real=True))
+    table = pd.read_csv(common.write(pd.DataFrame({"a": [1]}), "table1", "lesson"))
+    assert table["data"].tolist() == ["phantom; real: mysite"]
+    assert config.data_of(config.PROFILES["pilot"]) == "public"
+    fig = plt.figure()
+    figures.caption(fig, "text", [table])
+    assert fig._supxlabel.get_text() == f"text\n{figures.PHANTOM}; real: mysite"
+    plt.close(fig)
 
 
 def test_runs_that_are_missing_are_named(collected):

@@ -12,21 +12,22 @@ from ..config import MODALITIES, Problem
 from ..layers import to_input
 from ..model import CrossModal
 
-# family -> (timm name, levels of feature maps that become tokens, sizes); in `lesson` a few thin layers
-ENCODERS = {
-    "paper": {
-        "swin": ("swin_base_patch4_window7_224", (3,), {}),
-        "densenet": ("densenet121", (2, 3, 4), {}),
-    },
-    "lesson": {
-        "swin": ("swin_tiny_patch4_window7_224", (1,),
-                 dict(patch_size=6, embed_dim=48, depths=(2, 2), num_heads=(3, 6), window_size=8)),
-        "densenet": ("densenet121", (2, 3), dict(growth_rate=12, block_config=(3, 3, 3))),
-    },
+# family -> (timm name, levels of feature maps that become tokens, sizes)
+WHOLE = {
+    "swin": ("swin_base_patch4_window7_224", (3,), {}),
+    "densenet": ("densenet121", (2, 3, 4), {}),
 }
-
-
+THIN = {         # a few thin layers, for small images
+    "swin": ("swin_tiny_patch4_window7_224", (1,),
+             dict(patch_size=6, embed_dim=48, depths=(2, 2), num_heads=(3, 6), window_size=8)),
+    "densenet": ("densenet121", (2, 3), dict(growth_rate=12, block_config=(3, 3, 3))),
+}
 FROZEN = {"swin": "layers_0", "densenet": "features_transition1"}     # last frozen part, where any is
+
+
+def encoders_of(profile):
+    """`WHOLE` for images of the size that timm's weights were made for, or larger ones; else `THIN`."""
+    return WHOLE if profile.image_size >= 224 else THIN
 
 
 class Input(nn.Module):
@@ -46,7 +47,7 @@ class Grid(nn.Module):
 
     def __init__(self, profile, family, pretrained=False):
         super().__init__()
-        name, levels, sizes = ENCODERS[profile.name][family]
+        name, levels, sizes = encoders_of(profile)[family]
         if family == "swin":
             sizes = {**sizes, "img_size": profile.image_size}
         try:

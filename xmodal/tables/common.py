@@ -23,13 +23,13 @@ def write(table, name, profile):
     """Writes `table` atomically to the `config.panel_path` of the panel `name`, say "fig3f"; returns the
     path.
 
-    profile: the Profile (or its name) whose runs the numbers are from; the first column, `data`, says phantom
-    or public.
+    profile: the Profile (or its name) whose runs the numbers are from; the first column, `data`, is what
+    `config.data_of` says of it.
     """
     profile = config.profile(profile)
     path = config.panel_path(name)
     table = table.copy()
-    table.insert(0, "data", "phantom" if profile.phantom else "public")
+    table.insert(0, "data", config.data_of(profile))
     with atomic(path) as partial:
         table.to_csv(partial, index=False, float_format="%.6g")
     return path

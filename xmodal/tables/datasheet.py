@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from .. import cohort
+from .. import cohort, config
 from ..config import CLASSES
 from ..runtime.files import atomic
 
@@ -117,7 +117,7 @@ def write(folder, profile, table, traps=None):
     tiles = f"tiles of {profile.tile_um:g} um, at most {profile.tiles_per_slide} a slide"
     parts = [
         f"# Data sheet of the cohort {profile.name!r}",
-        "Phantom data: drawn, not of patients." if profile.phantom else "Public datasets.",
+        f"Data: {config.data_of(profile)}." + " Phantoms are drawn, not of patients." * profile.phantom,
         f"Images of {size}; {tiles}. Images without pixel spacing have sizes in pixels only.",
         "## What came in", _markdown(contents(table)),
         "## What was left out and why", _markdown(reasons(folder)),
