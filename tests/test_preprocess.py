@@ -223,9 +223,13 @@ def test_a_mammogram_without_pixel_spacing_is_used_with_a_note(tmp_path):
     assert notes.source.tolist() == [str(path)] and "are in pixels" in notes.note[0]
 
 
-def test_checksums_are_those_of_the_files(built):
-    for source, checksum in built[1].groupby("source").checksum.first().items():
-        assert hashlib.sha256(open(source, "rb").read()).hexdigest() == checksum
+def test_checksums_are_those_of_the_files_and_of_their_pixels(built):
+    folder, table = built[:2]
+    for source, checksum in table.groupby("source").checksum.first().items():
+        assert hashlib.sha256(open(source, "rb").read()).hexdigest() == checksum.split()[0]
+    for row in table[table.modality == config.HISTOPATHOLOGY].itertuples():
+        tile = np.load(folder / "images" / f"{row.domain}.npy")[row.index]
+        assert hashlib.sha256(tile.tobytes()).hexdigest() == row.checksum.split()[1]
 
 
 def test_the_same_bytes_from_two_workers(built, rows, tmp_path):

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 from test_preprocess import SMALL, digest, row, tissue
 
-from xmodal import config, loaders, preprocess
+from xmodal import cohort, config, loaders, preprocess, tiles
 
 BUILD = """
 import sys
@@ -83,6 +83,34 @@ def test_what_was_finished_counts_only_for_the_same_file_and_profile(rows, tmp_p
     assert at(SMALL) == first != at(replace(SMALL, tile_um=120.0))
     os.utime(entry["source"], (1, 1))
     assert at(SMALL) != first
+
+
+def test_a_cohort_of_the_same_files_with_other_pixels_is_another_cohort(rows, monkeypatch):
+    """So that nothing which was trained on the first passes for trained on the second."""
+    drawn = tiles.of_slide
+
+    def inverted(row, profile):
+        return [(entry, 255 - image, mask) for entry, image, mask in drawn(row, profile)]
+
+    def made():
+        images, _ = preprocess.read(rows.iloc[0].to_dict(), SMALL)
+        return pd.DataFrame([entry for entry, _, _ in images])
+    first = made()
+    pd.testing.assert_frame_equal(first, made())
+    monkeypatch.setattr(tiles, "of_slide", inverted)
+    second = made()
+    pd.testing.assert_frame_equal(first.drop(columns="checksum"), second.drop(columns="checksum"))
+    assert cohort.fingerprint(first) != cohort.fingerprint(second)
+
+
+def test_a_cohort_of_other_code_is_named_and_made_anew(rows, tmp_path, caplog, monkeypatch):
+    preprocess.build(rows[:2], SMALL, tmp_path, workers=1)
+    code = preprocess.made_by()
+    assert {"xmodal.imaging.mammograms", "xmodal.tiles", "data_scripts.inbreast"} < set(code)
+    assert not {"xmodal.learner", "xmodal.losses"} & set(code), "what trains does not make a cohort"
+    monkeypatch.setattr(preprocess, "made_by", lambda: code | {"xmodal.tiles": "other"})
+    assert not preprocess.is_made(tmp_path, SMALL)
+    assert "was made with other code of xmodal.tiles; it is made anew" in caplog.text
 
 
 @pytest.mark.parametrize("setting, value", [("image_size", 48), ("tile_um", 200.0), ("tiles_per_slide", 1)])

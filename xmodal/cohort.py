@@ -57,7 +57,7 @@ COHORT = INDEX.add_columns({
     "boxes": pa.Column(str),
     # pixel spacing of the stored image; NaN where the native file gives none
     "mm_per_px": pa.Column(float, nullable=True),
-    # sha256 of the native file
+    # sha256 of the native file, a space, and that of the pixels (and the mask) that were made of it
     "checksum": pa.Column(str),
     # what the label of the whole file allows; of a tile, `allowed` is its own label
     "file_allowed": pa.Column(int, pa.Check.in_range(1, 15)),
@@ -134,8 +134,8 @@ def made_otherwise(folder, profile):
     """In what the cohort in `folder` differs from what `profile` asks: "image_size 96, not 128"; else ""."""
     path = folder / "made.json"
     made = json.loads(path.read_text()) if path.exists() else {}
-    asked = {name: getattr(profile, name) for name in made}
-    return ", ".join(f"{name} {made[name]}, not {asked[name]}" for name in made if made[name] != asked[name])
+    asked = {name: getattr(profile, name) for name in MADE_WITH if name in made}
+    return ", ".join(f"{name} {made[name]}, not {v}" for name, v in asked.items() if made[name] != v)
 
 
 # ---- label sets --------------------------------------------------------------------------------------------

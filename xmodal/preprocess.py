@@ -19,9 +19,10 @@ import pandas as pd
 from tqdm import tqdm
 
 from . import __version__, cohort, tiles
-from .config import DOMAINS, MAMMOGRAPHY, PRETRAINING, Problem
+from .config import DATASETS, DOMAINS, MAMMOGRAPHY, PRETRAINING, Problem
 from .imaging import mammograms
 from .runtime.files import atomic, held, sha256, spelled, write_json
+from .runtime.identity import code_of, code_of_own
 from .runtime.workers import Died, processes
 
 log = logging.getLogger(__name__)
@@ -35,11 +36,25 @@ NO_SPACING = "The file gives no pixel spacing; sizes in it are in pixels."
 
 # ---- the cohort ------------------------------------------------------------------------------------------
 
+def made_by():
+    """The code that makes a cohort, as {module: hash}: this room, what reads native files, and the files of
+    datasets of one's own."""
+    code = code_of("xmodal.preprocess.build", "data_scripts.index_all")
+    for row in DATASETS.values():
+        code |= code_of_own(f"{row.module}.read" if row.module else "")
+    return code
+
+
 def is_made(folder, profile):
-    """Whether `folder` has a cohort as `profile` asks. A warning says in what another one differs."""
+    """Whether `folder` has a cohort as `profile` asks, made by today's code. A warning says in what another
+    one differs."""
     if not (folder / "cohort.parquet").exists():
         return False
     differences = cohort.made_otherwise(folder, profile)
+    path = folder / "made.json"
+    code = json.loads(path.read_text()).get("code", {}) if path.exists() else {}
+    if changed := sorted(module for module, now in made_by().items() if code.get(module) != now):
+        differences = ", ".join(filter(None, [differences, f"other code of {', '.join(changed)}"]))
     if differences:
         log.warning("The cohort in %s was made with %s; it is made anew.", folder, differences)
     return not differences
@@ -51,7 +66,7 @@ def build(rows, profile, out, workers=2, exclusions=()):
 
     images/<domain>.npy   uint8 (N, S, S) mammograms, or (N, S, S, 3) Macenko-normalised tiles
     masks/<domain>.npy    uint8 (N, S, S), 1 in a lesion; mammography only
-    made.json             the settings of the profile that made them
+    made.json             the settings of the profile, and the code, that made them
     cohort.parquet        cohort.COHORT, written last
     exclusions.csv        source, reason: first the `exclusions` of the index, then files that gave no row
     notes.csv             source, note: files that were used although something in them could not be done
@@ -84,7 +99,8 @@ def _build(rows, excluded, profile, out, workers):
     if not entries:
         raise Problem(f"None of {len(rows)} files could be used; {out / 'exclusions.csv'} says why for each.")
     table = cohort.validate(pd.DataFrame(entries), cohort.COHORT)
-    write_json(out / "made.json", {name: getattr(profile, name) for name in cohort.MADE_WITH})
+    settings = {name: getattr(profile, name) for name in cohort.MADE_WITH}
+    write_json(out / "made.json", settings | {"code": made_by()})
     with atomic(out / "cohort.parquet") as path:
         table.to_parquet(path, index=False)
     _tidy(out)
@@ -167,7 +183,12 @@ def read(row, profile):
     except MemoryError:
         return [], (f"{row['source']} needs more memory than this computer has; "
                     "leave it out, or read it on a larger one.")
-    return [({**entry, "checksum": checksum}, image, mask) for entry, image, mask in images], ""
+    made = []
+    for entry, image, mask in images:
+        pixels = image.tobytes() + (b"" if mask is None else mask.tobytes())
+        entry = {**entry, "checksum": f"{checksum} {hashlib.sha256(pixels).hexdigest()}"}
+        made.append((entry, image, mask))
+    return made, ""
 
 
 def _mammogram(row, profile):
