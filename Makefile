@@ -31,7 +31,7 @@ export PYTHONNOUSERSITE := 1
 # What is made depends on nothing of the user's own: neither other kernels, nor start-up files, nor a backend.
 unexport JUPYTER_PATH MPLBACKEND PYTHONSTARTUP
 
-.PHONY: help env doctor lab reproduce companions notebooks pretrain controls strengths figures compare test code-test notebook-test bench fuzz faults slurm lock image container clean
+.PHONY: help env doctor lab reproduce companions notebooks pretrain controls strengths scaling figures compare test code-test notebook-test bench fuzz faults slurm lock image container clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -76,6 +76,9 @@ controls: env  ## each mechanism where it must help and where it must not, into 
 
 strengths: env  ## sweep the weight of each method's term on source validation, into docs/strengths.csv (after make reproduce; half an hour)
 	OMP_NUM_THREADS=1 $(PY) -m xmodal.strengths
+
+scaling: env  ## retrieval and AUC against the patients that a training has, into docs/scaling.csv (an hour)
+	OMP_NUM_THREADS=1 $(PY) -m xmodal.scaling
 
 figures: env  ## redraw every figure from its tables, without model or images
 	$(PY) -m figures

@@ -1,10 +1,14 @@
-"""The controls: one panel for each mechanism and dial, and below its title whether its rules hold.
+"""The controls: one panel for each mechanism and dial, and below its title whether its rules hold; and what
+more patients bring.
 
 Redraw from the CSVs: `python -m figures.controls`.
 """
 import textwrap
 
 import matplotlib.pyplot as plt
+import numpy as np
+
+from xmodal.controls.power import SIZES, power_law
 
 from . import MM, STYLE, WIDTH, caption, letter, nothing, read, save
 
@@ -36,7 +40,8 @@ def panel(ax, table, verdicts):
     ax.set_xlabel(textwrap.fill(table.dial.iloc[0], 34), fontsize=5.5)
     ax.set_ylabel(textwrap.fill(table.measure.iloc[0], 24), fontsize=5.5)
     ax.set_title(f"{table.title.iloc[0]}\n{summary(verdicts)}", fontsize=5.5)
-    ax.legend(fontsize=4.5, handlelength=1.2, labelspacing=0.2, borderpad=0.2)
+    ax.legend(fontsize=4.5, handlelength=1.2, labelspacing=0.2, borderpad=0.2, columnspacing=0.8,
+              ncols=1 + (table.arm.nunique() > 4))
     return ax
 
 
@@ -67,5 +72,48 @@ def draw():
         return save(fig, "controls")
 
 
+# ---- what more patients bring ------------------------------------------------------------------------------
+
+def curve(ax, table, column):
+    """A measure against the patients learnt from: dots are seeds; the line is 1 - value = a n^-b through
+    their means, dashed where it goes beyond them. Thin lines are the sizes of public sets."""
+    sizes = np.array(sorted(set(table.patients)))
+    wide = np.geomspace(sizes[0], 10_000, 60)
+    for (method, rows), colour in zip(table.groupby("method"), COLOURS):
+        label = "with alignment" if method == "align_only" else "without"
+        means = rows.groupby("patients")[column].mean()
+        a, b = power_law(sizes, means[sizes])
+        fitted = 1 - a * wide ** -b
+        measured = wide <= sizes[-1]
+        ax.plot(rows.patients, rows[column], ".", ms=3, color=colour)
+        ax.plot(wide[measured], fitted[measured], lw=1, color=colour, label=label)
+        ax.plot(wide[~measured], fitted[~measured], "--", lw=1, color=colour)
+    for size in SIZES.values():
+        ax.axvline(size, lw=0.4, color=GREY, zorder=0)
+    ax.set(xscale="log", xlabel="patients learnt from")
+    ax.legend(fontsize=5)
+    return ax
+
+
+def draw_scaling():
+    """Draws figures/controls/controls_scaling.png from the table beside it; returns the Figure."""
+    table = read("controls_scaling")
+    with plt.style.context(STYLE):
+        fig, (left, right) = plt.subplots(1, 2, figsize=(WIDTH, 55 * MM))
+        if len(table):
+            curve(left, table, "r_at_10").set_ylabel("R@10 among 70 unseen patients")
+            left.axhline(table.chance_at_10.mean(), ls=":", lw=0.8, color="black")
+            curve(right, table, "auc").set_ylabel("AUC, unseen patients, same site")
+        else:
+            nothing(left, "make scaling has not been run")
+        letter(left, "a")
+        letter(right, "b")
+        sizes = ", ".join(f"{name} {size}" for name, size in SIZES.items())
+        text = f"dots: seeds; lines: 1 - value = a n^-b; thin lines: {sizes}; none of these has pairs"
+        caption(fig, text, [table])
+        return save(fig, "controls_scaling")
+
+
 if __name__ == "__main__":
     draw()
+    draw_scaling()

@@ -30,6 +30,7 @@ Each file imports only from those above it in this list, and inside a wing from 
     stream       the same, batch by batch as they come
     adapt_run    the same for a recorded run, and for one with another mix of diagnoses
     strengths    how strong each term is, by one sweep on source validation
+    scaling      what more patients bring: retrieval and AUC against their number
     faithfulness whether a map tells anything: pointing game, deletion and insertion
     baselines/   the systems that the paper compares with
     tables/      the tables behind the figures

@@ -10,7 +10,7 @@ import torch
 
 from . import config
 from .cohort import fingerprint
-from .config import DOMAINS, MAMMOGRAPHY, MODALITIES
+from .config import DOMAINS, MAMMOGRAPHY, MODALITIES, PRETRAINING
 from .loaders import Images, augment, check_made, device
 from .runtime.checkpoints import digest
 from .runtime.files import atomic, held
@@ -31,7 +31,7 @@ class Activations(Images):
         self.folders = folders           # modality -> where its tokens lie
 
     def folder_of(self, domain):
-        return self.folders[DOMAINS[domain]]
+        return self.folders[(DOMAINS | PRETRAINING)[domain]]
 
     def gather(self, rows, kind="images"):
         """Tokens of the images as they are; or their masks, as `Images.gather` gives them."""

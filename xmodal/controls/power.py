@@ -59,3 +59,12 @@ def needed(powers, wanted=0.8):
             patients = round(float(np.exp(log_n[k - 1] + share * (log_n[k] - log_n[k - 1]))))
         rows.append({"difference": difference, "patients_needed": patients, **SIZES})
     return pd.DataFrame(rows)
+
+
+def power_law(n, values):
+    """(a, b) of 1 - value = a n^-b, a straight line through the logarithms, by least squares.
+
+    n (K,) patients learnt from, values (K,) below 1.
+    """
+    slope, height = np.polyfit(np.log(n), np.log(1 - np.asarray(values)), 1)
+    return float(np.exp(height)), float(-slope)
