@@ -3,7 +3,8 @@
 # and JupyterLab in a real browser. As root: `make container`. Needs buildah, debootstrap, chromium, python3-venv, curl, procps, the network, and
 # 30 GB in TMPDIR, where the screenshot and the logs stay.
 #   OPTIONS   more options for `buildah build` and `buildah run`, such as a volume with the certificates of a company's proxy
-#   RESULTS   a folder with data/ and runs/ of a finished `make reproduce`: its model then answers in the notebook
+#   RESULTS   a folder with data/ and runs/ of a finished `make reproduce`: its model then answers in the notebook, and a student
+#             walks through the course (course.py): an exercise, a training with its bar, the browser of 06, a card of 08
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 [ "$(id -u)" = 0 ] || { echo "debootstrap makes the base system, which only root may do."; exit 1; }
@@ -92,4 +93,5 @@ is "its processes run as" "$(pgrep --full 'jupyter-lab.*--port=8888' | xargs ps 
 say "JupyterLab: a browser"
 python3 -m venv "$work/browser" && "$work/browser/bin/pip" install --quiet playwright
 "$work/browser/bin/python" tests/container/browser.py "$address/lab/tree/notebooks/00_start_here.ipynb?token=$token" "$work/screenshot.png"
+if [ -n "${RESULTS:-}" ]; then "$work/browser/bin/python" tests/container/course.py "$address" "$token" "$work"; fi
 say "all is well; logs and screenshot are in $work"
