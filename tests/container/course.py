@@ -1,6 +1,6 @@
 """Walks through the course in JupyterLab as a student would, and photographs what it sees.
 
-`course.py ADDRESS TOKEN FOLDER [MAMMOGRAM]`: the address of a server whose home has the cohort and the runs of
+`course.py ADDRESS TOKEN FOLDER [MAMMOGRAM]`: the address of a server whose home has cohort and runs of
 `make reproduce`, a folder for the screenshots, and a PNG on the server; without one 08 draws a PNG itself. It
 needs playwright and Chromium, as browser.py does.
 """
