@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 from test_learner import TINY
 
+from data_scripts.phantom import pretraining
 from xmodal import config, scaling
 from xmodal.controls.power import power_law
 
@@ -35,7 +36,8 @@ def test_a_training_is_measured_on_the_unseen(home, monkeypatch):
     for name, value in small.items():
         monkeypatch.setattr(scaling, name, value)
     profile = replace(TINY, name="scaling", batch=4)
-    table = scaling.patients(profile, workers=1)
+    folder = home / "data" / "scaling"
+    table = pretraining.write(folder, replace(profile, pretrain_patients=24), seed=13, workers=1)
     assert table.patient.nunique() == 24
     row = scaling.measured(profile, "align_only", 8, 42, table)
     assert row["chance_at_10"] == 1 == row["r_at_10"], "four tissues are all among the first ten"
@@ -46,4 +48,10 @@ def test_the_table_holds_every_size_method_and_seed():
     table = pd.read_csv(scaling.TABLE)
     index = pd.MultiIndex.from_product([scaling.METHODS, scaling.PATIENTS, config.SEEDS])
     assert sorted(zip(table.method, table.patients, table.seed)) == sorted(index)
-    assert table.r_at_10.between(0, 1).all() and np.allclose(table.chance_at_10, 10 / scaling.AMONG, atol=1e-4)
+    assert table.r_at_10.between(0, 1).all()
+    assert np.allclose(table.chance_at_10, 10 / scaling.AMONG, atol=1e-4)
+
+
+def test_make_draws_as_many_patients_as_are_needed():
+    target = (config.HOME / "Makefile").read_text().split("\nscaling:")[1].split("\n\n")[0]
+    assert f" {max(scaling.PATIENTS) + scaling.VALIDATION + scaling.UNSEEN} " in target

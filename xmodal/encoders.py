@@ -78,8 +78,8 @@ def of_timm(profile):
     cannot give them. Raises `Problem` where timm has none of this width."""
     name = OF_TIMM.get(profile.width)
     if name is None:
-        raise Problem(f"The profile {profile.name} begins from timm's weights and is {profile.width} wide; take "
-                      f"a width of {' or '.join(map(str, OF_TIMM))}, or other weights.")
+        raise Problem(f"The profile {profile.name} begins from timm's weights and is {profile.width} wide; "
+                      f"take a width of {' or '.join(map(str, OF_TIMM))}, or other weights.")
     try:
         source = timm.create_model(name, pretrained=True, num_classes=0)
     except Exception as error:  # the hub raises many kinds: no cache, no network, a damaged file

@@ -54,7 +54,8 @@ def is_made(folder, profile):
     path = folder / "made.json"
     code = json.loads(path.read_text()).get("code", {}) if path.exists() else {}
     if changed := sorted(module for module, now in made_by().items() if code.get(module) != now):
-        differences = ", ".join(filter(None, [differences, f"other code of {', '.join(changed)}"]))
+        more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
+        differences = ", ".join(filter(None, [differences, f"other code of {', '.join(changed[:3])}{more}"]))
     if differences:
         log.warning("The cohort in %s was made with %s; it is made anew.", folder, differences)
     return not differences

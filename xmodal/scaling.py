@@ -2,15 +2,13 @@
 
 The lesson's training with and without alignment, on fresh phantoms of one site with both modalities, and as
 many steps for each number, so that only the patients differ. The table is docs/scaling.csv; `make scaling`
-measures it anew.
+draws the patients with `data_scripts.phantom.pretraining` and measures it anew.
 """
 import sys
 from dataclasses import replace
 
 import numpy as np
 import pandas as pd
-
-from data_scripts.phantom import pretraining
 
 from . import config
 from .activations import images_of
@@ -31,17 +29,7 @@ AMONG = 70                      # patients among whose tissue it is looked for
 UNSEEN = 4 * AMONG
 METHODS = ("erm", "align_only")
 STEPS = 500                     # four times through 1,000 patients
-DRAWN_WITH = 13                 # seed of the patients: neither of the cohort, nor of the encoder, nor of 03a
 TABLE = config.HOME / "docs" / "scaling.csv"
-
-
-def patients(profile, workers=2):
-    """The cohort of `PATIENTS`, `VALIDATION` and `UNSEEN` patients, drawn where it is not there yet."""
-    folder = config.DATA / profile.name
-    if not (folder / "cohort.parquet").exists():
-        n = max(PATIENTS) + VALIDATION + UNSEEN
-        pretraining.write(folder, replace(profile, pretrain_patients=n), DRAWN_WITH, workers)
-    return load(folder / "cohort.parquet")
 
 
 def fold_of(table, n, seed):
@@ -89,9 +77,9 @@ def scaled(profile, table, sizes=PATIENTS, seeds=config.SEEDS):
 
 
 def main():
-    """Writes docs/scaling.csv."""
+    """Writes docs/scaling.csv from the patients in data/scaling."""
     profile = replace(config.profile("lesson"), name="scaling")
-    table = scaled(profile, patients(profile))
+    table = scaled(profile, load(config.DATA / profile.name / "cohort.parquet"))
     with atomic(TABLE) as partial_path:
         table.to_csv(partial_path, index=False, float_format="%.5g", lineterminator="\n")
     sys.stdout.write(table.groupby(["method", "patients"]).mean().to_string() + "\n")

@@ -3,6 +3,8 @@
 It has no native files: only the arrays and the cohort table that 02_preprocess would have made of them.
 """
 import json
+import sys
+from dataclasses import replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -13,7 +15,7 @@ import pandas as pd
 from PIL import Image
 
 from xmodal.cohort import NO_TILE, label_set, validate
-from xmodal.config import HISTOPATHOLOGY, MAMMOGRAPHY, MODALITIES, PRETRAINING
+from xmodal.config import HISTOPATHOLOGY, MAMMOGRAPHY, MODALITIES, PRETRAINING, profile as profile_named
 from xmodal.imaging import mammograms, stain
 from xmodal.runtime.files import atomic
 
@@ -150,3 +152,8 @@ def _of_tile(person, canvas, left, top, side):
     attributes["nuclear_darkness"] = dark[inside].mean() if len(size) else np.nan
     attributes["fat"] = (canvas.e[rows, columns] < 0.03).mean()
     return attributes
+
+
+if __name__ == "__main__":      # FOLDER PATIENTS SEED, at the lesson's sizes
+    into, number, of_draws = sys.argv[1:]
+    write(into, replace(profile_named("lesson"), pretrain_patients=int(number)), seed=int(of_draws))

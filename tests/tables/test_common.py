@@ -37,7 +37,8 @@ def test_write_says_what_the_data_are(home, collected):
 
 
 def test_a_real_dataset_beside_phantoms_is_named_in_tables_and_under_figures(home, monkeypatch):
-    monkeypatch.setitem(config.DATASETS, "mysite", config.Dataset(config.MAMMOGRAPHY, "my site", "k", real=True))
+    mysite = config.Dataset(config.MAMMOGRAPHY, "my site", "k", real=True)
+    monkeypatch.setitem(config.DATASETS, "mysite", mysite)
     table = pd.read_csv(common.write(pd.DataFrame({"a": [1]}), "table1", "lesson"))
     assert table["data"].tolist() == ["phantom; real: mysite"]
     assert config.data_of(config.PROFILES["pilot"]) == "public"
