@@ -132,12 +132,45 @@ def caption(modality, label, rng):
 
 
 def birads(row):
-    """The BI-RADS category that the images suggest: 1 without a lesion, then by malignancy and severity."""
-    if not row["lesion_type"]:
-        return 1
-    if row["diagnosis"] < 2:
-        return 3 if row["severity"] > 1 / 3 else 2
-    return 5 if row["severity"] > 0.8 else 4
+    """The BI-RADS category that the findings named in the report call for; the diagnosis has no say in it.
+
+    1 without a lesion. A mass is 3, 4 with any suspicious sign (a margin that is not circumscribed, a lie
+    that is not parallel, shadowing), and 5 where it is spiculated and has one more (or calcifications).
+    Fine pleomorphic calcifications and distortion are 4, round calcifications 3 in a group and 2 in a region,
+    an asymmetry without a mass 3.
+    """
+    kind = row["lesion_type"]
+    if kind == "mass":
+        return _birads_of_mass(row)
+    if kind == "calcification" and _morphology(row) == "round":
+        return 3 if row["lesion_shape"] == "cluster" else 2
+    return {"": 1, "calcification": 4, "distortion": 4, "asymmetry": 3}[kind]
+
+
+def _birads_of_mass(row):
+    _, margin = MARGIN[row["lesion_shape"]]
+    suspicious = _lie(row) != "parallel" or _behind(row) == "posterior acoustic shadowing"
+    if margin == "spiculated":
+        return 5 if suspicious or _with_calcifications(row) else 4
+    return 4 if suspicious or margin != "circumscribed" else 3
+
+
+def _morphology(row):
+    return "fine pleomorphic" if row["severity"] > 0.5 else "round"
+
+
+def _with_calcifications(row):
+    return row["calcification"] > 0.6
+
+
+def _lie(row):
+    return "not parallel" if row["spread"] > 0.6 else "parallel"
+
+
+def _behind(row):
+    if row["spread"] > 0.45:
+        return "posterior acoustic shadowing"
+    return "posterior enhancement" if row["spread"] < 0.35 else "no posterior features"
 
 
 def _a(noun):
@@ -149,12 +182,11 @@ def _mammography(row, place, rng):
     size = f"{rng.choice(['measuring', 'of'])} {round(row['diameter_mm'])} mm" if row["lesion_type"] else ""
     if row["lesion_type"] == "mass":
         shape, margin = MARGIN[row["lesion_shape"]]
-        extra = " with associated calcifications" if row["calcification"] > 0.6 else ""
+        extra = " with associated calcifications" if _with_calcifications(row) else ""
         return f"There is {_a(shape)} mass with {margin} margins {size} {place}{extra}."
     if row["lesion_type"] == "calcification":
-        kind = "fine pleomorphic" if row["severity"] > 0.5 else "round"
         spread = "grouped" if row["lesion_shape"] == "cluster" else "regional"
-        return f"There are {kind} calcifications in a {spread} distribution {size} {place}."
+        return f"There are {_morphology(row)} calcifications in a {spread} distribution {size} {place}."
     if row["lesion_type"] == "distortion":
         return f"There is an architectural distortion {size} {place}."
     if row["lesion_type"] == "asymmetry":
@@ -178,11 +210,6 @@ def _ultrasound(row, rng):
 
 def _ultrasound_of_mass(row):
     shape, margin = MARGIN[row["lesion_shape"]]
-    behind = "no posterior features"
-    if row["spread"] > 0.45:
-        behind = "posterior acoustic shadowing"
-    elif row["spread"] < 0.35:
-        behind = "posterior enhancement"
-    lie = "not parallel" if row["spread"] > 0.6 else "parallel"
     echo = "markedly hypoechoic" if row["cellularity"] > 0.55 else "hypoechoic"
-    return f"There is {_a(shape)} {echo} mass, {lie} to the skin, with {margin} margins and {behind}."
+    seen = f"{_a(shape)} {echo} mass, {_lie(row)} to the skin, with {margin} margins and {_behind(row)}"
+    return f"There is {seen}."

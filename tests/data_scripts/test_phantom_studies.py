@@ -41,3 +41,24 @@ def test_the_ultrasound_of_a_mass_is_dark_inside_and_shadows_or_enhances():
         behind.append(below - beside)
     assert np.mean(dark) > 0.95
     assert np.corrcoef(masses.spread, behind)[0, 1] < -0.4, "the more a mass spreads, the more shadow"
+
+
+def test_the_assessment_never_contradicts_the_findings():
+    """Read from the sentences alone: what must be, and what must not be, in a report of each category."""
+    harmless = ("circumscribed margins", "parallel to the skin")
+    suspicious = ("indistinct", "spiculated", "not parallel", "shadowing", "pleomorphic", "distortion")
+    categories = set()
+    for row in patients.cohort(5, 150, 0).to_dict("records"):
+        text = studies.report(row, patients.generator(5, row["patient"]))["report"]
+        findings, category = text.split(" BI-RADS ")
+        category = int(category[0])
+        categories.add(category)
+        signs = [sign for sign in suspicious if sign in findings and f"no {sign}" not in findings]
+        assert (category == 1) == (not row["lesion_type"])
+        if row["lesion_type"]:
+            assert (category >= 4) == bool(signs), text
+        if category == 5:
+            assert "spiculated" in signs and (len(signs) > 1 or "associated calcifications" in findings), text
+        if row["lesion_type"] == "mass" and category == 3:
+            assert all(term in findings for term in harmless), text
+    assert categories == {1, 2, 3, 4, 5}
