@@ -28,7 +28,10 @@ Each file imports from the rooms of `xmodal` and from those above it in this lis
     rfpmss_panels    the tables of its figure: attention, anchors
     fusion_inputs    what loosely coupled fusion reads of a cohort: columns, bags, graphs
     fusion       loosely coupled fusion: modalities come and go without retraining
-    fusion_study   every subset of modalities; survival of held-out regions
+    fusion_study   every subset of modalities, and baselines
+    fusion_survival  its clinical arm on survival of held-out regions
+    fusion_panels  the tables of its figure: scores, paired differences, missing modalities
+    fusion_control   its control: a structure that only a graph sees
 
 Data come from `data_scripts` (phantom studies, or public sets by folder and table). Runs lie in
 runs/<profile>/companions/.

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 from torch_geometric.nn import GraphConv, global_max_pool, global_mean_pool
+from torch_geometric.utils import to_torch_csr_tensor
 
 from ..config import Problem
 from .mil import GatedAttention
@@ -30,7 +31,7 @@ class Settings:
 
 
 SETTINGS = {
-    "lesson": Settings(width=32, dropout=0.2, patches=49, epochs=25, batch=64, lr=3e-3, weight_decay=1e-3),
+    "lesson": Settings(width=32, dropout=0.2, patches=81, epochs=25, batch=64, lr=3e-3, weight_decay=1e-3),
     "paper": Settings(width=256, dropout=0.25, patches=2048, epochs=100, batch=32, lr=1e-4,
                       weight_decay=1e-4),
 }
@@ -73,12 +74,18 @@ class Graph(nn.Module):
 
     def forward(self, graphs):
         x = graphs.x
+        links = to_torch_csr_tensor(graphs.edge_index, size=(len(x), len(x)))  # both ways: its own transpose
         for layer in self.rounds:
-            x = layer(x, graphs.edge_index).relu()
+            x = layer(x, links).relu()
         return self.out(torch.cat([global_mean_pool(x, graphs.batch), global_max_pool(x, graphs.batch)], 1))
 
 
-ENCODERS = {"copy number": Columns, "clinical": Columns, "bag": Bag, "graph": Graph}
+SLIDE = {"bag": Bag, "graph": Graph}    # how a slide is read; every other modality is `Columns`
+
+
+def encoder(name, features, settings):
+    """The untrained encoder of a modality with `features` columns, or features of a patch."""
+    return SLIDE.get(name, Columns)(features, settings)
 
 
 class Arm(nn.Module):
@@ -86,7 +93,7 @@ class Arm(nn.Module):
 
     def __init__(self, name, features, settings, classes=len(PAM50)):
         super().__init__()
-        self.encoder = ENCODERS[name](features, settings)
+        self.encoder = encoder(name, features, settings)
         self.head = nn.Linear(settings.width, classes)
 
     def forward(self, x):
@@ -98,7 +105,7 @@ class Concatenated(nn.Module):
 
     def __init__(self, features, settings, classes=len(PAM50)):
         super().__init__()
-        self.encoders = nn.ModuleDict({name: ENCODERS[name](d, settings) for name, d in features.items()})
+        self.encoders = nn.ModuleDict({name: encoder(name, d, settings) for name, d in features.items()})
         self.head = nn.Linear(len(features) * settings.width, classes)
 
     def forward(self, inputs, present):
@@ -106,7 +113,7 @@ class Concatenated(nn.Module):
 
         What a patient lacks by present {modality: (B,)} becomes zeros.
         """
-        encoded = [encoder(inputs[name]) * present[name][:, None] for name, encoder in self.encoders.items()]
+        encoded = [reads(inputs[name]) * present[name][:, None] for name, reads in self.encoders.items()]
         return self.head(torch.cat(encoded, 1))
 
 

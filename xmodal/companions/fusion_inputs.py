@@ -2,6 +2,9 @@
 
 N patients, P patches, D features.
 """
+import dataclasses
+import hashlib
+
 import numpy as np
 import pandas as pd
 import torch
@@ -54,7 +57,22 @@ def having(cohort):
     copies = np.array(cohort.copies.notna().any(axis=1))
     clinical = np.array(cohort.clinical.notna().any(axis=1))
     present = {"copy number": copies, "clinical": clinical, "bag": slide, "graph": slide}
+    for name, table in cohort.more.items():
+        present[name] = np.array(table.notna().any(axis=1))
     return {name: mask for name, mask in present.items() if mask.any()}
+
+
+def in_parts(cohort, name, parts, seed=42):
+    """A `Cohort` whose further table `name` is parted at random into `parts` tables of its columns.
+
+    They stand for modalities of their own, "<name> 1" and so on, where real patients have only this table.
+    """
+    table = cohort.more[name]
+    order = np.random.default_rng([seed, 10]).permutation(table.shape[1])
+    more = {other: whole for other, whole in cohort.more.items() if other != name}
+    for k, columns in enumerate(np.array_split(order, parts), 1):
+        more[f"{name} {k}"] = table.iloc[:, np.sort(columns)]
+    return dataclasses.replace(cohort, more=more)
 
 
 class Slides:
@@ -75,20 +93,20 @@ class Slides:
         self.mean = self.bags[known].mean((0, 1))
         self.spread = spread(self.bags[known], (0, 1))
         self.bags[present] = self.scaled(self.bags[present])
-        self.patches = []                                              # (features, edges) of each graph
+        self.graphs = []
         for bag, xy in zip(cohort.bags, cohort.xy):
             if len(bag):
-                self.patches.append((bag, neighbours(xy, 1)))
+                features, edges = self.scaled(bag), neighbours(xy, 1)
             else:
-                self.patches.append((self.mean[None], torch.empty(2, 0, dtype=torch.long)))
+                features, edges = np.zeros_like(self.mean[None]), torch.empty(2, 0, dtype=torch.long)
+            self.graphs.append(Data(x=torch.as_tensor(features), edge_index=edges))
 
     def scaled(self, bag):
         return (bag - self.mean) / self.spread
 
     def graph(self, i):
         """The graph of patient i."""
-        bag, edges = self.patches[i]
-        return Data(x=torch.as_tensor(self.scaled(bag)), edge_index=edges)
+        return self.graphs[i]
 
 
 class Inputs:
@@ -108,6 +126,8 @@ class Inputs:
         if "bag" in present:
             self.slides = Slides(cohort, present["bag"], train, settings.patches, seed)
             columns["bag"] = self.slides.bags
+        for name, table in cohort.more.items():
+            columns[name] = _scaled(table, train)
         self.device = device
         self.columns = {}
         for name, values in columns.items():
@@ -116,6 +136,16 @@ class Inputs:
         for name in present:
             source = "bag" if name == "graph" else name
             self.features[name] = self.columns[source].shape[-1]
+
+    def digest(self, name):
+        """Hexadecimal sha256 of all that the arm `name` reads."""
+        sha256 = hashlib.sha256()
+        if name == "graph":
+            for graph in self.slides.graphs:
+                sha256.update(graph.x.numpy().tobytes() + graph.edge_index.numpy().tobytes())
+        else:
+            sha256.update(self.columns[name].cpu().numpy().tobytes())
+        return sha256.hexdigest()
 
     def batch(self, name, rows):
         """What the arm `name` takes of the patients `rows`."""
