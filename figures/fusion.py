@@ -3,13 +3,16 @@
 Redraw from the CSVs: `python -m figures.fusion`.
 """
 import matplotlib.pyplot as plt
-import numpy as np
 
 from . import MM, STYLE, WIDTH, caption, letter, nothing, read, save
 
 WAYS = {   # way -> marker, colour, filled
     "weighted logits": ("o", "#0072B2", True), "mean of probabilities": ("o", "#E69F00", False),
-    "alone": ("s", "#999999", False), "early concatenation": ("*", "#D55E00", True)}
+    "alone": ("s", "#999999", False), "early concatenation": ("*", "#D55E00", True),
+    "concatenation, parts hidden in training": ("^", "#009E73", False)}
+ARMS = {   # of the control -> colour, line
+    "bag": ("#999999", "--"), "graph": ("#009E73", ":"),
+    "bag and graph of shuffled places": ("#E69F00", "-."), "bag and graph": ("#0072B2", "-")}
 MODALITIES = ("copy number", "clinical", "bag", "graph")
 
 
@@ -52,37 +55,60 @@ def members(ax, table):
     return ax
 
 
-def slide(ax, table):
-    """The slide as a bag, as a graph, and both, with intervals."""
-    rows = table
-    if len(table):
-        rows = table[(table.way == "weighted logits") & table.subset.isin(["bag", "graph", "bag + graph"])]
-    if not len(rows):
+def missing(ax, table):
+    """Accuracy of every way by the number of modalities that a patient lacks, with intervals over seeds."""
+    if not len(table):
         return nothing(ax)
-    x = np.arange(len(rows))
-    interval = [rows.f1 - rows.f1_low, rows.f1_high - rows.f1]
-    ax.errorbar(x, rows.f1, interval, fmt="o", color="#0072B2", ms=5, lw=1, capsize=2)
-    ax.set(xticks=x, xlim=(-0.5, len(rows) - 0.5), ylabel="macro-F1, PAM50", title="The slide, read twice")
-    ax.set_xticklabels(rows.subset.replace("bag + graph", "both"))
+    ways = [way for way in WAYS if way in set(table.way)]
+    for k, way in enumerate(ways):
+        marker, colour, filled = WAYS[way]
+        rows = table[table.way == way].sort_values("missing")
+        interval = [rows.accuracy - rows.accuracy_low, rows.accuracy_high - rows.accuracy]
+        x = rows.missing + 0.08 * (k - (len(ways) - 1) / 2)
+        face = colour if filled else "none"
+        ax.errorbar(x, rows.accuracy, interval, fmt=marker, color=colour, mfc=face, ms=5, lw=0.9, ls="-")
+    counts = sorted(table.missing.unique())
+    ax.set(xticks=counts, xlabel="modalities missing", ylabel="accuracy, PAM50")
     ax.grid(axis="y")
     return ax
 
 
+def control(ax, table):
+    """The score of a slide by how much the class depends on the arrangement; dots are seeds."""
+    if not len(table):
+        return nothing(ax)
+    doses = sorted(table.dose.unique())
+    for arm, (colour, line) in ARMS.items():
+        rows = table[table.arm == arm]
+        mean = rows.groupby("dose").value.mean()
+        ax.plot(range(len(doses)), mean.loc[doses], line, color=colour, lw=1.2, label=arm)
+        ax.plot(rows.dose.map(doses.index), rows.value, ".", color=colour, ms=3, alpha=0.5)
+    ax.set(xticks=range(len(doses)), xlabel=table.dial.iloc[0], ylabel=table.measure.iloc[0])
+    ax.set_xticklabels([f"{dose:g}" for dose in doses])
+    ax.grid(axis="y")
+    ax.legend(fontsize=6, loc="lower left")
+    return ax
+
+
 def draw():
-    """Draws figures/fusion/fusion.png from figures/fusion/fusion_subsets.csv and returns the Figure."""
-    table = read("fusion_subsets")
+    """Draws figures/fusion/fusion.png from fusion_subsets.csv, fusion_missing.csv and fusion_control.csv and
+    returns the Figure."""
+    subsets, lacking, doses = (read(f"fusion_{name}") for name in ("subsets", "missing", "control"))
     with plt.style.context(STYLE):
-        fig = plt.figure(figsize=(WIDTH, 95 * MM))
-        left, right = fig.add_gridspec(1, 2, width_ratios=[3.6, 1])
-        rows = left.subgridspec(2, 1, height_ratios=[2.2, 1], hspace=0.02)
-        top = letter_on(scores(fig.add_subplot(rows[0]), table), "a")
-        members(fig.add_subplot(rows[1]), table)
-        letter_on(slide(fig.add_subplot(right), table), "b")
+        fig = plt.figure(figsize=(WIDTH, 150 * MM))
+        above, below = fig.add_gridspec(2, 1, height_ratios=[1.5, 1])
+        rows = above.subgridspec(2, 1, height_ratios=[2.2, 1], hspace=0.02)
+        top = letter_on(scores(fig.add_subplot(rows[0]), subsets), "a")
+        members(fig.add_subplot(rows[1]), subsets)
+        columns = below.subgridspec(1, 2)
+        letter_on(missing(fig.add_subplot(columns[0]), lacking), "b")
+        letter_on(control(fig.add_subplot(columns[1]), doses), "c")
         handles, labels = top.get_legend_handles_labels()
         if handles:
-            fig.legend(handles, labels, ncols=4, loc="outside upper center")
-        caption(fig, "Lines: 95 % bootstrap intervals over test patients of five folds. "
-                     "Dots below: the modalities of a subset.", [table])
+            fig.legend(handles, labels, ncols=3, loc="outside upper center")
+        text = "a, b: means over seeds (real patients: folds) with 95 % intervals over them. Dots below a: " \
+               "the modalities of a subset.\nc: lines are means, dots seeds."
+        caption(fig, text, [subsets, lacking, doses])
         return save(fig, "fusion")
 
 

@@ -8,16 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch_geometric.data import Batch, Data
 
-from data_scripts import tcga_tables
-from figures import fusion as figure, mirror as mirror_figure
-from xmodal import config
 from xmodal.companions import fusion, fusion_inputs, fusion_study, paired, study
 from xmodal.companions.paired import MODALITIES
-from xmodal.config import HOME, Problem
+from xmodal.config import Problem
 from xmodal.record import seed_everything
-from xmodal.tables import common
 
-SHARED = HOME.parent / "shared" / "data"
 TINY = dataclasses.replace(fusion.SETTINGS["lesson"], epochs=2)
 
 
@@ -26,18 +21,21 @@ def cohort():
     return paired.draw(150, seed=1, side=5)
 
 
+def fold_of(cohort, settings=TINY):
+    """The first 90 patients train, 30 fit the fusion, the others test; nobody lacks anything."""
+    rows = fusion_study.Rows(np.arange(90), np.arange(90, 120), np.arange(120, 150))
+    return fusion_study.Fold(cohort, fusion_inputs.having(cohort), rows, settings, 42)
+
+
 @pytest.fixture(scope="module")
 def inputs(cohort):
     return fusion_inputs.Inputs(cohort, np.arange(90), TINY)
 
 
 @pytest.fixture(scope="module")
-def arms(cohort, inputs):
-    present = {m: np.ones(150, bool) for m in MODALITIES}
-    trained = torch.nn.ModuleDict()
-    for m in MODALITIES:
-        trained[m] = fusion_study.train_arm(m, inputs, present, cohort.pam50, np.arange(90), TINY, 42)
-    return trained
+def arms(cohort, tmp_path_factory):
+    folder, fold = tmp_path_factory.mktemp("arms"), fold_of(cohort)
+    return torch.nn.ModuleDict({m: fusion_study.train_arm(m, fold, folder) for m in MODALITIES})
 
 
 @pytest.fixture(scope="module")
@@ -159,6 +157,22 @@ def test_the_bag_is_blind_to_where_patches_lie_and_the_graph_is_not(inputs, arms
     assert not torch.allclose(in_place, mixed, atol=1e-3)
 
 
+def test_a_sparse_product_is_the_mean_over_neighbours(inputs):
+    """Also its gradients, and for a patch without neighbours."""
+    layer = torch.manual_seed(0) and fusion.GraphConv(24, 8, aggr="mean")
+    graph = inputs.batch("graph", [0, 1])
+    edges = graph.edge_index[:, (graph.edge_index != 3).all(0)]
+    links = fusion.to_torch_csr_tensor(edges, size=(50, 50))
+    values, gradients = [], []
+    for how in (edges, links):
+        x = graph.x.clone().requires_grad_()
+        out = layer(x, how)
+        out.square().sum().backward()
+        values.append(out.detach())
+        gradients.append(x.grad)
+    assert torch.allclose(*values, atol=1e-5) and torch.allclose(*gradients, atol=1e-4)
+
+
 def arrangements(n, side=7):
     """(patches, parted, edges) of n slides whose patches are of two equally frequent kinds.
 
@@ -214,58 +228,3 @@ def test_clinical_columns_say_what_is_not_recorded():
     assert columns.tolist() == pytest.approx(expected, abs=1e-3)
     rare = fusion_inputs.clinical_columns(pd.DataFrame({"rare": [0.0, 0, 0, 1]}), [0, 1, 2])
     assert rare.tolist() == [[0], [0], [0], [1]], "what is new to training is not scaled to a million"
-
-
-def test_macro_f1_is_scikit_learns():
-    from sklearn.metrics import f1_score
-    rng = np.random.default_rng(0)
-    for n in (3, 20, 200):
-        truth, guess = rng.integers(5, size=(2, n))
-        theirs = f1_score(truth, guess, average="macro")
-        assert fusion_study.macro_f1(truth, guess) == pytest.approx(theirs, abs=1e-12)
-
-
-# ---- the study ---------------------------------------------------------------------------------------------
-
-def test_missing_slides_lack_bag_and_graph_and_nobody_lacks_everything():
-    present = fusion_study.missing(500, 0.5, 1)
-    assert np.array_equal(present["bag"], present["graph"]) and np.any(list(present.values()), axis=0).all()
-    assert 0.4 < present["copy number"].mean() < 0.6
-
-
-def test_a_study_covers_every_subset_with_missing_modalities_and_resumes(tmp_path, home):
-    cohort = paired.draw(150, seed=1, side=5)
-    present = fusion_study.missing(150, 0.3, 1)
-    p = fusion_study.study(cohort, TINY, 42, tmp_path, present)["probabilities"]
-    assert set(p.subset) == {" + ".join(s) for s in fusion.subsets(MODALITIES)}
-    fused = p[p.way == fusion_study.FUSED]
-    whole = fused[fused.subset == " + ".join(MODALITIES)]
-    assert sorted(whole.patient) == sorted(cohort.patient), "each patient is tested once, whatever is missing"
-    assert fused.groupby("subset").patient.nunique()["bag"] == present["bag"].sum()
-    assert np.allclose(p.filter(regex=r"^p\d$").sum(axis=1), 1, atol=1e-5)
-    stamp = (tmp_path / "fold_0" / "done").stat().st_mtime_ns
-    again = fusion_study.study(cohort, TINY, 42, tmp_path, present)
-    assert again["probabilities"].equals(p) and (tmp_path / "fold_0" / "done").stat().st_mtime_ns == stamp
-    table = fusion_study.measures(p, n=20)
-    assert (table.f1_low <= table.f1).all() and (table.f1 <= table.f1_high).all()
-    common.write(table, "fusion_subsets", "lesson")
-    figure.draw()
-    assert (config.FIGURES / "fusion" / "fusion.png").stat().st_size > 10_000
-
-
-def test_a_figure_without_tables_says_so(home):
-    assert figure.draw() and mirror_figure.draw()
-
-
-CLINICAL = SHARED / "tcga_brca_clinical"
-
-
-@pytest.mark.skipif(not CLINICAL.exists(), reason="the real TCGA-BRCA tables lie outside the project")
-def test_the_clinical_arm_on_real_patients_of_held_out_regions():
-    """1,083 patients, 151 deaths: age and stage carry over to a region that training never saw."""
-    table = tcga_tables.regions(CLINICAL)
-    regions = fusion_study.held_out_regions(table, dataclasses.replace(TINY, epochs=10)).set_index("region")
-    assert set(regions.index) <= {"Northeast", "South", "West", "Midwest", "Europe", "Canada"}
-    assert len(regions) >= 5
-    weight = regions.events / regions.events.sum()
-    assert (regions.encoder * weight).sum() > 0.6 and (regions.cox * weight).sum() > 0.6

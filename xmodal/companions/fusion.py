@@ -5,6 +5,7 @@ again. Amer et al. 2025 (PAM50 from copy number, clinical record, and the slide 
 of patches). N or B patients, P patches, D features, W width, C classes.
 """
 import itertools
+import warnings
 from dataclasses import dataclass
 
 import torch
@@ -16,6 +17,9 @@ from torch_geometric.utils import to_torch_csr_tensor
 from ..config import Problem
 from .mil import GatedAttention
 from .pictures import PAM50
+
+# of the sparse product, which gives what a mean over the edges gives (tests/companions/test_fusion.py)
+warnings.filterwarnings("ignore", message="Sparse (CSR tensor|invariant)", category=UserWarning)
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,11 @@ import functools
 import numpy as np
 import torch
 
-from ..controls.verdict import DOSE_RESPONSE, NEGATIVE, POSITIVE, Control, Rule
+from ..controls.verdict import DOSE_RESPONSE, NEGATIVE, POSITIVE, Control, Rule, measure
 from .fusion import SETTINGS, cut
 from .fusion_inputs import having
 from .fusion_panels import macro_auc
-from .fusion_study import Fold, all_logits, fused, parts_of, train_arm
+from .fusion_study import Fold, all_logits, fused, parts_of, study, train_arm
 from .paired import Arrangement, draw, shuffled
 
 SIDE, CONTRAST = 9, 6.0
@@ -53,6 +53,16 @@ def measured(folder, settings, patients, weight, seed):
     return {BAG: _score((BAG,), {BAG: bag}, in_order), GRAPH: _score((GRAPH,), {GRAPH: graph}, in_order),
             BOTH: _score((BAG, GRAPH), {BAG: bag, GRAPH: graph}, in_order),
             MIXED: _score((BAG, GRAPH), {BAG: bag, GRAPH: of_mixed}, in_order)}
+
+
+def one_seed(folder, settings, patients, seed):
+    """What a seed gives, with column unit: {name: DataFrame} of `study` on its world of weight 1, and under
+    "control" the table of `verdict.measure`. On one processor core."""
+    torch.set_num_threads(1)
+    world = drawn(patients, seed)
+    tables = study(world, settings, seed, folder / "weight_1" / f"seed_{seed}", folds=[0])
+    tables["control"] = measure(control(folder, settings, patients), [seed])
+    return {name: table.assign(unit=seed) for name, table in tables.items()}
 
 
 def _fold(cohort, settings, seed):

@@ -12,7 +12,8 @@ import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
-from sklearn.linear_model import LogisticRegressionCV
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV
 
 from ..config import Problem
 from ..record import seed_everything
@@ -21,7 +22,7 @@ from .fusion import Arm, Concatenated, Fusion, Settings, cut, subsets
 from .fusion_inputs import Inputs, having
 from .pictures import PAM50, Cohort
 from .study import Descent, computed_once, fit, tensors
-from .tasks import FOLDS, parted
+from .tasks import FOLDS, parted, scaled
 
 ALONE, FUSED, MEAN = "alone", "weighted logits", "mean of probabilities"
 CONCATENATED, HIDDEN = "early concatenation", "concatenation, parts hidden in training"
@@ -254,9 +255,9 @@ def linear(cohort, name, seed):
     frames = []
     for k, rows in enumerate(parts_of(cohort, seed)):
         train = np.concatenate([rows.train, rows.valid])
-        x = Inputs(cohort, train, None).columns[name].numpy()
-        model = LogisticRegressionCV(Cs=np.logspace(-4, 0, 5), cv=3, max_iter=2000, scoring="neg_log_loss",
-                                     use_legacy_attributes=False, l1_ratios=(0,))
+        x = scaled(cohort.more[name].to_numpy(), train)
+        penalties = {"C": np.logspace(-4, 0, 5)}
+        model = GridSearchCV(LogisticRegression(max_iter=2000), penalties, scoring="neg_log_loss", cv=3)
         model.fit(x[train], cohort.pam50[train])
         p = torch.as_tensor(model.predict_proba(x[rows.test]))
         frames.append(_frame(cohort, (name,), rows.test, LINEAR, p.log()).assign(fold=k))

@@ -1,4 +1,4 @@
-"""The clinical arm of loosely coupled fusion on survival, each region held out in turn, beside a Cox model."""
+"""Survival by the clinical arm of loosely coupled fusion, beside a Cox model, in held-out regions."""
 import functools
 
 import numpy as np
@@ -14,14 +14,14 @@ from .tasks import Outcome, cox_risk
 FEW_EVENTS = 20    # a region with fewer deaths says little
 
 
-def held_out_regions(table, settings, seed=42, device="cpu"):
+def held_out_regions(table, settings, seed=42, device="cpu", n=1000):
     """Survival from clinical columns, each region held out in turn.
 
     region, patients, events, and the C-index of the clinical encoder under the Cox loss (`encoder`), of a
-    ridge Cox model (`cox`) and the `difference` encoder less cox, with 95 % intervals over the patients of
-    the region; `warning` where fewer than FEW_EVENTS died. The last row, "mean of regions", has intervals
-    over regions, which count alike. table: columns, `time`, `event`, `region`. Regions with fewer than five
-    events are trained on and not reported.
+    ridge Cox model (`cox`) and the `difference` encoder less cox, with 95 % intervals from n resamples of the
+    region's patients; `warning` where fewer than FEW_EVENTS died. The last row, "mean of regions", has
+    intervals over regions, which count alike. table: columns, `time`, `event`, `region`. Regions with fewer
+    than five events are trained on and not reported.
     """
     columns = table.drop(columns=["time", "event", "region"])
     outcome = Outcome(table.time.to_numpy(float), table.event.to_numpy(int))
@@ -41,7 +41,7 @@ def held_out_regions(table, settings, seed=42, device="cpu"):
         row = {"region": region, "patients": len(test), "events": events, "warning": warning}
         risks = np.column_stack([by_encoder, by_cox])[test]
         for name, metric in MEASURED.items():
-            value, low, high, _ = bootstrap(metric, np.column_stack(outcome)[test], risks, n=1000)
+            value, low, high, _ = bootstrap(metric, np.column_stack(outcome)[test], risks, n=n)
             row |= {name: value, f"{name}_low": low, f"{name}_high": high}
         rows.append(row)
     regions = pd.DataFrame(rows)
