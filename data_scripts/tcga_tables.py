@@ -15,7 +15,7 @@ import dataclasses
 import logging
 import zlib
 from pathlib import Path
-from zipfile import BadZipFile
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -113,7 +113,7 @@ def subtypes(clinical):
 # ---- slides ------------------------------------------------------------------------------------------------
 
 def slides(root, encoder, cases, mpp=None):
-    """{case: `Patches`} of the first slide of a primary tumour of each of `cases`, read once and then kept in
+    """{case: `Slide`} of the first slide of a primary tumour of each of `cases`, read once and then kept in
     files.
 
     A slide that cannot be read or has no tissue is logged and left out, and the next one of its patient
@@ -129,34 +129,38 @@ def slides(root, encoder, cases, mpp=None):
     return patches
 
 
+class Slide(NamedTuple):
+    """Where the patches of a slide lie; their features stay in the file `path`."""
+    path: Path
+    xy: np.ndarray     # (N, 2) in sides of a patch
+    width: int         # of the features
+
+
 def _features(root, source, encoder, mpp):
-    """`Patches` of one slide, from the file that holds them, which is written first if need be."""
+    """`Slide` of one slide, with the file that holds its patches, which is written first if need be."""
     path = root / "features" / encoder.default_cfg["architecture"] / f"{source.stem}.npz"
     if not path.is_file():
         patches = pictures.of_slide(source, encoder, mpp)
         with atomic(path) as partial:
             np.savez(partial, allow_pickle=False, **patches._asdict())
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            return pictures.Patches(arrays["features"], arrays["xy"], float(arrays["side"]))
-    except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
-        raise Problem(f"{path} is damaged ({error}); delete it, and it is made anew.") from None
+    patches = pictures.read_patches(path)
+    return Slide(path, patches.xy / patches.side, patches.features.shape[1])
 
 
 def _cohort(cases, patches, expression=None, copies=None, clinical=None, **outcomes):
-    """`pictures.Cohort` of `cases` with the slides {case: Patches}.
+    """`pictures.Cohort` of `cases` with the slides {case: Slide}.
 
     A case without a slide has no patches; a table that is None is empty, and so is an outcome that is not
     given.
     """
-    width = next((p.features.shape[1] for p in patches.values()), 0)
-    nothing = pictures.Patches(np.empty((0, width), np.float32), np.empty((0, 2)), 1.0)
-    bags, xy, tumour = (np.empty(len(cases), object) for _ in range(3))
-    for i, case in enumerate(cases):
-        slide = patches.get(case, nothing)
-        bags[i] = slide.features
-        xy[i] = slide.xy / slide.side
+    width = next((slide.width for slide in patches.values()), 0)
+    nothing = Slide(None, np.empty((0, 2)), width)
+    in_order = [patches.get(case, nothing) for case in cases]
+    xy, tumour = (np.empty(len(cases), object) for _ in range(2))
+    for i, slide in enumerate(in_order):
+        xy[i] = slide.xy
         tumour[i] = np.full(len(slide.xy), np.nan)
+    bags = pictures.SlideFiles([slide.path for slide in in_order], width)
     known = {
         "subtype": np.full(len(cases), -1), "pam50": np.full(len(cases), -1),
         "time": np.full(len(cases), np.nan), "event": np.zeros(len(cases), int)}
@@ -181,8 +185,8 @@ def cohort(root, project, encoder, mpp=None):
     """`pictures.Cohort` of the patients who have slide, expression, subtype and survival, for MIRROR.
 
     project: "BRCA", ductal or lobular by diagnosis, or "NSCLC", LUAD (0) and LUSC (1) from their folders,
-    with the genes that both matrices have. Patients with a part missing are logged and counted. All patches
-    are held in memory (NSCLC: about 40 GB). Raises `Problem` where a folder has no complete patient.
+    with the genes that both matrices have. Patients with a part missing are logged and counted. Patches stay
+    on disk (`pictures.SlideFiles`). Raises `Problem` where a folder has no complete patient.
     """
     if project not in FOLDERS:
         raise Problem(f"There are no subtypes of {project!r}; choose one of {', '.join(FOLDERS)}.")

@@ -4,6 +4,7 @@ import itertools
 import numpy as np
 import pytest
 
+from xmodal import stats
 from xmodal.companions import measures
 from xmodal.config import Problem
 
@@ -73,3 +74,14 @@ def test_bleu_is_that_of_torchmetrics():
 def test_the_harmonic_mean_is_zero_where_an_end_is():
     assert float(measures.harmonic(34.6, 31.7)) == pytest.approx(33.1, abs=0.05), "printed: 37.9"
     assert measures.harmonic(0, 50) == 0
+
+
+def test_the_interval_over_folds_is_wider_than_that_of_independent_runs():
+    """Nadeau and Bengio's correction: the variance of the mean is that of a run times 1/15 + 1/4, not 1/15."""
+    differences = np.random.default_rng(0).normal(0.1, 0.05, 15)
+    corrected = measures.over_folds(differences)
+    independent = stats.paired_mean(differences)
+    width = (corrected.high - corrected.low) / (independent.high - independent.low)
+    assert width == pytest.approx((1 + 15 / 4) ** 0.5)
+    assert corrected.difference == pytest.approx(differences.mean()) and corrected.runs == 15
+    assert np.isnan(measures.over_folds([0.1]).low)

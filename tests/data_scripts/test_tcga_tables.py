@@ -134,6 +134,21 @@ def test_tcga_is_joined_by_patient_into_the_generators_shape(encoder, tcga_folde
         tasks.folds(two, 42)
 
 
+def test_slides_on_disk_are_read_one_at_a_time_and_give_the_same_cohort(tmp_path):
+    cohort = paired.draw(8, side=5)
+    paths = []
+    for name, bag in zip(cohort.patient[:5], cohort.bags):
+        paths.append(tmp_path / f"{name}.npz")
+        np.savez(paths[-1], features=bag, xy=np.zeros((len(bag), 2)), side=1.0)
+    files = pictures.SlideFiles([*paths, None], cohort.bags.shape[2])
+    assert len(files) == 6 and len(files[5]) == 0 and files[[1, 3]].paths.tolist() == [paths[1], paths[3]]
+    six = dataclasses.replace(cohort.select(range(6)), bags=files)
+    assert np.array_equal(six.select([2]).bags[0], cohort.bags[2])
+    before = six.digest()
+    np.savez(paths[0], features=cohort.bags[7], xy=np.zeros((25, 2)), side=1.0)
+    assert six.digest() != before, "another slide is another cohort"
+
+
 def test_lung_is_merged_from_two_projects_with_the_project_as_subtype(encoder, tmp_path):
     """LUAD's papillary carcinoma has no "adenocarcinoma" in its name; each matrix has a gene of its own."""
     for project, case, diagnosis, gene in (

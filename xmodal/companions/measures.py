@@ -1,7 +1,9 @@
-"""Measures of retrieval, of two ends together, and of written reports."""
+"""Measures of retrieval, of two ends together, of written reports; differences over repeated folds."""
 from collections import Counter
+from typing import NamedTuple
 
 import numpy as np
+from scipy.stats import t as student
 
 from ..config import Problem
 from ..metrics.inputs import numbers
@@ -103,3 +105,28 @@ def rouge_l(candidates, references):
         length = len(candidate) + len(reference)
         scores.append(2 * longest_common(candidate, reference) / length if length else 1.0)
     return float(np.mean(scores))
+
+
+class FoldMean(NamedTuple):
+    """The mean of paired differences over repeated folds, with its 95 % interval."""
+    difference: float
+    low: float
+    high: float
+    runs: int
+
+
+def over_folds(differences, folds=5):
+    """`FoldMean` of differences (N,), one for each run of repeated cross-validation with so many folds.
+
+    Folds share training patients, so that Student's t of independent runs would be too sure; the variance of
+    the mean is taken as (1 / N + 1 / (folds - 1)) times that of a run (Nadeau and Bengio 2003). Fewer than
+    two runs: no interval (nan).
+    """
+    differences = numbers(differences, "Differences")
+    n = len(differences)
+    mean = float(differences.mean())
+    if n < 2:
+        return FoldMean(mean, np.nan, np.nan, n)
+    error = differences.std(ddof=1) * (1 / n + 1 / (folds - 1)) ** 0.5
+    margin = float(student.ppf(0.975, n - 1) * error)
+    return FoldMean(mean, mean - margin, mean + margin, n)

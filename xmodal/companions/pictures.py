@@ -5,6 +5,7 @@ No model is here, so that `data_scripts` can return these classes.
 import hashlib
 from dataclasses import dataclass, field
 from typing import NamedTuple
+from zipfile import BadZipFile, ZipFile
 
 import numpy as np
 import pandas as pd
@@ -139,6 +140,47 @@ def of_slide(path, model, mpp=None, tile_um=TILE_UM, size=224, tissue=0.5, batch
     return Patches(torch.cat(parts).numpy(), xy, side)
 
 
+def read_patches(path):
+    """`Patches` from an npz file. Raises `Problem` where it is damaged."""
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return Patches(arrays["features"], arrays["xy"], float(arrays["side"]))
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
+        raise Problem(f"{path} is damaged ({error}); delete it, and it is made anew.") from None
+
+
+class SlideFiles:
+    """The patch features of N slides, each read from its file when it is asked for.
+
+    paths: of npz files of `Patches`, None for a patient without a slide; width: D_p. A number gives an array
+    (P, D_p); a list of numbers the SlideFiles of these patients.
+    """
+
+    def __init__(self, paths, width):
+        self.paths = np.array(paths, object)
+        self.width = width
+
+    def __len__(self):
+        return len(self.paths)
+
+    def __getitem__(self, index):
+        if not isinstance(index, (int, np.integer)):
+            return SlideFiles(self.paths[index], self.width)
+        path = self.paths[index]
+        return np.empty((0, self.width), np.float32) if path is None else read_patches(path).features
+
+    def checksums(self):
+        """(N,) CRC-32 of the features of each slide, as its file says; 0 without a slide."""
+        values = []
+        for path in self.paths:
+            crc = 0
+            if path is not None:
+                with ZipFile(path) as file:
+                    crc = file.getinfo("features.npy").CRC
+            values.append(crc)
+        return np.array(values, np.int64)
+
+
 # ---- patients with slides and tables -----------------------------------------------------------------------
 
 PAM50 = ("Normal", "Basal", "Her2", "LumA", "LumB")
@@ -153,7 +195,7 @@ class Cohort:
     """
     patient: np.ndarray        # (N,) names
     site: np.ndarray           # (N,) where they were treated
-    bags: np.ndarray           # float32 (N, P, D) features of the patches of a grid, row by row
+    bags: np.ndarray           # float32 (N, P, D) features of patches, row by row of a grid; or SlideFiles
     xy: np.ndarray             # (N, P, 2) upper left corners of the patches, in sides of a patch
     tumour: np.ndarray         # bool (N, P) patches of the tumour, NaN if unknown: only to judge attention by
     expression: pd.DataFrame   # (N, G) log2(TPM + 1), one column per gene
@@ -176,7 +218,8 @@ class Cohort:
             names += name + table.to_csv()
         sha256 = hashlib.sha256((names + self.clinical.to_csv()).encode())
         tables = self.expression.to_numpy(float), self.copies.to_numpy(float)
-        for part in (*tables, self.time, self.event, self.subtype, self.pam50, *self.bags, *self.xy):
+        slides = [self.bags.checksums()] if isinstance(self.bags, SlideFiles) else self.bags
+        for part in (*tables, self.time, self.event, self.subtype, self.pam50, *slides, *self.xy):
             sha256.update(np.ascontiguousarray(part).tobytes())
         return sha256.hexdigest()
 
