@@ -77,7 +77,7 @@ def test_the_harmonic_mean_is_zero_where_an_end_is():
 
 
 def test_the_interval_over_folds_is_wider_than_that_of_independent_runs():
-    """Nadeau and Bengio's correction: the variance of the mean is that of a run times 1/15 + 1/4, not 1/15."""
+    """Nadeau and Bengio: the variance of the mean is that of a run times 1/15 + 1/4, not times 1/15."""
     differences = np.random.default_rng(0).normal(0.1, 0.05, 15)
     corrected = measures.over_folds(differences)
     independent = stats.paired_mean(differences)
