@@ -13,6 +13,10 @@ PORT ?= 8888
 INPUTS ?= 20000
 FUZZ_SEED ?= 0
 ENGINE ?= $(shell command -v docker || command -v podman || command -v buildah)
+PROXIES := http_proxy https_proxy no_proxy HTTP_PROXY HTTPS_PROXY NO_PROXY
+# An environment that exists stays what it is: for a processor (.stamp) or with CUDA (.stamp-gpu). A new one has CUDA if a card is seen.
+GPU ?= $(if $(wildcard .venv/.stamp),,$(if $(wildcard .venv/.stamp-gpu),1,$(shell nvidia-smi -L > /dev/null 2>&1 && echo 1)))
+STAMP := .venv/.stamp$(if $(GPU),-gpu)
 
 # In the order in which each reads what another wrote; 00_start_here looks at the trained model, so it is run last.
 NOTEBOOKS := $(patsubst %,notebooks/%.ipynb,01_download 02_preprocess 03a_pretrain 03_train 03b_baselines 04_tta 05_evaluate 06_interpret 08_your_images 00_start_here)
@@ -25,6 +29,15 @@ SNAKEMAKE = OMP_NUM_THREADS=1 $(PY) -m snakemake $@ --cores $(CORES) --resources
 ifneq ($(shell grep -m 1 -o -w avx2 /proc/cpuinfo 2> /dev/null),)
 export OPENBLAS_CORETYPE ?= Haswell
 endif
+# A proxy that opens what it passes on signs it anew: CA names the file of its certificate, which is trusted beside the system's.
+ifdef CA
+ROOTS := $(firstword $(wildcard $(SSL_CERT_FILE) /etc/ssl/certs/ca-certificates.crt /etc/pki/tls/certs/ca-bundle.crt /etc/ssl/cert.pem))
+$(if $(wildcard $(CA)),,$(error There is no file $(CA); CA names the certificate of the proxy))
+$(shell mkdir -p build && cat $(ROOTS) "$(CA)" > build/ca.pem)
+export SSL_CERT_FILE := $(CURDIR)/build/ca.pem
+export PIP_CERT := $(SSL_CERT_FILE)
+export REQUESTS_CA_BUNDLE := $(SSL_CERT_FILE)
+endif
 export JUPYTER_PREFER_ENV_PATH := 1
 export PYTHONPATH := $(CURDIR)
 export PYTHONNOUSERSITE := 1
@@ -36,7 +49,7 @@ unexport JUPYTER_PATH MPLBACKEND PYTHONSTARTUP
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
-env: .venv/.stamp  ## make .venv/ from requirements.lock (about a minute; needs the network once)
+env: $(STAMP)  ## make .venv/ from requirements.lock (a minute or two; needs the network once); with CUDA where a card is seen, or by GPU=1
 
 .uv/.stamp-$(UV_VERSION):
 	@"$(PYTHON)" -c 'import sys, venv; sys.exit(sys.version_info[:2] != (3, 11))' || \
@@ -45,11 +58,13 @@ env: .venv/.stamp  ## make .venv/ from requirements.lock (about a minute; needs 
 	@.uv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements-uv.lock
 	@touch $@
 
-.venv/.stamp: requirements.lock .uv/.stamp-$(UV_VERSION)
-	@test -x $(PY) || $(UV) venv --quiet --clear --python .uv/bin/python .venv
-	@VIRTUAL_ENV= $(UV) pip sync --quiet --python $(PY) --require-hashes requirements.lock
+.venv/.stamp .venv/.stamp-gpu: requirements.lock requirements-gpu.lock xmodal/runtime/slim.py .uv/.stamp-$(UV_VERSION)
+	@test -x $(PY) -a -z "$(filter-out $@,$(wildcard .venv/.stamp*))" || $(UV) venv --quiet --clear --python .uv/bin/python .venv
+	@VIRTUAL_ENV= $(UV) pip sync --quiet --python $(PY) --require-hashes requirements.lock $(if $(GPU),requirements-gpu.lock)
 	@echo "$(CURDIR)" > "$$($(PY) -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/xmodal.pth"
-	@touch $@
+	@test -n "$(GPU)" || .uv/bin/python xmodal/runtime/slim.py .venv || \
+	  { echo "CUDA is installed instead."; rm -rf .venv; $(MAKE) --no-print-directory env GPU=1; }
+	@test $@ = .venv/.stamp -a -e .venv/.stamp-gpu || touch $@
 
 doctor: env  ## say in words what is wrong with the environment
 	@$(PY) -m xmodal.runtime.doctor
@@ -111,14 +126,18 @@ faults: env  ## kill the nine notebooks of the main job fifty times, resume them
 slurm: env  ## train through a Slurm cluster of this one machine, with faults, and compare with local cores (root on Debian)
 	tests/slurm/run.sh
 
-lock: .uv/.stamp-$(UV_VERSION)  ## write requirements.lock anew from pyproject.toml
-	$(UV) pip compile pyproject.toml --extra test --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links \
-	  --quiet --upgrade -o requirements.lock
+# What only CUDA needs goes into a file of its own; torch asks for nvidia-cuda-runtime (7 MB) without a card, too.
+lock: .uv/.stamp-$(UV_VERSION)  ## write requirements.lock and requirements-gpu.lock anew from pyproject.toml
+	$(UV) pip compile pyproject.toml --extra test --extra slurm --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+	  --no-emit-find-links --quiet --upgrade -o requirements.lock
+	awk '/^[a-z]/ { gpu = /^(cuda|nvidia|triton)/ && !/^nvidia-cuda-runtime=/ } { print > (gpu ? "requirements-gpu.lock" : "requirements.lock.new") }' requirements.lock
+	mv requirements.lock.new requirements.lock
 	echo uv==$(UV_VERSION) | $(UV) pip compile - --python-version 3.11 --generate-hashes --no-annotate --no-header --quiet -o requirements-uv.lock
 
-image:  ## build the container image with docker, podman or buildah
+image:  ## build the container image with docker, podman or buildah; CA=/path/to/ca.crt behind a proxy with a certificate of its own
 	@test -n "$(ENGINE)" || { echo "docker, podman or buildah is needed to build the image; install one of them."; exit 1; }
-	BUILDAH_FORMAT=docker $(ENGINE) build --tag xmodal --file Dockerfile $(IMAGE_OPTIONS) .
+	BUILDAH_FORMAT=docker $(ENGINE) build --tag xmodal --file Dockerfile $(if $(filter 1,$(GPU)),--build-arg GPU=1) \
+	  $(if $(CA),--build-arg CA="$$(cat "$(CA)")") $(foreach name,$(PROXIES),$(if $($(name)),--build-arg $(name))) $(IMAGE_OPTIONS) .
 
 container:  ## build it on a base made by debootstrap and use it in a browser (as root, with buildah)
 	tests/container/build.sh

@@ -8,6 +8,7 @@
     checkpoints  a training that goes on where it was cut, and results that are kept when done
     parameters   what a notebook declares, and whether what is given fits
     notebook     the papermill wrapper: copies whole, failures in one sentence
+    slim         takes out of an environment what only a graphics card needs
     doctor       says in words what is wrong with the environment
     browser      one case at a time, to choose in JupyterLab
 """

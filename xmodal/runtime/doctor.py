@@ -15,6 +15,10 @@ from pathlib import Path
 
 from .. import config
 
+Marker = None
+with contextlib.suppress(ImportError):   # a bare environment lacks it
+    from packaging.markers import Marker
+
 REMEDY = "delete .venv/ and run `make env`, which installs requirements.lock"
 NEED_DISK = 4.0     # GiB that `make reproduce` takes
 NEED_MEMORY = 6.0   # GiB
@@ -27,9 +31,23 @@ def python():
         return f"this is Python {sys.version.split()[0]}, the lock file is for 3.11; {REMEDY}"
 
 
+def has_cuda():
+    """Whether `make env GPU=1` made this environment."""
+    return Path(sys.prefix, ".stamp-gpu").exists()
+
+
 def pins():
-    """The versions of requirements.lock: name -> version."""
-    return dict(re.findall(r"^([\w.-]+)==(\S+)", (config.HOME / "requirements.lock").read_text(), re.M))
+    """The versions that the lock has for this machine: name -> version."""
+    names = ["requirements.lock"]
+    if has_cuda():
+        names.append("requirements-gpu.lock")
+    versions = {}
+    for name in names:
+        text = (config.HOME / name).read_text()
+        for package, version, marker in re.findall(r"^([\w.-]+)==(\S+)(?: ; (.+))? \\$", text, re.M):
+            if not marker or Marker is None or Marker(marker).evaluate():
+                versions[package] = version
+    return versions
 
 
 def installed(name):
@@ -152,7 +170,8 @@ def environment():
 
 
 def cores():
-    if len(os.sched_getaffinity(0)) < 2:
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    if count < 2:
         return "one core: `make reproduce` works, and takes twice as long"
 
 
@@ -169,8 +188,15 @@ def others():
         return f"requirements.lock has no {packages_more}; {REMEDY}, if results differ"
 
 
+def card():
+    if has_cuda() or not shutil.which("nvidia-smi"):
+        return None
+    if subprocess.run(["nvidia-smi", "-L"], capture_output=True).returncode == 0:
+        return "there is a graphics card, and this environment cannot use it; run `make env GPU=1`"
+
+
 CHECKS = (python, packages, torch, openslide, mammography, disk, memory)
-HINTS = (cores, others)
+HINTS = (cores, card, others)
 
 
 def main():

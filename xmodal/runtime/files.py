@@ -13,6 +13,7 @@ import logging
 import os
 import platform
 import re
+import stat
 import time
 import unicodedata
 from pathlib import Path
@@ -68,9 +69,20 @@ def atomic(path):
         _remove_abandoned(path)
         try:
             yield partial
+            _open_to_group(partial)
             os.replace(partial, path)
         finally:
             partial.unlink(missing_ok=True)
+
+
+def _open_to_group(path):
+    """Gives a file what the user's umask allows: safetensors writes files that nobody else may read."""
+    umask = os.umask(0o077)
+    os.umask(umask)
+    mode = stat.S_IMODE(path.stat().st_mode)
+    if path.is_file() and mode != mode | 0o666 & ~umask:
+        with contextlib.suppress(PermissionError):   # a file system without modes
+            path.chmod(mode | 0o666 & ~umask)
 
 
 def _lives(pid):
