@@ -63,7 +63,7 @@ env: $(STAMP)  ## make .venv/ from requirements.lock (a minute or two; needs the
 	@VIRTUAL_ENV= $(UV) pip sync --quiet --python $(PY) --require-hashes requirements.lock $(if $(GPU),requirements-gpu.lock)
 	@echo "$(CURDIR)" > "$$($(PY) -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/xmodal.pth"
 	@test -n "$(GPU)" || .uv/bin/python xmodal/runtime/slim.py .venv || \
-	  { echo "CUDA is installed instead."; rm -rf .venv; $(MAKE) --no-print-directory env GPU=1; }
+	  { echo "CUDA is installed instead."; rm -rf .venv; $(MAKE_COMMAND) --no-print-directory env GPU=1; }
 	@test $@ = .venv/.stamp -a -e .venv/.stamp-gpu || touch $@
 
 doctor: env  ## say in words what is wrong with the environment

@@ -66,10 +66,12 @@ def test_one_python_everywhere():
 
 
 def test_the_lock_pins_every_requirement_with_a_hash():
-    pins = re.findall(r"^([\w.-]+)==(\S+) (.)$", (HOME / "requirements.lock").read_text(), re.M)
-    assert {end for *_, end in pins} == {"\\"}, "a pin without a hash"
-    pinned = {normal(name) for name, *_ in pins}
-    assert DECLARED <= pinned
+    pinned = set()
+    for name in ("requirements.lock", "requirements-gpu.lock"):
+        lines = [line for line in (HOME / name).read_text().splitlines() if line[:1] not in ("", " ", "#")]
+        assert all(re.fullmatch(r"[\w.-]+==\S+( ; .+)? \\", line) for line in lines), "a pin without a hash"
+        pinned |= {normal(line.split("==")[0]) for line in lines}
+    assert {normal(requirement.name) for requirement in REQUIREMENTS} <= pinned
     conda = yaml.safe_load((HOME / "environment.yml").read_text())["dependencies"]
     named = {normal(re.split("[=<>]", entry)[0]) for entry in conda} - {"python", "pip"}
     assert not named & pinned, "packages of the lock are pinned there only"
@@ -85,10 +87,12 @@ def test_what_comes_before_the_lock_is_pinned_too():
     assert {"**/.env", "**/*.pem", "**/*.key"} <= set(ignored)
 
 
-REQUIREMENTS = PROJECT["dependencies"] + PROJECT["optional-dependencies"]["test"]
-DECLARED = {normal(Requirement(line).name) for line in REQUIREMENTS}
+EXTRAS = PROJECT["optional-dependencies"]
+REQUIREMENTS = [Requirement(line) for line in PROJECT["dependencies"] + EXTRAS["test"] + EXTRAS["slurm"]]
+DECLARED = {normal(line.name) for line in REQUIREMENTS if not line.marker or line.marker.evaluate()}
 NOT_IMPORTED = {   # declared, and used without an import
     "jupyterlab", "snakemake", "nbval", "pytest-timeout",                # commands and plugins
+    "snakemake-executor-plugin-slurm",
     "torchvision", "accelerate", "openslide-bin",                        # timm, fastai and OpenSlide use them
     "pylibjpeg", "pylibjpeg-openjpeg", "pylibjpeg-rle", "python-gdcm",   # pydicom's decoders
 }

@@ -64,10 +64,26 @@ def test_packages_beyond_the_lock_are_noted(monkeypatch):
     assert "conda-thing 1.2" in doctor.others()
 
 
-def test_the_lock_is_read_whole():
-    lock = (config.HOME / "requirements.lock").read_text()
-    pins = [line for line in lock.splitlines() if line.strip() and not line.startswith((" ", "#"))]
-    assert len(doctor.pins()) == len(pins) > 200
+def test_the_lock_is_read_whole_but_for_other_systems_and_cuda(monkeypatch):
+    lines = (config.HOME / "requirements.lock").read_text().splitlines()
+    everywhere = [line for line in lines if re.match(r"[a-z]", line) and " ; " not in line]
+    pins = doctor.pins()
+    assert len(pins) > len(everywhere) > 200
+    assert ("xgboost-cpu" in pins) == (sys.platform == "linux") != ("xgboost" in pins)
+    assert not {"pywinpty", "colorama"} & set(pins)
+    monkeypatch.setattr(doctor, "has_cuda", lambda: True)
+    assert ("nvidia-cudnn-cu13" in doctor.pins()) == (sys.platform == "linux")
+
+
+def test_a_card_that_cannot_be_used_is_noted(monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    monkeypatch.setattr(doctor, "has_cuda", lambda: False)
+    seen = tmp_path / "nvidia-smi"
+    seen.write_text("#!/bin/sh\nexit 0\n")
+    seen.chmod(0o755)
+    assert "make env GPU=1" in doctor.card()
+    seen.write_text("#!/bin/sh\nexit 9\n")
+    assert doctor.card() is None
 
 
 def test_environment_yml_leaves_every_version_but_that_of_python_to_the_lock():

@@ -1,10 +1,14 @@
-"""Small tables as text: the same fields from every form that a spreadsheet or an editor writes."""
+"""Small tables as text: the same fields from every form that a spreadsheet or an editor writes. Who may read
+what is written."""
+import os
 import unicodedata
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from xmodal.config import Problem
-from xmodal.runtime.files import table_lines
+from xmodal.runtime.files import atomic, table_lines
 
 LINES = [["file", "mpp"], ["Pr\u00e4parat 1.tif", "0.25"], ["b, c.tif", "0.5"]]
 PLAIN = 'file,mpp\nPr\u00e4parat 1.tif,0.25\n"b, c.tif",0.5\n'
@@ -47,3 +51,18 @@ def test_what_is_no_text_is_a_problem(tmp_path, content):
         (tmp_path / "a.csv").write_bytes(content)
     with pytest.raises(Problem, match="a.csv cannot be read"):
         table_lines(tmp_path / "a.csv")
+
+
+@pytest.mark.parametrize("umask, mode", [(0o022, 0o644), (0o027, 0o640), (0o077, 0o600)])
+def test_the_group_may_read_what_the_umask_allows(tmp_path, umask, mode):
+    """safetensors gives its files to their owner alone."""
+    path = tmp_path / "model.safetensors"
+    before = os.umask(umask)
+    try:
+        with atomic(path) as partial:
+            save_file({"weight": np.zeros(3)}, partial)
+            written = partial.stat().st_mode & 0o777
+        assert os.umask(umask) == umask
+    finally:
+        os.umask(before)
+    assert (written, path.stat().st_mode & 0o777) == (0o600, mode)

@@ -6,7 +6,7 @@ cd "$(dirname "$0")/../.."
 cores=$(nproc) here=$PWD/build/slurm conf=$PWD/build/slurm/slurm.conf ready=${XMODAL_HOME:-$PWD} host=$(hostname -s)
 methods="erm ours" fold=cbis_ddsm_42
 export GIT_DIR=none  # the commit is on record with each run; both runs shall have the same
-export PYTHONPATH=$here/plugins:$PWD OMP_NUM_THREADS=1
+export PYTHONPATH=$PWD OMP_NUM_THREADS=1
 say() { echo "$(date +%T) $*"; }
 
 [ "$(id -u)" = 0 ] || { echo "This starts the daemons of Slurm, which only root may do."; exit 1; }
@@ -14,8 +14,6 @@ say() { echo "$(date +%T) $*"; }
   { echo "There is no cohort in $ready; run make reproduce, or name a folder that has one in XMODAL_HOME."; exit 1; }
 command -v slurmctld munged > /dev/null || { apt-get update -qq && apt-get install -y -qq --no-install-recommends slurm-wlm munge; }
 rm -rf "$here" && mkdir -p "$here"/{state,spool} /run/munge
-.venv/bin/python -c "import snakemake_executor_plugin_slurm" 2> /dev/null || .uv/bin/python -m pip install --quiet --no-deps \
-  --target "$here/plugins" snakemake-executor-plugin-slurm==2.8.0 snakemake-executor-plugin-slurm-jobstep==0.6.1
 
 cat > "$conf" << END
 ClusterName=xmodal

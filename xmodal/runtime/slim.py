@@ -21,16 +21,16 @@ from pathlib import Path
 SYMBOLS = re.compile(r" U ((?:cu|nccl|nv)\w+)(?:@(\S+))?")
 NEEDED = re.compile(r"\(NEEDED\).*\[(lib(?:cu|nccl|nv)\S+)\]")
 # what torch loads or reads only for a card, or to compile for it
-GPU_ONLY = ("lib/libtorch_cuda_linalg.so", "lib/libcaffe2_nvrtc.so", "include", "bin/protoc")
+GPU_ONLY = ("lib/libtorch_cuda_linalg.so", "lib/libcaffe2_nvrtc.so", "include", "bin/protoc*")
 EMPTY = "libwithout_cuda.so"
 SOURCE = """static long status(void) { return 1; }
 static const char *text(void) { return "this environment is without CUDA; run `make env GPU=1`"; }
 """
-LOADS = """import torch, torchvision
+LOADS = """import numpy, scipy.linalg, torch, torchvision
 boxes = torch.tensor([[0.0, 0.0, 1.0, 1.0]])
 assert torchvision.ops.nms(boxes, torch.ones(1), 0.5).tolist() == [0] and not torch.cuda.is_available()
 """
-WORTH = 2**20   # bytes; a library that would lose less by `strip` stays as it is
+WORTH = 2**17   # bytes; a library that would lose less by `strip` stays as it is
 
 
 def output(*command):
@@ -75,7 +75,9 @@ def write_empty(folder, functions):
     with tempfile.TemporaryDirectory() as work:
         Path(work, "empty.c").write_text("".join(source))
         Path(work, "versions").write_text("".join(script))
-        linker = f"-Wl,-soname,{EMPTY},--version-script={work}/versions"
+        linker = f"-Wl,-soname,{EMPTY}"
+        if script:
+            linker += f",--version-script={work}/versions"
         output("cc", "-w", "-shared", "-fPIC", linker, f"{work}/empty.c", "-o", f"{work}/{EMPTY}")
         shutil.copy(f"{work}/{EMPTY}", folder / EMPTY)
 
@@ -114,11 +116,21 @@ def without_kernels(path):
     replace(path, new)
 
 
+def is_aligned(path):
+    """Whether a library's segments lie in the file where the loader wants them: some that a tool moved into a
+    wheel are broken by `strip`."""
+    for segment in re.findall(r"^ +LOAD +(0x\w+) (0x\w+) .* (0x\w+)$", output("readelf", "-lW", path), re.M):
+        offset, address, alignment = (int(number, 16) for number in segment)
+        if (address - offset) % alignment:
+            return False
+    return True
+
+
 def without_symbols(path):
     """Writes a library anew without the symbols that loading it does not need, if that saves much."""
     new = path.with_name(f"{path.name}.new")
     output("strip", "--strip-unneeded", "-o", new, path)
-    if path.stat().st_size - new.stat().st_size > WORTH:
+    if path.stat().st_size - new.stat().st_size > WORTH and is_aligned(new):
         replace(path, new)
     else:
         new.unlink()
@@ -126,15 +138,15 @@ def without_symbols(path):
 
 def slim(site):
     """Makes the packages in the folder `site` smaller, as the docstring of this file says."""
-    for name in GPU_ONLY:
-        path = site / "torch" / name
-        if path.is_dir():
-            shutil.rmtree(path)
-        path.unlink(missing_ok=True)
+    for pattern in GPU_ONLY:
+        for path in site.glob(f"torch/{pattern}"):
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
     without_nvidia(site)
     for path in site.rglob("*.so*"):
-        # OpenBLAS is left alone: its files were already moved about by the tool that made the wheels
-        if not path.is_symlink() and path.stat().st_size > WORTH and "openblas" not in path.name:
+        if not path.is_symlink() and path.stat().st_size > 2 * WORTH:
             without_symbols(path)
     without_kernels(site / "torch/lib/libtorch_cuda.so")
 

@@ -1,0 +1,80 @@
+"""slim: what stands in for NVIDIA's libraries loads, answers with an error, and harms nothing else."""
+import ctypes
+import importlib
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from xmodal.runtime import slim
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere nothing is taken out")
+CALLER = """extern int cublasMake(void);
+extern const char *ncclGetErrorString(int);
+int make(void) { return cublasMake(); }
+const char *why(void) { return ncclGetErrorString(1); }
+"""
+
+
+def compiled(folder, name, source, *options):
+    (folder / f"{name}.c").write_text(source)
+    command = ["cc", "-shared", "-fPIC", folder / f"{name}.c", "-o", folder / name, *options]
+    subprocess.run(command, check=True)
+
+
+@pytest.fixture
+def site(tmp_path):
+    """A folder of packages in which torch/lib/libuser.so wants a library of NVIDIA that is not installed."""
+    folder = tmp_path / "torch/lib"
+    folder.mkdir(parents=True)
+    (tmp_path / "versions").write_text("libcublas.so.13 { global: cublasMake; };")
+    real = "int cublasMake(void) { return 0; } const char *ncclGetErrorString(int e) { return 0; }"
+    linker = f"-Wl,--version-script={tmp_path}/versions,-soname,libcublas.so.13"
+    compiled(tmp_path, "libcublas.so.13", real, linker)
+    compiled(folder, "libuser.so", CALLER, f"{tmp_path}/libcublas.so.13", "-Wl,-rpath,$ORIGIN")
+    return tmp_path
+
+
+def test_a_library_that_is_not_installed_answers_with_an_error(site):
+    with pytest.raises(OSError, match="libcublas"):
+        ctypes.CDLL(str(site / "torch/lib/libuser.so"))
+    for _ in range(2):   # again, as after a package has changed
+        slim.without_nvidia(site)
+    user = ctypes.CDLL(str(site / "torch/lib/libuser.so"))
+    user.why.restype = ctypes.c_char_p
+    assert user.make() == 1 and b"make env GPU=1" in user.why()
+
+
+def test_a_library_that_is_installed_stays(site):
+    (site / "nvidia/lib").mkdir(parents=True)
+    shutil.move(site / "libcublas.so.13", site / "nvidia/lib/libcublas.so.13")
+    slim.without_nvidia(site)
+    assert [path.name for path in (site / "torch/lib").glob("lib*.13")] == []
+
+
+def test_symbols_go_and_other_environments_keep_their_file(site, monkeypatch):
+    path = site / "torch/lib/libuser.so"
+    other = site / "shared.so"
+    other.hardlink_to(path)
+    before = path.read_bytes()
+    monkeypatch.setattr(slim, "WORTH", 0)
+    slim.without_symbols(path)
+    assert other.read_bytes() == before and path.stat().st_size < len(before)
+    assert slim.is_aligned(path) and list(path.parent.glob("*.new")) == []
+
+
+def test_what_does_not_load_is_said_in_a_sentence(tmp_path):
+    place = tmp_path / "environment/lib/python3.11/site-packages/torch/lib"
+    place.mkdir(parents=True)
+    assert slim.main(tmp_path / "environment") is None   # torch is not built for CUDA: nothing is done
+    (place / "libtorch_cuda.so").write_text("no library")
+    assert "cannot be had without CUDA" in slim.main(tmp_path / "environment")
+
+
+@pytest.mark.parametrize("name", [
+    "torchvision.ops", "ot", "xgboost", "lightgbm", "llvmlite.binding", "openTSNE", "imagecodecs",
+    "pyarrow.parquet", "skimage.measure", "sklearn.svm", "scipy.optimize", "sksurv.linear_model", "gdcm",
+    "openslide", "kiwisolver", "fontTools.ttLib"])
+def test_what_was_made_smaller_loads(name):
+    importlib.import_module(name)
