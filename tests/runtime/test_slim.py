@@ -10,9 +10,9 @@ import pytest
 from xmodal.runtime import slim
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere nothing is taken out")
-CALLER = """extern int cublasMake(void);
+CALLER = """extern int cufakeMake(void);
 extern const char *ncclGetErrorString(int);
-int make(void) { return cublasMake(); }
+int make(void) { return cufakeMake(); }
 const char *why(void) { return ncclGetErrorString(1); }
 """
 
@@ -25,19 +25,20 @@ def compiled(folder, name, source, *options):
 
 @pytest.fixture
 def site(tmp_path):
-    """A folder of packages in which torch/lib/libuser.so wants a library of NVIDIA that is not installed."""
+    """A folder of packages in which torch/lib/libuser.so wants libcufake.so.1, which is not installed (torch,
+    loaded by other tests, has brought the real names)."""
     folder = tmp_path / "torch/lib"
     folder.mkdir(parents=True)
-    (tmp_path / "versions").write_text("libcublas.so.13 { global: cublasMake; };")
-    real = "int cublasMake(void) { return 0; } const char *ncclGetErrorString(int e) { return 0; }"
-    linker = f"-Wl,--version-script={tmp_path}/versions,-soname,libcublas.so.13"
-    compiled(tmp_path, "libcublas.so.13", real, linker)
-    compiled(folder, "libuser.so", CALLER, f"{tmp_path}/libcublas.so.13", "-Wl,-rpath,$ORIGIN")
+    (tmp_path / "versions").write_text("libcufake.so.1 { global: cufakeMake; };")
+    real = "int cufakeMake(void) { return 0; } const char *ncclGetErrorString(int e) { return 0; }"
+    linker = f"-Wl,--version-script={tmp_path}/versions,-soname,libcufake.so.1"
+    compiled(tmp_path, "libcufake.so.1", real, linker)
+    compiled(folder, "libuser.so", CALLER, f"{tmp_path}/libcufake.so.1", "-Wl,-rpath,$ORIGIN")
     return tmp_path
 
 
 def test_a_library_that_is_not_installed_answers_with_an_error(site):
-    with pytest.raises(OSError, match="libcublas"):
+    with pytest.raises(OSError, match="libcufake"):
         ctypes.CDLL(str(site / "torch/lib/libuser.so"))
     for _ in range(2):   # again, as after a package has changed
         slim.without_nvidia(site)
@@ -48,9 +49,9 @@ def test_a_library_that_is_not_installed_answers_with_an_error(site):
 
 def test_a_library_that_is_installed_stays(site):
     (site / "nvidia/lib").mkdir(parents=True)
-    shutil.move(site / "libcublas.so.13", site / "nvidia/lib/libcublas.so.13")
+    shutil.move(site / "libcufake.so.1", site / "nvidia/lib/libcufake.so.1")
     slim.without_nvidia(site)
-    assert [path.name for path in (site / "torch/lib").glob("lib*.13")] == []
+    assert [path.name for path in (site / "torch/lib").glob("libcu*")] == []
 
 
 def test_symbols_go_and_other_environments_keep_their_file(site, monkeypatch):
