@@ -1,10 +1,9 @@
 """The published pairs of K-MaT, read by folder and table.
 
-The pairs are breast (DMID, BUSI), skin (Derm7pt; MRA-MIDAS) and chest (CC-CCII, Chest X-ray). Every reader
-returns a table with the columns sample, patient, label, path, bytes, and, where the dataset has one, its own
-split (train, validation, test). In a dataset without patients every picture counts as one. Rows whose picture
-is not there, or whose label is none of the pair's, are left out, counted and logged. `pair` makes the
-`pictures.Pair`.
+Breast (DMID, BUSI), skin (Derm7pt; MRA-MIDAS) and chest (CC-CCII, Chest X-ray). Every reader returns a table
+with the columns sample, patient, label, path, bytes, and, where the dataset has one, its own split. In a
+dataset without patients every picture counts as one. Rows whose picture is not there, or whose label is none
+of the pair's, are left out, counted and logged. `pair` makes the `pictures.Pair`.
 """
 import logging
 import re
@@ -13,6 +12,7 @@ from fnmatch import fnmatch
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from data_scripts import busi as busi_set
@@ -33,9 +33,9 @@ def _table(root, *names):
     """The first of the CSVs `names` under `root`. Raises `Problem` where there is none."""
     files = files_below(root)
     for name in names:
-        for path in files:
-            if fnmatch(path.name, name):
-                return _read(path)
+        matching = [path for path in files if fnmatch(path.name, name)]
+        if matching:
+            return _read(matching[0])
     raise Problem(f"There is no {' or '.join(names)} under {root}; "
                   "give the folder of the unpacked dataset (a spreadsheet saved as CSV).")
 
@@ -103,18 +103,15 @@ def dmid(root):
     paths = _pictures(root)
     if info is None:
         raise Problem(f"There is no Info.txt under {root}; give the folder of the unpacked dataset.")
-    severity = ("unknown", *BREAST)
     worst = {}
     for line in info.read_text(errors="replace").splitlines():
         name, *fields = line.upper().replace(",", " ").split() or [""]
         if re.fullmatch(r"IMG\d+(\.\w+)?", name):
             stem = name.split(".")[0].lower()
             label = _dmid_label(fields)
-            worst[stem] = max(worst.get(stem, label), label, key=severity.index)
-    rows = []
-    for stem, label in worst.items():
-        name = f"dmid/{stem}"
-        rows.append({"sample": name, "patient": name, "label": label, "path": paths.get(stem)})
+            worst[stem] = max(worst.get(stem, label), label, key=("unknown", *BREAST).index)
+    rows = [{"sample": f"dmid/{stem}", "patient": f"dmid/{stem}", "label": label, "path": paths.get(stem)}
+            for stem, label in worst.items()]
     return _usable(rows, BREAST, "DMID")
 
 
@@ -128,9 +125,8 @@ def _dmid_label(fields):
 
 def busi(root):
     """BUSI by `busi.read`, without duplicates and without pictures that occur under two labels."""
-    index = busi_set.read(root)
-    table = index.rows
-    usable = (table.duplicate_of == "") & ~table["sample"].isin(index.contradicting)
+    table, _, _, contradicting = busi_set.read(root)
+    usable = (table.duplicate_of == "") & ~table["sample"].isin(contradicting)
     log.info("BUSI: %d of %d pictures left out as duplicates or contradicting.", (~usable).sum(), len(table))
     table = table[usable].assign(patient=table["sample"])
     return _sized(table[["sample", "patient", "label", "path"]].reset_index(drop=True))
@@ -261,14 +257,18 @@ PAIRS = {   # name -> classes, then name and reader of the high and of the low e
                ("clinical", partial(derm7pt, column="clinic"))),
     "chest": (CHEST, ("ct", cc_ccii), ("xray", chest_xray)),
 }
+# Pictures that train, validate and test at the high and at the low end (Table 1). Derm7pt has its own split.
+COUNTS = {"breast": ((356, 76, 78), (389, 155, 236)), "skin_1": ((513, 91, 135), (501, 89, 132)),
+          "skin_2": ((413, 203, 395), (413, 203, 395)), "chest": ((10670, 3538, 1678), (4595, 923, 914))}
 
 
 def pair(name, high_root, low_root, seed=42):
     """The `pictures.Pair` called `name` from the folders of its two datasets (for skin the same folder
     twice).
 
-    Datasets without a split of their own are split by patient; who is in both of them is in the same split at
-    both ends. Raises `Problem` for another name, and for folders without the dataset.
+    Datasets without a split of their own are split by patient in the shares of Table 1; who is in both of
+    them is in the same split at both ends. Raises `Problem` for another name, and for folders without the
+    dataset.
     """
     if name not in PAIRS:
         raise Problem(f"There is no pair {name!r}; choose one of {', '.join(PAIRS)}.")
@@ -279,22 +279,22 @@ def pair(name, high_root, low_root, seed=42):
             raise Problem(f"There is no folder {str(root)!r} with the {modality} of the pair {name}; "
                           "give the folder of the unpacked dataset.")
         tables.append(read(root))
-    modalities = []
-    for (modality, _), table in zip(ends, _split(tables, seed)):
-        modalities.append(pictures.Modality(modality, table, pictures.open_pictures))
-    return pictures.Pair(classes, *modalities)
+    shares = [tuple(np.array(counts[:2]) / sum(counts)) for counts in COUNTS[name]]
+    modalities = [pictures.Modality(modality, table, pictures.open_pictures)
+                  for (modality, _), table in zip(ends, _split(tables, shares, seed))]
+    return pictures.Pair(classes, *modalities, name)
 
 
-def _split(tables, seed):
-    """The tables of both ends with a split.
+def _split(tables, shares, seed):
+    """The tables of both ends with a split; `shares` of the patients of each end train and validate.
 
     Tables that share patients are split together, unless both have a split of their own.
     """
-    has_split = ["split" in table and table.split.notna().all() for table in tables]
-    if set(tables[0].patient) & set(tables[1].patient) and not all(has_split):
-        both = pictures.split_patients(pd.concat(tables, keys=(0, 1)), seed)
+    own = ["split" in table and table.split.notna().all() for table in tables]
+    if set(tables[0].patient) & set(tables[1].patient) and not all(own):
+        both = pictures.split_patients(pd.concat(tables, keys=(0, 1)), seed, shares[0])
         return [both.loc[0], both.loc[1]]
     split = []
-    for table, is_split in zip(tables, has_split):
-        split.append(table if is_split else pictures.split_patients(table, seed))
+    for k, table in enumerate(tables):
+        split.append(table if own[k] else pictures.split_patients(table, seed, shares[k]))
     return split

@@ -75,7 +75,7 @@ def cohort(seed, pairs=60, singles=8, dials=Dials(), of_nodes=OF_NODES):
         mix = (of_nodes if histo == "camelyon" else MIX)[mammo]
         malignant = dials.prevalence if dials.target in (mammo, histo) else float("nan")
         for diagnosis in _diagnoses(rng, with_prevalence(mix, malignant), count):
-            rows.append({"mammo_domain": mammo, "histo_domain": histo, **_patient(rng, diagnosis)})
+            rows.append({"mammo_domain": mammo, "histo_domain": histo, **one_patient(rng, diagnosis)})
     table = pd.DataFrame(rows)
     table.insert(0, "patient", [f"P{i:04d}" for i in range(1, len(table) + 1)])
     table["label"] = _labels(table.diagnosis, dials.label_noise, generator(seed, "labels"))
@@ -99,7 +99,7 @@ def _diagnoses(rng, shares, count):
     return [int(d) for d in rng.permutation(np.repeat(np.arange(4), whole))]
 
 
-def _patient(rng, diagnosis):
+def one_patient(rng, diagnosis):
     """The latent factors of one patient with the given diagnosis."""
     drive = rng.normal()                              # the patient's place in the class; the latents share it
     latent = {}

@@ -57,6 +57,7 @@ class Pair:
     classes: tuple
     high: Modality
     low: Modality
+    name: str = "pair"
 
     def labels(self, rows):
         """Class numbers of rows of a table. Raises `Problem` for a class that the pair does not have."""

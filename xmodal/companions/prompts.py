@@ -4,6 +4,7 @@ The prompts, losses and switches of K-MaT and its baselines CoOp, CoCoOp (Zhou e
 al. 2023) and BiomedCoOp (Koleilat et al. 2025). C classes, M context tokens of width W, D dimensions;
 modality 0 is the high end, 1 the low end.
 """
+import hashlib
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,8 +20,11 @@ from . import study
 from .transport import fgw
 
 DESCRIPTIONS = Path(__file__).parent / "descriptions"
-SHOWN = {   # what a modality shows, for its hand-written prompt; a skin lesion where nothing stands here
-    "mammography": "breast", "ultrasound": "breast", "ct": "chest", "xray": "chest"}
+PLAIN = {   # the hand-written prompt of a modality, before the name of a class
+    "mammography": "a mammogram of the breast", "ultrasound": "an ultrasound image of the breast",
+    "ct": "a CT slice of the chest", "xray": "a chest X-ray",
+    "dermoscopy": "a dermoscopic image of a skin lesion", "clinical": "a photograph of a skin lesion"}
+TAU = 1.5   # BiomedCoOp: how many deviations a description may lie from the others
 
 
 @dataclass(frozen=True)
@@ -34,7 +38,7 @@ class Settings:
     alpha: float = 0.1     # share of structure in fused Gromov-Wasserstein
     epsilon: float = 0.1   # temperature of its Sinkhorn
     iterations: int = 100
-    starts: int = 2        # of its solver
+    starts: int = 7        # of its solver: of three classes all, see `transport.fgw_plan`
 
 
 @dataclass(frozen=True)
@@ -45,10 +49,11 @@ class Method:
     msc: bool = False            # a context of its own for each modality
     anchor: float = 0.0          # L_anc
     fgw: float = 0.0             # L_fgw
+    solved: bool = True          # its plan; else each class is coupled with itself
     conditional: bool = False    # CoCoOp: the context moves with the picture
     keep: float = 0.0            # KgCoOp: squared distance to the hand-written prompt
     mean: float = 0.0            # BiomedCoOp: squared distance to the mean description of the high end
-    distil: float = 0.0          # BiomedCoOp: KL from what typical descriptions predict
+    distil: float = 0.0          # BiomedCoOp: KL from what typical descriptions say
 
 
 def read_descriptions(modality, label):
@@ -61,6 +66,11 @@ def read_descriptions(modality, label):
     if not lines:
         raise Problem(f"The descriptions in {path} are empty; write a sentence a line.")
     return lines
+
+
+def plain_prompt(modality, label):
+    """The hand-written prompt of a class, by which zero-shot reads a picture."""
+    return f"{PLAIN.get(modality, modality)}: {label}"
 
 
 # ---- prompts -----------------------------------------------------------------------------------------------
@@ -85,8 +95,9 @@ class Prompts(nn.Module):
     def forward(self):
         """Class embeddings (2, C, D); without MSC both modalities have the same."""
         c = len(self.classes)
-        each = [self.model.prompts(context.expand(c, -1, -1), self.classes) for context in self.context]
-        return torch.stack([each[0], each[-1]])
+        contexts = self.context.expand(-1, c, -1, -1)
+        w = self.model.prompts(contexts.flatten(0, 1), self.classes * len(contexts))
+        return w.unflatten(0, (-1, c)).expand(2, -1, -1)
 
     def conditioned(self, features):
         """CoCoOp: class embeddings of each picture (N, C, D) from unit features (N, D)."""
@@ -104,23 +115,31 @@ class Prompts(nn.Module):
 class Texts:
     """What is fixed of the classes of a pair, read by the image-text model `model`.
 
-    plain: hand-written prompts (2, C, D); descriptions: for each modality and class (N_p, D); anchors: their
-    means (2, C, D).
+    plain: hand-written prompts (2, C, D); descriptions: for each modality (C, N_p, D), as many as every class
+    has; anchors: the means of all (2, C, D).
     """
 
     def __init__(self, model, pair):
         self.model = model
         self.classes = pair.classes
+        self.sentences = []
         plain, descriptions, anchors = [], [], []
         for modality in (pair.high.name, pair.low.name):
-            shown = SHOWN.get(modality, "skin lesion")
-            plain.append(model.texts([f"{modality} of a {label} {shown}" for label in pair.classes]))
-            read = [model.texts(read_descriptions(modality, label)) for label in pair.classes]
-            descriptions.append(read)
+            by_hand = [plain_prompt(modality, label) for label in pair.classes]
+            described = [read_descriptions(modality, label) for label in pair.classes]
+            self.sentences += sum(described, by_hand)
+            plain.append(model.texts(by_hand))
+            read = [model.texts(sentences) for sentences in described]
+            fewest = min(map(len, read))
+            descriptions.append(torch.stack([embedded[:fewest] for embedded in read]))
             anchors.append(torch.stack([embedded.mean(0) for embedded in read]))
         self.plain = torch.stack(plain)
         self.descriptions = descriptions
         self.anchors = torch.stack(anchors)
+
+    def digest(self):
+        """A sha256 of the prompts and descriptions, so that a result can name its texts."""
+        return hashlib.sha256("\n".join(self.sentences).encode()).hexdigest()
 
 
 # ---- the objective -----------------------------------------------------------------------------------------
@@ -130,15 +149,37 @@ def anchor_loss(w, anchors):
     return (w - anchors).square().sum(2).mean()
 
 
-def typical(descriptions, images, keep=0.9):
-    """BiomedCoOp's selective prompting: the share `keep` of the descriptions (N_p, D) that outlie least.
+def typical(descriptions, images, scale, tau=TAU):
+    """BiomedCoOp's selective prompting: bool (N_p,), the descriptions (C, N_p, D) that are no outliers.
 
-    A description outlies by how far its mean similarity to the images lies from the median of all
-    descriptions.
+    The j-th description of all classes scores by the mean over the unit images (B, D) of the largest logit
+    that it gives. Scores less their median, over their median absolute deviation, are standardised, and an
+    outlier lies more than `tau` from 0. So does the authors' code; as its last step standardises, the first
+    two change nothing. If no score differs from another, all are kept.
     """
-    score = (descriptions @ images.T).mean(1)
-    order = (score - score.median()).abs().argsort()
-    return descriptions[order[:max(1, int(keep * len(score)))]]
+    scores = scale * torch.einsum("bd,cjd->bcj", images, descriptions).amax(1).mean(0)
+    centred = scores - scores.median()
+    z = centred / centred.abs().median().clamp_min(1e-8)
+    spread = z.std()
+    if not spread > 0:
+        return torch.ones_like(z, dtype=torch.bool)
+    return (z - z.mean()).abs() / spread <= tau
+
+
+def distillation(texts, features, logits):
+    """BiomedCoOp: KL of the logits (B, C) from what the mean of typical descriptions says of the features."""
+    with torch.no_grad():
+        descriptions = texts.descriptions[0]
+        keep = typical(descriptions, features, texts.model.scale)
+        teacher = F.normalize(descriptions[:, keep].mean(1), dim=1)
+        target = (texts.model.scale * features @ teacher.T).log_softmax(1)
+    return F.kl_div(logits.log_softmax(1), target, reduction="batchmean", log_target=True)
+
+
+def transported(w, method, settings):
+    """L_fgw of class embeddings w (2, C, D)."""
+    plan = None if method.solved else torch.eye(w.shape[1]).to(w) / w.shape[1]
+    return fgw(w[0], w[1], settings.alpha, settings.epsilon, settings.iterations, settings.starts, plan)
 
 
 def objective(prompts, texts, features, labels, settings, rows):
@@ -152,17 +193,14 @@ def objective(prompts, texts, features, labels, settings, rows):
     if method.anchor:
         terms["anchor"] = method.anchor * anchor_loss(w, texts.anchors)
     if method.fgw:
-        transported = fgw(w[0], w[1], settings.alpha, settings.epsilon, settings.iterations, settings.starts)
-        terms["fgw"] = method.fgw * transported
+        terms["fgw"] = method.fgw * transported(w, method, settings)
     if method.keep:
         terms["keep"] = method.keep * (w[0] - texts.plain[0]).square().sum(1).mean()
     if method.mean:
-        terms["mean"] = method.mean * (w[0] - texts.anchors[0]).square().sum(1).mean()
+        mean = F.normalize(texts.anchors[0], dim=1)
+        terms["mean"] = method.mean * (w[0] - mean).square().sum(1).mean()
     if method.distil:
-        with torch.no_grad():
-            teacher = torch.stack([typical(d, features).mean(0) for d in texts.descriptions[0]])
-            target = (model.scale * features[rows] @ teacher.T).softmax(1)
-        terms["distil"] = method.distil * F.kl_div(logits.log_softmax(1), target, reduction="batchmean")
+        terms["distil"] = method.distil * distillation(texts, features[rows], logits)
     return terms
 
 

@@ -5,7 +5,6 @@ Sources: Cuturi 2013 (Sinkhorn); Swetha et al. 2023 and RFPMSS, Algorithm 1 (Mul
 """
 import logging
 import math
-import warnings
 from typing import NamedTuple
 
 import numpy as np
@@ -123,40 +122,65 @@ def fgw_plan(space, alpha=0.1, epsilon=0.1, iterations=100, starts=STARTS, seed=
     if starts < 1:
         raise Problem(f"A plan is sought from at least one start, not {starts}.")
     cost, high, low = (t.detach().cpu().double().numpy() for t in (space.cost, space.high, space.low))
+    begun = np.stack(list(_starts(*cost.shape, starts, seed)))
+    if epsilon:
+        plans = _entropic(cost, high, low, begun, alpha, epsilon, iterations)
+    else:
+        plans = [_exact(cost, high, low, start, alpha) for start in begun]
     on_cpu = Space(*map(torch.as_tensor, (high, low, cost)))
-    best, least = None, np.inf
-    for start in _starts(*cost.shape, starts, seed):
-        plan = _solve(cost, high, low, start, alpha, epsilon, iterations)
+    values = []
+    for plan in plans:
         if not abs(plan.sum() - 1) < 1e-3:
             raise Problem(f"Costs up to {cost.max():.3g} are too large for a temperature of {epsilon}: "
                           "no plan is above zero; take unit vectors, or a higher temperature.")
         entropy = -(plan * np.log(np.maximum(plan, 1e-300))).sum()
-        value = float(fgw_loss(on_cpu, torch.as_tensor(plan), alpha)) - epsilon * entropy
-        if best is None or value < least:
-            best, least = plan, value
-    return torch.as_tensor(best).to(space.cost)
+        values.append(float(fgw_loss(on_cpu, torch.as_tensor(plan), alpha)) - epsilon * entropy)
+    return torch.as_tensor(plans[int(np.argmin(values))]).to(space.cost)
 
 
-def _solve(cost, high, low, start, alpha, epsilon, iterations):
-    """POT's solution (N, M) from one start."""
+def _exact(cost, high, low, start, alpha):
+    """POT's solution (N, M) without entropy from one start."""
     import ot
-    how = {"loss_fun": "square_loss", "alpha": alpha, "symmetric": True, "G0": start}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")          # POT warns of Sinkhorn loops that end at their limit
-        if not epsilon:
-            return ot.gromov.fused_gromov_wasserstein(cost, high, low, **how)
-        return ot.gromov.entropic_fused_gromov_wasserstein(
-            cost, high, low, epsilon=epsilon, max_iter=iterations, numItermax=iterations, stopThr=1e-7, **how)
+    return ot.gromov.fused_gromov_wasserstein(cost, high, low, loss_fun="square_loss", alpha=alpha,
+                                              symmetric=True, G0=start)
+
+
+def _entropic(cost, high, low, plans, alpha, epsilon, iterations):
+    """The solutions (S, N, M) from all starts at once, by projected gradients (Peyre et al. 2016) as in POT:
+    Sinkhorn on the gradient at the last plan, until no plan changes. Of a few classes this takes a tenth of
+    the time of POT, which solves from one start after another."""
+    constant = (high ** 2).mean(1)[:, None] + (low ** 2).mean(1)
+    for _ in range(iterations):
+        gradient = (1 - alpha) * cost + 2 * alpha * (constant - 2 * high @ plans @ low)
+        projected = _projected(np.exp(-gradient / epsilon), iterations)
+        change = np.abs(projected - plans).max()
+        plans = projected
+        if not change > 1e-9:
+            break
+    return plans
+
+
+def _projected(kernel, iterations):
+    """Sinkhorn: kernels (S, N, M) scaled to uniform marginals."""
+    n, m = kernel.shape[1:]
+    down = np.ones((len(kernel), 1, m))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        for _ in range(iterations):
+            across = 1 / (n * (kernel * down).sum(2, keepdims=True))
+            before, down = down, 1 / (m * (kernel * across).sum(1, keepdims=True))
+            if not np.abs(down / before - 1).max() > 1e-10:
+                break
+        return across * kernel * down
 
 
 def _starts(n, m, count, seed):
     """Plans (n, m) with uniform marginals to start from."""
-    from ot import emd
     p = np.full(n, 1 / n)
     q = np.full(m, 1 / m)
     rng = np.random.default_rng([seed, n, m])
     yield np.outer(p, q)
     if n != m:
+        from ot import emd
         for _ in range(count - 1):
             yield emd(p, q, rng.random((n, m)))
         return
@@ -174,14 +198,21 @@ def _distance(a, b):
     return torch.cdist(a, b, compute_mode="donot_use_mm_for_euclid_dist")
 
 
-def fgw(high, low, alpha=0.1, epsilon=0.1, iterations=100, starts=STARTS):
+def fgw_space(high, low):
+    """The `Space` of class embeddings high and low (C, D); its gradient reaches `low` alone."""
+    high = high.detach()
+    between = (high[:, None] - low[None]).square().sum(2)
+    return Space(_distance(high, high), _distance(low, low), between)
+
+
+def fgw(high, low, alpha=0.1, epsilon=0.1, iterations=100, starts=STARTS, plan=None):
     """K-MaT's alignment loss of class embeddings high and low (C, D), a scalar.
 
+    plan: a coupling (C, C), or None to solve for it.
     Its gradient reaches `low` alone. The plan is held fixed in the gradient; by the envelope theorem this is
     the gradient of the minimised entropic objective.
     """
-    high = high.detach()
-    within_high = _distance(high, high)
-    within_low = _distance(low, low)
-    space = Space(within_high, within_low, (high[:, None] - low[None]).square().sum(2))
-    return fgw_loss(space, fgw_plan(space, alpha, epsilon, iterations, starts), alpha)
+    space = fgw_space(high, low)
+    if plan is None:
+        plan = fgw_plan(space, alpha, epsilon, iterations, starts)
+    return fgw_loss(space, plan, alpha)
