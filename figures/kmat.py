@@ -1,11 +1,11 @@
-"""K-MaT: Table 2, Table 3, Fig. 2 a and b of Zeng and Albarqouni 2026.
+"""K-MaT: Table 2, Table 3, Fig. 2 a and b of Zeng and Albarqouni 2026; the plan; the control.
 
 Redraw from the CSVs: `python -m figures.kmat`.
 """
 import matplotlib.pyplot as plt
 import numpy as np
 
-from . import CLASSES, MM, STYLE, WIDTH, caption, letter, nothing, read, save
+from . import CLASSES, MM, SPARE, STYLE, WIDTH, caption, letter, nothing, read, save
 
 METHODS = {"zero-shot": "zero-shot", "coop": "CoOp", "kgcoop": "KgCoOp", "cocoop": "CoCoOp",
            "biomedcoop": "BiomedCoOp", "kmat": "K-MaT"}
@@ -16,10 +16,21 @@ ENDS = {"high": ("high end", "#0072B2", "o"), "low": ("low end", "#D55E00", "s")
 COLOURS = (CLASSES[0], CLASSES[1], CLASSES[3], CLASSES[2], "#CC79A7", "#999999")
 
 
+ARMS = {"CoOp": ("#999999", "--"), "K-MaT": ("#0072B2", "-"), "neither": (SPARE[0], ":"),
+        "transport": (SPARE[2], "-"), "descriptions": ("#E69F00", "-"), "exchanged": ("#D55E00", "--"),
+        "one modality": ("#56B4E9", "-")}
+
+
 def scores(ax, table, names, title, measure="acc"):
-    """One row per method: accuracy of both ends and their harmonic mean, mean and sd over seeds."""
+    """One row per method: accuracy of both ends and their harmonic mean, mean and sd over seeds.
+
+    Of several pairs their mean is drawn.
+    """
     if not len(table):
         return nothing(ax)
+    pair = table.pair.iloc[-1]
+    table = table[table.pair == pair]
+    title = f"{title}, {pair}"
     table = table[table.method.astype(str).isin(names)]
     y = np.arange(len(table))[::-1]
     for k, (end, (label, colour, marker)) in enumerate(ENDS.items()):
@@ -75,19 +86,58 @@ def fig2b(ax, table):
     return ax
 
 
+def plan(ax, table):
+    """Which low-end class the plan couples with each high-end class, without anchors: mean share over seeds,
+    and of how many seeds the largest share is there."""
+    if not len(table):
+        return nothing(ax)
+    classes = list(dict.fromkeys(table.high))
+    share = table.pivot_table(index="high", columns="low", values="share").loc[classes, classes]
+    most = table.pivot_table(index="high", columns="low", values="most", aggfunc="sum").loc[classes, classes]
+    ax.imshow(share, cmap="Blues", vmin=0, vmax=1)
+    for i in range(len(classes)):
+        for j in range(len(classes)):
+            dark = "white" if share.iloc[i, j] > 0.6 else "black"
+            text = f"{share.iloc[i, j]:.2f}\n{int(most.iloc[i, j])} of {table.seed.nunique()}"
+            ax.text(j, i, text, ha="center", va="center", color=dark, fontsize=6)
+    ax.set(xticks=range(len(classes)), yticks=range(len(classes)), xlabel="low end", ylabel="high end",
+           title="The plan without anchors: share, seeds")
+    ax.set_xticklabels(classes)
+    ax.set_yticklabels(classes)
+    return ax
+
+
+def control(ax, table):
+    """Accuracy at the low end of every arm over the gap, mean over seeds; dots are seeds."""
+    if not len(table):
+        return nothing(ax)
+    for arm, rows in table.groupby("arm", sort=False):
+        colour, dashes = ARMS[arm]
+        rows = rows[rows.dose == 0] if arm == "one modality" else rows
+        mean = rows.groupby("dose").value.mean()
+        ax.plot(rows.dose, rows.value, ".", ms=2, color=colour)
+        ax.plot(mean.index, mean, dashes, marker="o", ms=3, color=colour, label=arm)
+    ax.set(xlabel=table.dial.iloc[0], ylabel="accuracy, low end", ylim=(0, 1), title="Control: the gap")
+    ax.legend(fontsize=5, ncols=2)
+    return ax
+
+
 def draw():
     """Draws the figure from figures/kmat/*.csv into figures/kmat/kmat.png and returns the Figure."""
-    tables = {k: read(f"kmat_{k}") for k in ("table2", "table3", "fig2a", "fig2b")}
+    names = ("table2", "table3", "fig2a", "fig2b", "plan", "control")
+    tables = {name: read(f"kmat_{name}") for name in names}
     with plt.style.context(STYLE):
-        fig, axes = plt.subplots(2, 2, figsize=(WIDTH, 125 * MM))
+        fig, axes = plt.subplots(3, 2, figsize=(WIDTH, 185 * MM))
         letter(scores(axes[0, 0], tables["table2"], METHODS, "Methods (Table 2)"), "a", x=20)
-        letter(scores(axes[0, 1], tables["table3"], SWITCHES, "Parts of K-MaT (Table 3)"), "b", x=20)
+        letter(scores(axes[0, 1], tables["table3"], SWITCHES, "Parts (Table 3)"), "b", x=20)
         letter(fig2a(axes[1, 0], tables["fig2a"]), "c")
         letter(fig2b(axes[1, 1], tables["fig2b"]), "d", x=20)
+        letter(plan(axes[2, 0], tables["plan"]), "e")
+        letter(control(axes[2, 1], tables["control"]), "f", x=20)
         if len(tables["table2"]):
             fig.legend(*axes[0, 0].get_legend_handles_labels(), ncols=3, loc="outside upper center")
-        first = tables["table2"].iloc[0] if len(tables["table2"]) else {"model": "", "seeds": 0}
-        note = f"image-text model: {first['model']}; mean and sd over {first['seeds']} seeds"
+        first = tables["table2"].iloc[-1] if len(tables["table2"]) else {"model": "", "seeds": 0}
+        note = f"image-text model: {first['model']}; mean and sd over {first['seeds']:.0f} seeds"
         caption(fig, note, tables.values())
         return save(fig, "kmat")
 

@@ -102,13 +102,6 @@ def test_the_anchor_is_the_printed_sum():
     assert float(prompts.anchor_loss(w, anchors)) == pytest.approx(float(by_hand))
 
 
-def test_every_description_file_has_fifty_different_sentences():
-    for classes, *ends in kmat_pairs.PAIRS.values():
-        for (modality, _) in ends:
-            for label in classes:
-                assert len(set(prompts.read_descriptions(modality, label))) == 50
-
-
 # ---- runs --------------------------------------------------------------------------------------------------
 
 def learned(texts, name, low=None):
@@ -136,7 +129,7 @@ def test_a_training_that_was_cut_goes_on_and_the_first_look_at_the_low_end_may_f
 
     with pytest.raises(AssertionError, match="looked at"):
         run(forbidden)
-    folder = config.RUNS / "lesson" / "companions" / "kmat" / "kmat" / "seed_42"
+    folder = config.RUNS / "lesson" / "companions" / "kmat" / "pair" / "kmat" / "seed_42"
     assert (folder / "checkpoint.safetensors").exists() and not (folder / "done").exists()
     with monkeypatch.context() as patch:
         patch.setattr(prompts, "objective", lambda *_: pytest.fail("an epoch was trained twice"))
@@ -152,14 +145,26 @@ def test_training_learns_the_high_end_and_the_choice_of_lambda_uses_it_alone(hom
     assert history.ce.iloc[-1] < history.ce.iloc[0] - 0.2
     high = kmat.predict(p, texts, pair(), 0)
     assert (kmat.guess(high) == high.truth).mean() > 0.6
-    method, tried = kmat.choose("lesson", pair(forbidden), texts, 42, SMALL, grid=(0.1, 1.0))
-    assert method.anchor in (0.1, 1.0) and len(tried) == 2
-    assert json.loads((kmat.place("lesson", "choice", 42) / "config.json").read_text())["grid"] == [0.1, 1.0]
+    for name, weight in (("kmat", "anchor"), ("kgcoop", "keep"), ("biomedcoop", "distil")):
+        method, tried = kmat.choose("lesson", pair(forbidden), texts, name, (42, 1), SMALL, (0.0, 2.0))
+        mean = tried.groupby("factor").accuracy.mean()
+        best = 2.0 * (mean[2.0] > mean[0.0])
+        assert getattr(method, weight) == best * getattr(kmat.METHODS[name], weight) and len(tried) == 4
+    assert kmat.choose("lesson", pair(), texts, "coop", (42, 1), SMALL) == (kmat.METHODS["coop"], None)
+    with pytest.raises(Problem, match="do not part into 40 folds"):
+        kmat.choose("lesson", pair(), texts, "kmat", range(40), SMALL)
+
+
+def test_the_transport_changes_no_bit_of_the_high_end_so_that_the_choice_may_leave_it_out(texts):
+    with_it, without = (kmat.trained(pair(), texts, replace(kmat.OURS, fgw=weight), SMALL, 42)[0]
+                        for weight in (1.0, 0.0))
+    assert torch.equal(with_it.context[0], without.context[0])
+    assert not torch.equal(with_it.context[1], without.context[1])
 
 
 def test_a_run_is_recorded_and_not_repeated(home, texts, monkeypatch):
     first = kmat.run("lesson", pair(), texts, "coop", kmat.METHODS["coop"], 42, SMALL)
-    folder = config.RUNS / "lesson" / "companions" / "kmat" / "coop" / "seed_42"
+    folder = config.RUNS / "lesson" / "companions" / "kmat" / "pair" / "coop" / "seed_42"
     recorded = json.loads((folder / "config.json").read_text())
     assert recorded["model"] == "tiny"
     assert (folder / "done").exists() and (folder / "environment.json").exists()
@@ -177,6 +182,29 @@ def predictions(high, low):
     right = np.array([1.0] * high + [0.0] * (10 - high) + [1.0] * low + [0.0] * (10 - low))
     table = pd.DataFrame({"end": ["high"] * 10 + ["low"] * 10, "truth": 0, "p0": right, "p1": 1 - right})
     return {"predictions": table}
+
+
+def test_pairs_stand_side_by_side_with_their_mean_and_a_second_run_replaces_its_own_rows(home):
+    def write(pair_name, high, low, data="public"):
+        table = kmat_panels.table_of({("coop", 1): predictions(high, low)}, "m")
+        table = kmat_panels.side_by_side(table, "kmat_table2", pair_name, data)
+        common.write(table, "kmat_table2", "lesson" if data == "phantom" else "paper")
+        return table.set_index("pair").high_acc
+
+    assert write("phantom", 1, 1, "phantom").to_dict() == {"phantom": 10.0}
+    assert write("breast", 8, 2).to_dict() == {"breast": 80.0}, "phantom rows do not stand beside public ones"
+    assert write("chest", 4, 2).to_dict() == {"breast": 80.0, "chest": 40.0, "Avg.": 60.0}
+    assert write("breast", 6, 2).to_dict() == {"chest": 40.0, "breast": 60.0, "Avg.": 50.0}
+
+
+def test_differences_are_paired_by_seed():
+    runs = {}
+    for seed, (ours, theirs) in enumerate(((8, 6), (6, 5), (9, 6))):
+        runs["kmat", seed] = predictions(5, ours)
+        runs["coop", seed] = predictions(5, theirs)
+    table = kmat_panels.against(runs).set_index("end")
+    assert table.difference.to_dict() == pytest.approx({"high": 0.0, "low": 20.0})
+    assert table.low["low"] < 20 < table.high["low"] and table.seeds.eq(3).all()
 
 
 def test_tables_hold_both_definitions_of_the_harmonic_mean():
@@ -202,7 +230,11 @@ def test_tables_and_figure_of_three_seeds_name_the_model(home, model, texts):
     ours = of_row(runs, "8")
     named = {(method, seed): tables for method in figure.METHODS for seed, tables in ours.items()}
     with_fgw, without = of_row(runs, "4"), of_row(runs, "3")
-    tables = {"table2": kmat_panels.table_of(named, model.name), "table3": table3,
+    tables = {"table2": kmat_panels.table_of(named, model.name).assign(pair="phantom"),
+              "table3": table3.assign(pair="phantom"),
+              "plan": kmat_panels.couplings(with_fgw, pair().classes),
+              "control": pd.DataFrame({"arm": ["CoOp", "CoOp"], "dose": [0.0, 1.0], "seed": 1, "dial": "gap",
+                                       "value": [0.5, 0.4]}),
               "fig2a": kmat_panels.fig2a(with_fgw, without, pair().classes),
               "fig2b": kmat_panels.fig2b(with_fgw, without, pair().classes)}
     for name, table in tables.items():

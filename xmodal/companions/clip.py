@@ -2,7 +2,7 @@
 
 It is BiomedCLIP (Zhang et al. 2023) where its weights are on disk. Elsewhere a stand-in is made by
 locked-image tuning (Zhai et al. 2022): both encoders stay frozen, and two linear projections are trained on
-phantom pictures and their reports. The model's `name` says which one it is; it goes into every record and
+phantom pictures and their captions. The model's `name` says which one it is; it goes into every record and
 onto every figure. N pictures or texts, S side of a picture, T tokens of a text, D dimensions of the common
 space, W width of a token.
 """
@@ -99,26 +99,27 @@ class ImageText(nn.Module):
         return self.encode(whole, torch.cat([mask[:, :1].expand(-1, context.shape[1]), mask], 1))
 
 
-def image_text(studies, folder, weights="", device="cpu"):
+def image_text(cases, folder, weights="", device="cpu"):
     """open_clip's model from the folder `weights`, or BiomedCLIP from disk, or else the stand-in.
 
-    The stand-in is trained on the phantom studies in the folder `studies` and stored in `folder`. Raises
-    `Problem` where `weights` holds no open_clip model, and where none of the three can be had.
+    The stand-in is trained on the textbook cases in the folder `cases` (data_scripts.phantom.textbook) and
+    stored in `folder`. Raises `Problem` where `weights` holds no open_clip model, and where none of the three
+    can be had.
     """
     on_this_disk = weights or on_disk()
     if on_this_disk:
         return biomedclip(on_this_disk, device)
-    studies = Path(studies)
-    if not (studies / "studies.parquet").exists():
+    cases = Path(cases)
+    if not (cases / "cases.parquet").exists():
         weights_folder = config.DATA / "weights" / "biomedclip"
-        raise Problem("There are no weights of an image-text model on disk, and no phantom studies in "
-                      f"{studies} to make a stand-in from; put {BIOMEDCLIP} into {weights_folder}, "
-                      "or write the studies as 11_kmat does.")
-    table = pd.read_parquet(studies / "studies.parquet")
+        raise Problem("There are no weights of an image-text model on disk, and no phantom cases in "
+                      f"{cases} to make a stand-in from; put {BIOMEDCLIP} into {weights_folder}, "
+                      "or write the cases as 11_kmat does.")
+    table = pd.read_parquet(cases / "cases.parquet")
     pictures, texts = [], []
-    for modality, view in (("mammography", "magnified"), ("ultrasound", "ultrasound")):
-        pictures.append(np.load(studies / "images" / f"{view}.npy"))
-        texts += [list(pair) for pair in zip(table[f"{modality}_report"], table[f"{modality}_caption"])]
+    for view in ("mammography", "ultrasound"):
+        pictures.append(np.load(cases / "images" / f"{view}.npy"))
+        texts += [json.loads(captions) for captions in table[f"{view}_captions"]]
     return standin(np.concatenate(pictures), texts, folder, device=device)
 
 
@@ -196,7 +197,7 @@ def standin(pictures, texts, folder, epochs=10, width=128, seed=7, device="cpu")
     transformer, tokenizer = minilm(device)
     layers = nn.ModuleDict({"image": nn.Linear(2560, width), "text": nn.Linear(384, width)})
     name = (f"stand-in: EfficientNet-Lite0 and MiniLM with projections trained on {len(pictures)} phantom "
-            "pictures and reports")
+            "pictures and captions")
 
     def vision(seen):
         return encoder.pooled(_square(seen))

@@ -10,11 +10,14 @@ embedding of 50 clinical descriptions. Fused Gromov-Wasserstein (L_fgw) lets the
 other as the high-end ones do. A method is a row of switches. C classes, M context tokens of width W, D
 dimensions; modality 0 is the high end, 1 the low end.
 """
+import logging
 from dataclasses import asdict, replace
+from functools import partial
 
 import numpy as np
 import pandas as pd
 import torch
+from sklearn.model_selection import StratifiedGroupKFold
 
 from .. import config
 from ..config import Problem
@@ -23,10 +26,12 @@ from ..runtime.files import sha256
 from . import study
 from .pictures import Modality, Pair, split_patients
 from .prompts import Method, Settings, learn
+from .transport import fgw_plan, fgw_space
 
-SETTINGS = {"lesson": Settings(shots=16, epochs=12, batch=16, lr=0.02),
-            "paper": Settings(shots=16, epochs=50, batch=4, lr=0.0025, starts=3)}
-METHODS = {                      # K-MaT's anchor weight is chosen by `choose`
+log = logging.getLogger(__name__)
+SETTINGS = {"lesson": Settings(shots=16, epochs=15, batch=16, lr=0.05),
+            "paper": Settings(shots=16, epochs=50, batch=4, lr=0.0025)}
+METHODS = {                      # their weights are multiplied by one of FACTORS, see `choose`
     "zero-shot": Method(learned=False),
     "coop": Method(),
     "kgcoop": Method(keep=8.0),
@@ -49,34 +54,38 @@ ABLATION = {
     "8": OURS,
 }
 SAME = {"1": "coop", "8": "kmat"}   # rows of Table 3 that are methods of Table 2, and their names there
-LAMBDAS = (0.1, 1.0, 10.0)
+SEARCHED = ("anchor", "keep", "mean", "distil")
+FACTORS = (0.0, 0.1, 1.0, 10.0)
 
 
 # ---- data --------------------------------------------------------------------------------------------------
 
-def phantom_pair(folder, seed=42):
-    """The default pair: magnified mammograms and ultrasound of the phantom studies in `folder`.
+SHARES = 0.23, 0.09     # of the phantom's patients train and validate
 
-    data_scripts.phantom.studies.write makes them.
+
+def phantom_pair(folder, seed=42, gap=1.0):
+    """The default pair: mammograms and ultrasound of the textbook cases in `folder`, which
+    data_scripts.phantom.textbook.write makes.
+
+    gap: share of ultrasound in the grey levels of a low-end picture; the rest is the patient's mammogram. At
+    0 both ends are the same pictures, at 1 the low end is ultrasound.
     """
-    if not (folder / "studies.parquet").exists():
-        raise Problem(f"There are no phantom studies in {folder}; "
-                      "write them with data_scripts.phantom.studies.write, as 11_kmat does.")
-    table = split_patients(pd.read_parquet(folder / "studies.parquet"), seed)
-    high = _phantom_modality("mammography", table, "magnified", folder)
-    low = _phantom_modality("ultrasound", table, "ultrasound", folder)
-    return Pair(("normal", "benign", "malignant"), high, low)
+    if not (folder / "cases.parquet").exists():
+        raise Problem(f"There are no phantom cases in {folder}; "
+                      "write them with data_scripts.phantom.textbook.write, as 11_kmat does.")
+    table = split_patients(pd.read_parquet(folder / "cases.parquet"), seed, SHARES)
+    files = [folder / "images" / f"{view}.npy" for view in ("mammography", "ultrasound")]
+    sums = [sha256(file) for file in files]
 
+    def mixed(share, rows):
+        parts = [np.load(file, mmap_mode="r")[rows.index] for file in files]
+        return np.round((1 - share) * parts[0] + share * parts[1]).astype(np.uint8)
 
-def _phantom_modality(name, table, view, folder):
-    """One view of the phantom studies, its pictures read from disk when they are asked for."""
-    file = folder / "images" / f"{view}.npy"
-
-    def pictures(rows):
-        return np.load(file, mmap_mode="r")[rows.index]
-
-    samples = table[["patient", "label", "split"]].assign(sample=table.patient + "/" + view)
-    return Modality(name, samples, pictures, sha256(file))
+    ends = []
+    for name, share in (("mammography", 0.0), ("ultrasound", gap)):
+        samples = table[["patient", "label", "split"]].assign(sample=table.patient + "/" + name)
+        ends.append(Modality(name, samples, partial(mixed, share), f"{share} of {sums}"))
+    return Pair(("normal", "benign", "malignant"), *ends, "phantom")
 
 
 def few_shots(labels, shots, seed):
@@ -92,11 +101,12 @@ def run(profile, pair, texts, name, method, seed, settings=None):
 
     A finished run is read back.
 
-    texts: `prompts.Texts` of the pair. Returns three tables: "history"; "predictions", one row per test
-    picture with modality, sample, patient, end, truth, p0, p1, ...; "embeddings" with end, class, d0, d1, ...
+    texts: `prompts.Texts` of the pair. Returns four tables: "history"; "predictions", one row per test
+    picture with modality, sample, patient, end, truth, p0, p1, ...; "embeddings" with end, class, d0, d1,
+    ...; "plan" with high, low, share (see `coupling`).
     """
     settings = settings or SETTINGS[getattr(profile, "name", profile)]
-    folder = place(profile, name, seed)
+    folder = place(profile, pair, name, seed)
     configuration = configured(profile, pair, texts, method, settings, seed)
 
     def make():
@@ -104,10 +114,15 @@ def run(profile, pair, texts, name, method, seed, settings=None):
         prompts, history = trained(pair, texts, method, settings, seed, resume)
         both = [predict(prompts, texts, pair, k) for k in (0, 1)]       # the first look at the low end
         tables = {"history": history, "predictions": pd.concat(both, ignore_index=True),
-                  "embeddings": embeddings(prompts, texts)}
+                  "embeddings": embeddings(prompts, texts), "plan": coupling(prompts, texts, settings)}
         return tables, prompts.state_dict() if prompts else {"none": torch.zeros(0)}
 
-    return study.computed_once(folder, configuration, make)
+    tables = study.computed_once(folder, configuration, make)
+    partners = partner_of(tables["plan"])
+    if method.fgw and not np.array_equal(partners, np.arange(len(partners))):
+        crossed = ", ".join(f"{pair.classes[i]} with {pair.classes[j]}" for i, j in enumerate(partners))
+        log.warning("K-MaT %s, seed %s: the plan couples %s.", name, seed, crossed)
+    return tables
 
 
 def ablation(profile, pair, texts, ours, seeds, settings=None):
@@ -121,9 +136,10 @@ def ablation(profile, pair, texts, ours, seeds, settings=None):
     return runs
 
 
-def place(profile, name, seed):
-    """runs/<profile>/companions/kmat/<name>/seed_<n>."""
-    return config.RUNS / getattr(profile, "name", profile) / "companions" / "kmat" / name / f"seed_{seed}"
+def place(profile, pair, name, seed):
+    """runs/<profile>/companions/kmat/<pair>/<name>/seed_<n>."""
+    folder = config.RUNS / getattr(profile, "name", profile) / "companions" / "kmat"
+    return folder / pair.name / name / f"seed_{seed}"
 
 
 def configured(profile, pair, texts, method, settings, seed):
@@ -131,7 +147,8 @@ def configured(profile, pair, texts, method, settings, seed):
     model = texts.model
     return {"profile": getattr(profile, "name", profile), "companion": "kmat", "method": asdict(method),
             "settings": asdict(settings), "seed": seed, "model": model.name, "weights": model.digest(),
-            "classes": list(pair.classes), "high": pair.high.digest(), "low": pair.low.digest()}
+            "texts": texts.digest(), "classes": list(pair.classes),
+            "high": pair.high.digest(), "low": pair.low.digest()}
 
 
 def trained(pair, texts, method, settings, seed, resume=None):
@@ -143,7 +160,12 @@ def trained(pair, texts, method, settings, seed, resume=None):
     if not method.learned:
         return None, pd.DataFrame({"epoch": []})
     features, rows = pair.high.features(texts.model, "train")
-    labels = pair.labels(rows)
+    return from_few(pair, texts, method, settings, seed, (features, pair.labels(rows)), resume)
+
+
+def from_few(pair, texts, method, settings, seed, pool, resume=None):
+    """(Prompts, history) of a method on few shots drawn from `pool`, features (N, D) and labels (N,)."""
+    features, labels = pool
     missing = [name for k, name in enumerate(pair.classes) if not (labels == k).any()]
     if missing:
         raise Problem(f"No training picture of {pair.high.name} shows {missing[0]}; look at its table, "
@@ -185,26 +207,79 @@ def guess(predictions):
     return predictions.filter(regex=r"^p\d+$").to_numpy().argmax(1)
 
 
-def choose(profile, pair, texts, seed, settings=None, grid=LAMBDAS):
-    """(K-MaT with its lambdas, the table of what was tried).
+@torch.no_grad()
+def coupling(prompts, texts, settings):
+    """The plan between the class embeddings of both ends as a table: high, low (class numbers), share of the
+    high-end class that goes to the low-end one."""
+    w = prompts() if prompts else texts.plain
+    plan = fgw_plan(fgw_space(w[0], w[1]), settings.alpha, settings.epsilon, settings.iterations,
+                    settings.starts)
+    share = (plan / plan.sum(1, keepdim=True)).cpu().numpy()
+    rows = [(i, j, share[i, j]) for i in range(len(share)) for j in range(len(share))]
+    return pd.DataFrame(rows, columns=["high", "low", "share"])
 
-    The lambdas are chosen by accuracy on high-end validation pictures alone.
 
-    Of equal accuracies the first counts. The high end does not feel lambda_fgw where modalities have contexts
-    of their own (it is detached there), so only lambda_anc is searched and lambda_fgw stays 1.
+def partner_of(plan):
+    """(C,) the low-end class to which a plan (table of `coupling`) gives most of each high-end class."""
+    return plan.pivot(index="high", columns="low", values="share").to_numpy().argmax(1)
+
+
+# ---- the choice of weights ---------------------------------------------------------------------------------
+
+def scaled(method, factor):
+    """A method whose searched weights are multiplied by a factor."""
+    return replace(method, **{name: factor * getattr(method, name) for name in SEARCHED})
+
+
+def choose(profile, pair, texts, name, seeds, settings=None, factors=FACTORS):
+    """(method `name` with its weights, table of what was tried: factor, seed, accuracy).
+
+    Cross-validated on training and validation pictures of the high end alone: they are parted into folds by
+    patient, each seed holds out one of them, draws its shots from the others and is scored on its own. The
+    factor of the best mean accuracy is taken, of equal ones the first. With contexts of their own the high
+    end does not feel lambda_fgw, as its embeddings are detached there, so that it stays 1 and is left out of
+    these trainings. A method without such weights comes back as it is, with None.
     """
+    method = METHODS[name]
+    if scaled(method, 2.0) == method:
+        return method, None
     settings = settings or SETTINGS[getattr(profile, "name", profile)]
+    seeds = list(seeds)
+    judged = replace(method, fgw=0.0) if method.msc else method
 
     def make():
         rows = []
-        for anchor in grid:
-            prompts, _ = trained(pair, texts, replace(OURS, anchor=anchor), settings, seed)
-            valid = predict(prompts, texts, pair, 0, "validation")
-            rows.append((anchor, OURS.fgw, float((guess(valid) == valid.truth).mean())))
-        tried = pd.DataFrame(rows, columns=["lambda_anc", "lambda_fgw", "high_validation_accuracy"])
+        for factor in factors:
+            for fold, seed in enumerate(seeds):
+                held_out = fold, max(3, len(seeds))
+                score = validated(pair, texts, scaled(judged, factor), settings, seed, held_out)
+                rows.append((factor, seed, score))
+        tried = pd.DataFrame(rows, columns=["factor", "seed", "accuracy"])
         return {"tried": tried}, {"none": torch.zeros(0)}
 
-    configuration = {**configured(profile, pair, texts, OURS, settings, seed), "grid": list(grid)}
-    tried = study.computed_once(place(profile, "choice", seed), configuration, make)["tried"]
-    best = tried.lambda_anc[tried.high_validation_accuracy.idxmax()]
-    return replace(OURS, anchor=float(best)), tried
+    configuration = {**configured(profile, pair, texts, method, settings, seeds[0]),
+                     "factors": list(factors), "seeds": seeds}
+    folder = place(profile, pair, f"choice_{name}", seeds[0])
+    tried = study.computed_once(folder, configuration, make)["tried"]
+    best = tried.groupby("factor", sort=False).accuracy.mean().idxmax()
+    return scaled(method, float(best)), tried
+
+
+def validated(pair, texts, method, settings, seed, fold):
+    """Accuracy on the held-out fold `fold` = (number, of how many) of the high end's pictures to learn
+    from."""
+    number, count = fold
+    parts = [pair.high.features(texts.model, split) for split in ("train", "validation")]
+    features = torch.cat([part for part, _ in parts])
+    rows = pd.concat([rows for _, rows in parts])
+    labels = pair.labels(rows)
+    fewest = rows.groupby("label").patient.nunique().min()
+    if fewest < count:
+        raise Problem(f"{fewest} patients of a class in {pair.high.name} do not part into {count} folds; "
+                      "give fewer seeds, or more patients.")
+    parted = StratifiedGroupKFold(count, shuffle=True, random_state=0).split(labels, labels, rows.patient)
+    rest, held_out = list(parted)[number]
+    prompts, _ = from_few(pair, texts, method, settings, seed, (features[rest], labels[rest]))
+    with torch.no_grad():
+        guessed = prompts.logits(features[held_out], 0).argmax(1).cpu()
+    return float((guessed == labels[held_out]).float().mean())

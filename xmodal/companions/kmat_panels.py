@@ -3,8 +3,11 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import f1_score
 
-from .kmat import guess
+from .. import config, stats
+from .kmat import guess, partner_of
 from .measures import harmonic
+
+AVERAGE = "Avg."
 
 
 def scores(predictions):
@@ -38,6 +41,55 @@ def table_of(runs, model_name):
     for k in ("acc", "f1"):
         table[f"h_of_means_{k}"] = harmonic(table[f"high_{k}"], table[f"low_{k}"])
     return table.assign(seeds=methods.seed.nunique(), model=model_name).reset_index()
+
+
+def side_by_side(table, name, pair, data):
+    """The table of the pair called `pair` beside those that the panel `name` holds of other pairs.
+
+    data: "phantom" or "public"; rows of the other kind are dropped. A pair that is there already is
+    replaced. Where pairs are several, their mean follows as the pair "Avg." (Table 2). A first column says
+    the pair.
+    """
+    tables = [table.assign(pair=pair)]
+    path = config.panel_path(name)
+    if path.exists():
+        before = pd.read_csv(path)
+        if "pair" in before:
+            others = before[(before.data == data) & ~before.pair.isin([pair, AVERAGE])]
+            tables.insert(0, others.drop(columns="data").astype({"method": str}))
+    every = pd.concat(tables, ignore_index=True)
+    if every.pair.nunique() > 1:
+        numbers = every.select_dtypes("number").columns
+        mean = every.groupby("method", sort=False)[numbers].mean().reset_index()
+        every = pd.concat([every, mean.assign(pair=AVERAGE, model=every.model.iloc[-1])], ignore_index=True)
+    return every[["pair", *every.columns.drop("pair")]]
+
+
+def couplings(runs, classes):
+    """What the plan of each run {seed: tables} couples: seed, high, low (names), share, and `most`, whether
+    the low-end class gets most of the high-end one."""
+    rows = []
+    for seed, tables in runs.items():
+        partners = partner_of(tables["plan"])
+        for i, j, share in tables["plan"].itertuples(index=False):
+            rows.append((seed, classes[int(i)], classes[int(j)], share, partners[int(i)] == j))
+    return pd.DataFrame(rows, columns=["seed", "high", "low", "share", "most"])
+
+
+def against(runs, reference="kmat"):
+    """The paired differences over seeds, K-MaT less each other method of {(method, seed): tables}, of the
+    accuracy in percent: end, method, difference, low, high (95 %), seeds."""
+    rows = []
+    for (method, seed), tables in runs.items():
+        rows.append({"method": method, "seed": seed, **scores(tables["predictions"])})
+    wide = pd.DataFrame(rows).pivot(index="seed", columns="method")
+    differences = []
+    for end in ("high", "low"):
+        accuracy = wide[f"{end}_acc"]
+        for method in accuracy.columns.drop(reference):
+            gap = stats.paired_mean(accuracy[reference] - accuracy[method])
+            differences.append((end, method, gap.difference, gap.low, gap.high, gap.units))
+    return pd.DataFrame(differences, columns=["end", "method", "difference", "low", "high", "seeds"])
 
 
 def fig2a(with_fgw, without, classes, seed=42):
