@@ -4,7 +4,8 @@ The dial is the share of ultrasound in a low-end picture (`kmat.phantom_pair`). 
 pictures and nothing is to be carried over; at 1 the low end is ultrasound. Prompts are trained once, since no
 low-end picture is trained on, and read every dose. The rules and their bounds, the textbook cases, the
 captions and the training's length were set on 2026-11-28, before a low-end result of any learned prompt was
-seen.
+seen. Probes, zero-shot and descriptions had been seen at both ends, and epochs and learning rate were set by
+the training loss and the high-end accuracy of seed 42.
 """
 from dataclasses import replace
 from functools import partial
