@@ -132,7 +132,7 @@ def draw():
         letter(scores(axes[0, 1], tables["table3"], SWITCHES, "Parts (Table 3)"), "b", x=20)
         letter(fig2a(axes[1, 0], tables["fig2a"]), "c")
         letter(fig2b(axes[1, 1], tables["fig2b"]), "d", x=20)
-        letter(plan(axes[2, 0], tables["plan"]), "e")
+        letter(plan(axes[2, 0], tables["plan"]), "e", x=30)
         letter(control(axes[2, 1], tables["control"]), "f", x=20)
         if len(tables["table2"]):
             fig.legend(*axes[0, 0].get_legend_handles_labels(), ncols=3, loc="outside upper center")
