@@ -1,4 +1,4 @@
-"""MIRROR's Fig. 3-5, and what each loss recovers of known factors.
+"""MIRROR's Fig. 3-5, its controls, and what each loss recovers of known factors.
 
 Redraw from the CSVs: `python -m figures.mirror`.
 """
@@ -8,6 +8,7 @@ import numpy as np
 from . import MM, STYLE, WIDTH, caption, letter, nothing, read, save
 
 SUBTYPES = ("#56B4E9", "#D55E00")
+ARMS = ("#999999", "#0072B2", "#D55E00")
 KINDS = {"shared": "#0072B2", "private": "#009E73", "nuisance": "#999999"}
 
 
@@ -91,6 +92,20 @@ def factors(ax, table, side):
     return ax
 
 
+def control(ax, table, name):
+    """One control: each arm over the doses of its dial, a dot per seed and a line through the means."""
+    rows = table[table.control == name] if len(table) else table
+    if not len(rows):
+        return nothing(ax, "not run")
+    for colour, (arm, part) in zip(ARMS, rows.groupby("arm", sort=False)):
+        ax.plot(part.groupby("dose").value.mean(), color=colour, label=arm)
+        ax.scatter(part.dose, part.value, s=6, color=colour, alpha=0.6)
+    ax.legend(fontsize=5.5, frameon=False)
+    ax.set_xlabel(rows.dial.iloc[0], fontsize=5.5)
+    ax.set(ylabel=rows.measure.iloc[0], title=rows.title.iloc[0])
+    return ax
+
+
 def _figure(name, tables, height, panels, note="", **grid):
     """A figure with one row of panels: (letter, drawing function, its arguments after the Axes)."""
     with plt.style.context(STYLE):
@@ -105,16 +120,16 @@ def _figure(name, tables, height, panels, note="", **grid):
         return save(fig, name)
 
 
-def draw_fig3():
-    """The chosen genes."""
-    a, b = read("mirror_fig3a"), read("mirror_fig3b")
+def draw_fig3(add=""):
+    """The chosen genes. add: what ends the names of the panels, of a real cohort its name and backbone."""
+    a, b = read(f"mirror_fig3a{add}"), read(f"mirror_fig3b{add}")
     panels = [("a", fig3a, a), ("b", fig3b, b)]
-    return _figure("mirror_fig3", [a, b], 75, panels, gridspec_kw={"width_ratios": [2.4, 1]})
+    return _figure(f"mirror_fig3{add}", [a, b], 75, panels, gridspec_kw={"width_ratios": [2.4, 1]})
 
 
-def draw_fig4():
-    """Attention over two slides, and how well it meets the tumour of all."""
-    a, b = read("mirror_fig4a"), read("mirror_fig4b")
+def draw_fig4(add=""):
+    """Attention over two slides, and how well it meets the tumour of all. add: as of `draw_fig3`."""
+    a, b = read(f"mirror_fig4a{add}"), read(f"mirror_fig4b{add}")
     cases = [a]
     if len(a):
         cases = [case.reset_index() for _, case in a.groupby("patient", sort=False)]
@@ -124,14 +139,14 @@ def draw_fig4():
     if len(b) and b.auc.notna().any():
         note = ("Outlined: patches of the tumour, which training never saw. "
                 "Each case is the median one of its subtype.")
-    return _figure("mirror_fig4", [a, b], 62, panels, note)
+    return _figure(f"mirror_fig4{add}", [a, b], 62, panels, note)
 
 
-def draw_fig5():
-    """The RNA embeddings of two methods."""
-    table = read("mirror_fig5")
+def draw_fig5(add=""):
+    """The RNA embeddings of two methods. add: as of `draw_fig3`."""
+    table = read(f"mirror_fig5{add}")
     panels = [("a", fig5, table, "TANGLE"), ("b", fig5, table, "MIRROR")]
-    return _figure("mirror_fig5", [table], 70, panels)
+    return _figure(f"mirror_fig5{add}", [table], 70, panels)
 
 
 def draw_factors():
@@ -142,11 +157,24 @@ def draw_factors():
     return _figure("mirror_factors", [table], 80, panels, note)
 
 
+def draw_controls():
+    """Three dials of the generator, and what follows."""
+    table = read("mirror_controls")
+    panels = [(text, control, table, name) for text, name in zip("abc", ("interplay", "private", "weight"))]
+    with plt.style.context(STYLE):
+        fig, axes = plt.subplots(1, 3, figsize=(WIDTH, 62 * MM))
+        for ax, (text, draw_panel, *arguments) in zip(axes, panels):
+            letter(draw_panel(ax, *arguments), text, x=14)
+        caption(fig, "Dots are seeds, each with patients of its own; lines join their means.", [table])
+        return save(fig, "mirror_controls")
+
+
 def draw():
-    """Draws the four figures from figures/mirror/*.csv and returns the last."""
+    """Draws the five figures from figures/mirror/*.csv and returns the last."""
     draw_fig3()
     draw_fig4()
     draw_fig5()
+    draw_controls()
     return draw_factors()
 
 

@@ -212,8 +212,8 @@ def test_mirror_is_trained_on_slides_of_any_size(tmp_path):
     settings = dataclasses.replace(mirror.SETTINGS["lesson"], epochs=1, patches=12)
     methods = dict.fromkeys(["MIRROR", "ABMIL", "linear"], [0])
     results = mirror_study.study(real, methods, settings, 42, tmp_path)
-    assert set(results) == {"tasks", "rna", "attention", "genes"}
-    assert results["tasks"].groupby("method").size().tolist() == [6, 6, 6]
+    assert set(results) == {"tasks", "history", "rna", "attention", "genes"}
+    assert results["tasks"].groupby("method").size().tolist() == [3, 3, 3]
     cases, everyone = mirror_panels.fig4(real, results["attention"], 42)
     assert len(everyone) == 12 and cases.groupby("patient").size().tolist() == [12, 12]
 

@@ -6,13 +6,14 @@ Each file imports from the rooms of `xmodal` and from those above it in this lis
     pictures     what the companions read: labelled pictures, patches, patients with tables; no model
     genes        curated genes, and their selection
     paired       paired patients made from known factors
+    mirror_world paired patients for MIRROR, whose outcomes are not linear
     nystrom      TransMIL: a bag of patches read by Nystrom attention
     mil          ABMIL and PORPOISE: bags of patches, without and with expression
     tasks        what is asked of paired patients: subtype, survival, known factors
     transport    Sinkhorn, several anchors per sample, fused Gromov-Wasserstein
     frozen       frozen encoders from disk
     clip         the image-text model: BiomedCLIP, or a stand-in trained on phantoms
-    measures     retrieval ranks, harmonic means, BLEU and ROUGE
+    measures     retrieval ranks, harmonic means, BLEU and ROUGE; differences over repeated folds
     prompts      prompt learning through a frozen text encoder: CoOp and its kin
     kmat         K-MaT: prompts that cross from a high-end to a low-end modality
     kmat_control   its control: the gap between both ends as a dial, and rules
@@ -21,6 +22,7 @@ Each file imports from the rooms of `xmodal` and from those above it in this lis
     mirror_rna   its RNA arm alone, on survival
     mirror_study   its runs: ablations and other methods on folds of patients
     mirror_panels  the tables of its figures
+    mirror_control  what its parts must do on generated patients, and whether they do
     reporter     a report decoder: vocabulary, greedy and beam search
     rfpmss_data  studies of three views and a report, and their tokens
     rfpmss       RFPMSS: anchors that keep each modality's structure, reports as supervision; the model

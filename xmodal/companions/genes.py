@@ -3,8 +3,8 @@ import logging
 from pathlib import Path
 
 import numpy as np
-from sklearn.feature_selection import RFECV
 from sklearn.model_selection import StratifiedKFold
+from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
 
@@ -32,25 +32,59 @@ CURATED = read_list(Path(__file__).with_name("breast_genes.txt"))
 LUNG = read_list(Path(__file__).with_name("lung_genes.txt"))
 
 
-def select(expression, label, curated=CURATED, seed=42, step=0.1, least=10):
+def select(expression, label, curated=CURATED, seed=42, least=10):
     """The genes to keep, in the order of the columns: chosen by elimination, or curated.
 
-    Five-fold recursive elimination (Eq. 2-3) drops the genes with the lowest squared coefficients of a linear
-    model first, `step` of all genes at a time. MIRROR, section III-A.
+    Recursive elimination (Eq. 2-3): of a linear model's genes those with the lowest squared coefficients are
+    dropped, a tenth at a time, down to `least`. Five folds of the patients say how many genes are best; where
+    several numbers are, the smallest. MIRROR, section III-A.
 
-    expression: DataFrame (N, G) of training patients only; otherwise test patients would help to choose.
-    label: (N,) classes. Curated genes that the matrix lacks are logged.
+    expression: DataFrame (N, G) of the patients whose labels may be used, and of no others, or these would
+    help to choose. label: (N,) classes. Curated genes that the matrix lacks are logged. Raises `Problem`
+    where a class has fewer than two patients.
     """
-    scaled = StandardScaler().fit_transform(check(expression))
-    model = LinearSVC(C=0.01, random_state=seed)
-    folds = StratifiedKFold(5, shuffle=True, random_state=seed)
-    elimination = RFECV(model, step=step, cv=folds, min_features_to_select=min(least, expression.shape[1]))
-    chosen = elimination.fit(scaled, label).support_
+    label = np.asarray(label)
+    members = np.unique(label, return_counts=True)[1].min()
+    if members < 2:
+        raise Problem("Genes cannot be chosen for a class with one patient; give at least two of each class.")
+    values = check(expression).to_numpy(float)
+    sizes = numbers_of_genes(values.shape[1], least)
+    right = np.zeros(len(sizes))
+    parts = StratifiedKFold(min(5, members), shuffle=True, random_state=seed)
+    for train, held_back in parts.split(values, label):
+        for k, (genes, model) in enumerate(eliminate(values[train], label[train], sizes, seed)):
+            right[k] += (model.predict(values[held_back][:, genes]) == label[held_back]).sum()
+    best = len(sizes) - 1 - right[::-1].argmax()
+    *_, (genes, _) = eliminate(values, label, sizes[:best + 1], seed)
     lacking = sorted(set(curated) - set(expression))
     if lacking:
         first = ", ".join(lacking[:5])
         log.warning("%d of %d curated genes are not in the matrix: %s.", len(lacking), len(curated), first)
+    chosen = np.isin(np.arange(values.shape[1]), genes)
     return list(expression.columns[chosen | expression.columns.isin(curated)])
+
+
+def numbers_of_genes(genes, least, share=0.1):
+    """The numbers of genes that elimination tries: all, and each time `share` fewer, down to `least`."""
+    sizes = [genes]
+    while sizes[-1] > least:
+        sizes.append(max(min(int(sizes[-1] * (1 - share)), sizes[-1] - 1), least))
+    return sizes
+
+
+def eliminate(values, label, sizes, seed):
+    """Yields (numbers of the genes, model fitted on them) for each of the falling `sizes`.
+
+    values (N, G), label (N,). Genes are scaled by these patients.
+    """
+    genes = np.arange(values.shape[1])
+    for size in sizes:
+        if size < len(genes):
+            importance = (model[-1].coef_ ** 2).sum(0)                   # Eq. 2
+            genes = np.sort(genes[np.argsort(-importance, kind="stable")[:size]])
+        model = make_pipeline(StandardScaler(), LinearSVC(C=0.01, random_state=seed))
+        model.fit(values[:, genes], label)
+        yield genes, model
 
 
 def check(expression):

@@ -27,16 +27,21 @@ class Settings:
     depth: int          # blocks of the RNA Transformer
     latent: int         # dimensions of the style space
     centres: int        # learnable cluster centres
-    mask: float         # share of tokens that retention hides
+    mask: float         # share of patches and genes that retention hides
     tau: float          # temperature of Eq. 8; the printed tau multiplies and is its inverse
     epochs: int
     batch: int
     lr: float
+    align: float = 1.0      # weights of the terms of Eq. 19, which is printed as a plain sum
+    retention: float = 1.0
+    style: float = 1.0
+    cluster: float = 1.0
+    shots: int = 0          # patients of each class whose labels are known; 0: all of the training patients
 
 
 SETTINGS = {
-    "lesson": Settings(width=32, heads=2, landmarks=8, patches=25, gene_tokens=8, depth=1, latent=8,
-                       centres=32, mask=0.75, tau=0.1, epochs=25, batch=64, lr=3e-3),
+    "lesson": Settings(width=16, heads=2, landmarks=10, patches=9, gene_tokens=4, depth=1, latent=8,
+                       centres=16, mask=0.75, tau=0.1, epochs=15, batch=64, lr=5e-3),
     "paper": Settings(width=512, heads=8, landmarks=256, patches=2048, gene_tokens=64, depth=2, latent=128,
                       centres=3000, mask=0.75, tau=0.07, epochs=100, batch=16, lr=2e-5),
 }
@@ -67,29 +72,48 @@ class RNAEncoder(nn.Module):
         return x[:, 0], x[:, 1:]
 
 
-class Retention(nn.Module):
-    """Eq. 10 and 12: hidden tokens are rebuilt from the pooled token and the visible ones.
+def hidden_places(batch, places, ratio, device):
+    """Boolean (batch, places): which are hidden, in each row the share `ratio`, at least one, drawn anew."""
+    rank = torch.rand(batch, places, device=device).argsort(1).argsort(1)
+    return rank < max(round(ratio * places), 1)
 
+
+class Retention(nn.Module):
+    """Eq. 10 and 12: what was hidden from an encoder is rebuilt from its embedding alone, place by place."""
+
+    def __init__(self, width, places, out):
+        super().__init__()
+        self.place = nn.Parameter(torch.randn(1, places, width) * 0.02)
+        self.rebuild = nn.Sequential(nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, out))
+
+    def forward(self, pooled):
+        """Embedding (B, D) -> (B, places, out)."""
+        return self.rebuild(pooled[:, None] + self.place)
+
+
+class PrintedRetention(nn.Module):
+    """Eq. 14 as printed: tokens that the encoder made from all it was given are hidden and rebuilt.
+
+    The goal is these tokens themselves, so that an encoder whose output is constant has no loss.
     tokens: how many places the tokens have; 0 for patches, which have no fixed place.
     """
 
-    def __init__(self, width, heads, out, tokens, ratio):
+    def __init__(self, width, heads, tokens, ratio):
         super().__init__()
         self.ratio = ratio
         self.mask = nn.Parameter(torch.randn(1, 1, width) * 0.02)
         self.place = nn.Parameter(torch.randn(1, tokens, width) * 0.02) if tokens else None
         self.block = _encoder_layer(width, heads)
-        self.out = nn.Linear(width, out)
+        self.out = nn.Linear(width, width)
 
-    def forward(self, pooled, tokens, target):
-        """Mean squared error of the hidden tokens. pooled (B, D), tokens (B, N, D), target (B, N, out)."""
-        rank = torch.rand(tokens.shape[:2], device=tokens.device).argsort(1).argsort(1)
-        hidden = rank < round(self.ratio * tokens.shape[1])
+    def forward(self, pooled, tokens):
+        """Mean squared error of the hidden tokens. pooled (B, D), tokens (B, N, D)."""
+        hidden = hidden_places(*tokens.shape[:2], self.ratio, tokens.device)
         x = torch.where(hidden[..., None], self.mask, tokens)
         if self.place is not None:
             x = x + self.place
         x = self.out(self.block(torch.cat([pooled[:, None], x], 1))[:, 1:])
-        return (x - target)[hidden].square().mean()
+        return (x - tokens)[hidden].square().mean()
 
 
 def _alignment_head(width):
@@ -97,27 +121,28 @@ def _alignment_head(width):
 
 
 class Mirror(nn.Module):
-    """Both encoders and the three modules. loss(bags, expression) gives the terms of Eq. 19 by name.
+    """Both encoders and the three modules. loss(bags, expression) gives the weighted terms of Eq. 19 by name.
 
-    terms: those of TERMS that are trained. printed: retention rebuilds the encoders' own outputs (Eq. 14 as
-    printed, which constant outputs would satisfy) and not the patch features and genes that came in.
+    terms: those of TERMS that are trained. printed: retention as in Eq. 14 (`PrintedRetention`); ours hides
+    patches and genes *before* the encoders and rebuilds what came in.
     """
 
     def __init__(self, features, genes, settings, terms=TERMS, printed=False):
         super().__init__()
         width, heads = settings.width, settings.heads
-        self.tau = settings.tau
+        self.settings = settings
         self.terms = tuple(terms)
         self.printed = printed
         self.slide = TransMIL(features, width, heads, settings.landmarks)
         self.rna = RNAEncoder(genes, width, heads, settings.gene_tokens, settings.depth)
         self.align = nn.ModuleList([_alignment_head(width), _alignment_head(width)])
-        self.share = -(-genes // settings.gene_tokens)               # genes that one token has to rebuild
-        rebuilt = (width, width) if printed else (features, self.share)
-        self.retain = nn.ModuleList([
-            Retention(width, heads, rebuilt[0], 0, settings.mask),
-            Retention(width, heads, rebuilt[1], settings.gene_tokens, settings.mask),
-        ])
+        if printed:
+            places = (0, settings.gene_tokens)
+            self.retain = nn.ModuleList(PrintedRetention(width, heads, n, settings.mask) for n in places)
+        else:
+            share = -(-genes // settings.gene_tokens)                # genes that are rebuilt at one place
+            self.retain = nn.ModuleList([Retention(width, settings.patches, features),
+                                         Retention(width, settings.gene_tokens, share)])
         self.style = nn.ModuleList(nn.Linear(width, 2 * settings.latent) for _ in range(2))
         self.centres = nn.Parameter(torch.randn(settings.centres, settings.latent))
 
@@ -133,11 +158,12 @@ class Mirror(nn.Module):
         if "align" in self.terms:               # Eq. 8, the second denominator over slides (correction)
             ids = torch.arange(len(bags), device=bags.device)
             z_slide, z_rna = self.align[0](slide), self.align[1](rna)
-            terms["align"] = info_nce(z_slide, z_rna, ids, ids, self.tau, symmetric=True)
+            terms["align"] = info_nce(z_slide, z_rna, ids, ids, self.settings.tau, symmetric=True)
         if "retention" in self.terms:           # Eq. 14
-            goals = (patches, tokens) if self.printed else (bags, self.by_token(expression))
-            of_slide = self.retain[0](slide, patches, goals[0])
-            of_rna = self.retain[1](rna, tokens, goals[1])
+            if self.printed:
+                of_slide, of_rna = self.retain[0](slide, patches), self.retain[1](rna, tokens)
+            else:
+                of_slide, of_rna = self.of_hidden_patches(bags), self.of_hidden_genes(expression)
             terms["retention"] = (of_slide + of_rna) / 2
         slide_style, slide_kl = draw_style(self.style[0](slide))
         rna_style, rna_kl = draw_style(self.style[1](rna))
@@ -147,12 +173,25 @@ class Mirror(nn.Module):
             of_slide = assign(slide_style, self.centres)
             of_rna = assign(rna_style, self.centres)
             terms["cluster"] = symmetric_kl(of_slide, of_rna)
-        return terms
+        return {term: getattr(self.settings, term) * value for term, value in terms.items()}
 
-    def by_token(self, expression):
-        """(B, G) -> (B, K, G / K): the genes dealt to the tokens in order, the last filled up with 0."""
-        lack = self.share * self.rna.tokens - expression.shape[1]
-        return F.pad(expression, (0, lack)).unflatten(1, (self.rna.tokens, self.share))
+    def of_hidden_patches(self, bags):
+        """Mean squared error of hidden patches; the encoder reads the others, in their order."""
+        hidden = hidden_places(*bags.shape[:2], self.settings.mask, bags.device)
+        visible = bags[~hidden].unflatten(0, (len(bags), -1))
+        rebuilt = self.retain[0](self.slide(visible)[0])
+        return (rebuilt - bags)[hidden].square().mean()
+
+    def of_hidden_genes(self, expression):
+        """Mean squared error of hidden genes.
+
+        The encoder reads 0, their mean over patients, in their place, and the others scaled up as by dropout.
+        """
+        hidden = hidden_places(*expression.shape, self.settings.mask, expression.device)
+        visible = expression.masked_fill(hidden, 0) / (~hidden).float().mean()
+        pooled, _ = self.rna(visible)
+        rebuilt = self.retain[1](pooled).flatten(1)[:, :expression.shape[1]]
+        return (rebuilt - expression)[hidden].square().mean()
 
 
 def draw_style(x):
@@ -196,11 +235,13 @@ class Tangle(nn.Module):
         return {"align": info_nce(*self(bags, expression), ids, ids, self.tau, symmetric=True)}
 
 
-def pretrain(model, inputs, train, settings, seed):
-    """Trains `model` on the training patients without any label; returns its history."""
+def pretrain(model, inputs, train, settings, seed, resume=None):
+    """Trains `model` on the training patients without any label; returns its history.
+
+    resume: path of a checkpoint from which a training that was cut goes on, as `study.fit` takes it.
+    """
     def objective(rows):
-        rows = train[rows]
-        return model.loss(inputs.bags[rows], inputs.expression[rows])
+        return model.loss(*inputs.batch(train[rows]))
 
     descent = Descent(settings.epochs, settings.batch, settings.lr)
-    return fit(model, objective, len(train), descent, seed)
+    return fit(model, objective, len(train), descent, seed, resume)

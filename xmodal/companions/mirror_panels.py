@@ -1,7 +1,10 @@
 """The tables of MIRROR's figures: results in, one tidy table per panel out. Drawn by `figures.mirror`."""
+import re
+
 import numpy as np
 import pandas as pd
 
+from .. import config
 from ..stats import auc, silhouette
 from .mirror_rna import c_index
 from .tasks import draw_patches
@@ -27,7 +30,7 @@ def fig3a(cohort, genes, patients=50, most=40):
 
 
 def fig3b(cohort, genes, curated, most=10):
-    """The `most` variable of the chosen genes: gene, variance, curated."""
+    """The `most` variable of the chosen genes: gene, variance, curated (was it on the list)."""
     variance = cohort.expression[genes].var().nlargest(most)
     on_list = variance.index.isin(curated)
     return pd.DataFrame({"gene": variance.index, "variance": variance.to_numpy(), "curated": on_list})
@@ -41,7 +44,7 @@ def fig4(cohort, attention, seed):
     study's table and the seed by which patches were drawn. Columns of the first table: patient, subtype, auc,
     x and y (of a patch, in sides of one), tumour, attention.
     """
-    seen = attention.set_index("patient").drop(columns=["method", "fold"])
+    seen = attention.set_index("patient").drop(columns=["method", "seed", "fold"], errors="ignore")
     number = {name: i for i, name in enumerate(cohort.patient)}
 
     def drawn(values, patient):
@@ -82,14 +85,15 @@ def rna(arms, n=300, tau=60.0):
 
 
 def fig5(rna, fold=0, seed=42):
-    """UMAP of the gene token of unseen patients of one fold.
+    """UMAP of the gene token of unseen patients of one fold; with several seeds, of the first.
 
     Columns method, subtype, silhouette (of the embedding), x, y.
     """
     import umap
     parts = []
-    for method, rows in rna[rna.fold == fold].groupby("method"):
-        z = rows.drop(columns=["patient", "subtype", "method", "fold"]).to_numpy()
+    first = rna[(rna.fold == fold) & (rna.seed == rna.seed.iloc[0])]
+    for method, rows in first.groupby("method"):
+        z = rows.drop(columns=["patient", "subtype", "method", "seed", "fold"]).to_numpy()
         xy = umap.UMAP(n_neighbors=15, metric="cosine", random_state=seed, n_jobs=1).fit_transform(z)
         apart = silhouette(z, rows.subtype)
         parts.append(pd.DataFrame({"method": method, "subtype": rows.subtype.to_numpy(), "silhouette": apart,
@@ -97,13 +101,56 @@ def fig5(rna, fold=0, seed=42):
     return pd.concat(parts, ignore_index=True)
 
 
+def by_run(factors):
+    """R2 of shared, private and nuisance factors of every training and side: one row each.
+
+    Columns method, seed, fold, side, shared, private, nuisance. factors: the study's table.
+    """
+    if factors is None:
+        return pd.DataFrame()
+    names = ["method", "seed", "fold", "side"]
+    r2 = factors.groupby([*names, "factor"], sort=False).r2.mean().unstack().reset_index()
+    side = r2.side.tolist()
+    own = [row[PRIVATE[name]] for name, (_, row) in zip(side, r2.iterrows())]
+    nuisance = [row[NUISANCE[name]] for name, (_, row) in zip(side, r2.iterrows())]
+    return r2[[*names, "shared"]].assign(private=own, nuisance=nuisance)
+
+
 def recovery(factors):
-    """What each training kept: R2 of shared, private and nuisance factors, averaged over folds."""
-    r2 = factors.groupby(["method", "side", "factor"], sort=False).r2.mean().unstack()
+    """What each training kept: `by_run`, averaged over folds and seeds. Columns method, side, three kinds."""
+    means = by_run(factors).groupby(["method", "side"], sort=False)[["shared", "private", "nuisance"]].mean()
+    return means.reset_index()
+
+
+def convergence(history):
+    """How far the loss still fell: one row per method, mean over its runs.
+
+    Columns method, first (loss of the first epoch), before and last (means of the fifth of epochs before the
+    last fifth, and of the last), fell (before less last, as a share of first less last).
+    """
+    loss = history.drop(columns=["method", "seed", "fold", "epoch"]).sum(axis=1)
     rows = []
-    for (method, side), row in r2.iterrows():
-        rows.append((method, side, row["shared"], row[PRIVATE[side]], row[NUISANCE[side]]))
-    return pd.DataFrame(rows, columns=["method", "side", "shared", "private", "nuisance"])
+    for method, part in history.assign(loss=loss).groupby("method", sort=False):
+        by_epoch = part.groupby("epoch").loss.mean().to_numpy()
+        fifth = max(len(by_epoch) // 5, 1)
+        first, before, last = by_epoch[0], by_epoch[-2 * fifth:-fifth].mean(), by_epoch[-fifth:].mean()
+        rows.append((method, first, before, last, (before - last) / (first - last)))
+    return pd.DataFrame(rows, columns=["method", "first", "before", "last", "fell"])
+
+
+def side_by_side(name):
+    """The tables `name` of all cohorts and backbones that were run so far, one below the other; see `suffix`.
+
+    name: say "mirror_table1". Columns as of `performance`, with cohort.
+    """
+    paths = sorted((config.FIGURES / "mirror").glob(f"{name}_*.csv"))
+    parts = [pd.read_csv(path).assign(cohort=path.stem.removeprefix(f"{name}_")) for path in paths]
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
+
+
+def suffix(project, encoder):
+    """What is added to the names of panels of a real cohort, as in mirror_table1_brca_resnet50."""
+    return "_" + re.sub(r"\W+", "_", f"{project}_{encoder}".lower())
 
 
 def performance(tasks, methods, measures=None):

@@ -15,6 +15,7 @@ from sklearn.model_selection import StratifiedKFold
 from ..config import Problem
 from ..metrics.survival import DiscreteHazard, cox_loss, cuts, discrete_nll, discrete_risk
 from ..record import seed_everything
+from ..runtime.files import atomic
 from ..stats import concordance
 from .genes import CURATED, select, take
 from .study import Descent, fit
@@ -66,35 +67,81 @@ def scaled(x, train, axes=0):
 
 
 class Inputs(NamedTuple):
-    """A cohort as the networks read it, scaled by its training patients."""
-    bags: torch.Tensor         # (B, N, D_p)
-    expression: torch.Tensor   # (B, G)
-    genes: list                # the G genes that were chosen on the training patients
+    """A cohort as the networks read it. Patches are scaled by the training patients when a batch is read."""
+    bags: torch.Tensor         # (B, N, D_p) as drawn, perhaps in a file
+    mean: torch.Tensor         # (D_p,)
+    deviation: torch.Tensor    # (D_p,)
+    expression: torch.Tensor   # (B, G), scaled
+    genes: list                # the G genes that were chosen on patients whose labels are known
+    device: str = "cpu"        # where batches go
+
+    def batch(self, rows):
+        """(bags (b, N, D_p), expression (b, G)) of the patients `rows`."""
+        bags = (self.bags[rows].float() - self.mean) / self.deviation
+        return bags.to(self.device), self.expression[rows].to(self.device)
 
 
-def prepare(cohort, train, settings, seed, device="cpu", curated=CURATED):
-    """`Inputs` of a cohort with expression, bags and subtype. train: row numbers of its training patients."""
-    genes = select(cohort.expression.iloc[train], cohort.subtype[train], curated, seed)
-    bags = []
-    for name, bag in zip(cohort.patient, cohort.bags):
-        bags.append(draw_patches(bag, settings.patches, seed, f"The slide of {name}"))
+def prepare(cohort, train, settings, seed, curated=CURATED, known=None, store=None):
+    """`Inputs` of a cohort with expression, bags and subtype.
+
+    train: row numbers of its training patients. known: of those whose subtype may be used to choose genes;
+    None: all of `train`. store: file for the patches that are drawn, or None.
+    """
+    known = train if known is None else known
+    genes = select(cohort.expression.iloc[known], cohort.subtype[known], curated, seed)
     expression = take(cohort.expression, genes).to_numpy(np.float32)
-    return Inputs(torch.tensor(scaled(np.stack(bags), train, (0, 1)), device=device),
-                  torch.tensor(scaled(expression, train), device=device), genes)
+    bags = drawn_bags(cohort, settings.patches, seed, store)
+    total = np.zeros((2, bags.shape[2]))
+    for i in train:
+        bag = np.asarray(bags[i], float)
+        total += bag.sum(0), (bag ** 2).sum(0)
+    mean, square = total / (len(train) * settings.patches)
+    deviation = np.sqrt(np.maximum(square - mean ** 2, 0))
+    deviation[deviation < 1e-6] = 1                       # where nothing varies a new value stays as it is
+    return Inputs(torch.from_numpy(bags), torch.tensor(mean).float(), torch.tensor(deviation).float(),
+                  torch.tensor(scaled(expression, train)), genes)
+
+
+def drawn_bags(cohort, patches, seed, store=None):
+    """Array (B, N, D_p) of `patches` patches of every slide. One slide is held in memory at a time.
+
+    With `store`, a path, it is float16 in that file, read from there page by page and not drawn twice.
+    """
+    if store and store.exists():
+        return np.load(store, mmap_mode="c")
+    shape = (len(cohort), patches, cohort.bags[0].shape[1])
+    if not store:
+        return _draw_into(np.empty(shape, np.float32), cohort, seed)
+    with atomic(store) as partial:
+        _draw_into(np.lib.format.open_memmap(partial, "w+", np.float16, shape), cohort, seed).flush()
+    return np.load(store, mmap_mode="c")
+
+
+def _draw_into(array, cohort, seed):
+    """`array` (B, N, D_p), filled slide by slide."""
+    for i, name in enumerate(cohort.patient):
+        array[i] = draw_patches(cohort.bags[i], array.shape[1], seed, f"The slide of {name}")
+    return array
 
 
 # ---- what is asked -----------------------------------------------------------------------------------------
 
-def batches(inputs, size=64):
-    """(bags, expression) of `size` patients at a time."""
-    return zip(inputs.bags.split(size), inputs.expression.split(size))
-
-
 @torch.no_grad()
+def through(model, inputs, size=64):
+    """What a model gives for every patient, `size` at a time: a list of the parts of its output, on the CPU.
+
+    model: a function of bags and expression, whose output is a tensor or several, each (B, ...).
+    """
+    parts = []
+    for rows in torch.arange(len(inputs.bags)).split(size):
+        output = model(*inputs.batch(rows))
+        parts.append(output if isinstance(output, tuple) else (output,))
+    return [torch.cat(part).cpu() for part in zip(*parts)]
+
+
 def encode(model, inputs):
     """The two embeddings (B, D) of every patient as arrays."""
-    pairs = [model(*batch) for batch in batches(inputs)]
-    return [torch.cat(parts).cpu().numpy() for parts in zip(*pairs)]
+    return [z.numpy() for z in through(model, inputs)]
 
 
 def shots(cohort, train, task, n, seed):
@@ -122,7 +169,7 @@ def probe(z, cohort, train, task):
 
 def end_to_end(net, inputs, cohort, train, task, settings, seed):
     """Scores (B,) of a network (`mil.ABMIL`, `mil.PORPOISE`) trained with the labels of the task."""
-    device = inputs.bags.device
+    device = inputs.device
     outputs = 1 if task == "subtype" else 4
     model = net(inputs.bags.shape[2], inputs.expression.shape[1], settings.width, outputs).to(device)
     edges = cuts(cohort.time[train], cohort.event[train]) if task == "survival" else ()
@@ -132,17 +179,20 @@ def end_to_end(net, inputs, cohort, train, task, settings, seed):
 
     def objective(rows):
         rows = train[rows]
-        logits = model(inputs.bags[rows], inputs.expression[rows])
+        logits = model(*inputs.batch(rows))
         if task == "subtype":
             return {"task": F.binary_cross_entropy_with_logits(logits[:, 0], subtype[rows])}
         return {"task": discrete_nll(logits, time_bin[rows], event[rows])}
 
     descent = Descent(settings.epochs, settings.batch, settings.lr, weight_decay=1e-3)
     fit(model, objective, len(train), descent, seed)
-    with torch.no_grad():
-        logits = torch.cat([model(*batch) for batch in batches(inputs)])
-    p = logits.sigmoid().cpu().numpy()
+    p = through(model, inputs)[0].sigmoid().numpy()
     return p[:, 0] if task == "subtype" else discrete_risk(p)
+
+
+def steps_of(epochs, patients, batch):
+    """How many steps `study.fit` takes; a last batch of one patient is left out."""
+    return epochs * max((patients + batch - 2) // batch, 1)
 
 
 class Outcome(NamedTuple):
