@@ -157,7 +157,7 @@ def train_method(name, fold, place, config):
 
 
 def study(cohort, methods, settings, seed, folder, device="cpu", curated=CURATED):
-    """The tables {name: DataFrame} of methods on folds, with columns method, seed and fold.
+    """The tables {name: DataFrame} of methods on folds, with columns method, seed, fold and setting.
 
     methods: {name of ABLATIONS or BASELINES: numbers of its folds}. Each result is kept in
     folder/<method>/<setting>/seed_<n>/fold_<k> and not trained twice. curated: genes that are read whatever
@@ -177,7 +177,8 @@ def study(cohort, methods, settings, seed, folder, device="cpu", curated=CURATED
             place = folder / method / setting(settings) / f"seed_{seed}" / f"fold_{k}"
             tables = computed_once(place, config, functools.partial(train_method, name, fold, place, config))
             for table, rows in tables.items():
-                results.setdefault(table, []).append(rows.assign(method=name, seed=seed, fold=k))
+                rows = rows.assign(method=name, seed=seed, fold=k, setting=setting(settings))
+                results.setdefault(table, []).append(rows)
     return {table: pd.concat(rows, ignore_index=True) for table, rows in results.items()}
 
 
