@@ -44,7 +44,7 @@ def fig4(cohort, attention, seed):
     study's table and the seed by which patches were drawn. Columns of the first table: patient, subtype, auc,
     x and y (of a patch, in sides of one), tumour, attention.
     """
-    seen = attention.set_index("patient").drop(columns=["method", "seed", "fold"], errors="ignore")
+    seen = attention.set_index("patient").drop(columns=["method", "seed", "fold", "setting"], errors="ignore")
     number = {name: i for i, name in enumerate(cohort.patient)}
 
     def drawn(values, patient):
@@ -128,7 +128,8 @@ def convergence(history):
     Columns method, first (loss of the first epoch), before and last (means of the fifth of epochs before the
     last fifth, and of the last), fell (before less last, as a share of first less last).
     """
-    loss = history.drop(columns=["method", "seed", "fold", "epoch"]).sum(axis=1)
+    names = ["method", "seed", "fold", "setting", "epoch"]
+    loss = history.drop(columns=names, errors="ignore").sum(axis=1)
     rows = []
     for method, part in history.assign(loss=loss).groupby("method", sort=False):
         by_epoch = part.groupby("epoch").loss.mean().to_numpy()
