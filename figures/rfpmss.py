@@ -14,31 +14,52 @@ from .cases import FOUND, TRUTH, box, overlay, picture
 
 LABELS = {"normal": CLASSES[0], "benign": CLASSES[1], "malignant": CLASSES[3]}
 MODALITIES = {"mammogram": "#0072B2", "magnified": "#56B4E9", "ultrasound": "#E69F00", "report": "#000000"}
-PANELS = ("table1", "table3", "table4a", "table4b", "table5", "fig4", "fig5", "fig5d", "fig7")
+SITES = ("#0072B2", "#E69F00")
+PANELS = ("table1", "table3", "table4a", "table4b", "table5", "control", "fig4", "fig5", "fig5d",
+          "fig7")
 
 
-def bars(ax, table, title, measure="R@10"):
-    """One bar per row, with its 95 % interval if the table has one; dotted: what random order gives."""
+def gaps(ax, table, title, measure="R@10"):
+    """Each row's mean difference from RFPMSS over seeds with its 95 % interval, one mark per site.
+
+    Behind a name stands its mean at the first site.
+    """
     if not len(table):
         return nothing(ax)
-    y = np.arange(len(table))[::-1]
-    values = table[measure]
-    low = table.get(f"{measure}_low", values)
-    high = table.get(f"{measure}_high", values)
-    ax.barh(y, values, xerr=((values - low).clip(0), (high - values).clip(0)), color="#56B4E9", height=0.7,
-            error_kw={"lw": 0.6, "ecolor": "#555555"})
-    digits = 2 if measure == "auc" else 1
-    for i, value, end in zip(y, values, high):
-        ax.text(end, i, f" {value:.{digits}f}", va="center", fontsize=5.5)
-    if "n" in table and measure.startswith("R@"):
-        ax.axvline(100 * int(measure[2:]) / table.n.iloc[0], color="#D55E00", ls=":", lw=0.8)
-    ax.set(yticks=y, title=title, xlabel={"auc": "AUC"}.get(measure, f"{measure} (%)"))
-    ax.margins(x=0.18)
-    if "name" in table:
-        names = table.name
-    else:
-        names = [f"K {k}, K' {chosen}" for k, chosen in zip(table.anchors, table.chosen)]
-    ax.set_yticklabels(names, fontsize=6)
+    names = list(dict.fromkeys(table.name))
+    sites = list(dict.fromkeys(table.site))
+    digits = 2 if measure == "auc" else 0
+    labels = []
+    for name in names:
+        own = table[(table.name == name) & (table.site == sites[0])].iloc[0]
+        labels.append(f"{name} ({own[measure]:.{digits}f})")
+    for k, site in enumerate(sites):
+        rows = table[table.site == site]
+        y = len(names) - 1 - np.arange(len(rows)) + 0.15 - 0.3 * k
+        gap = rows[f"{measure}_difference"]
+        ends = (gap - rows[f"{measure}_low"], rows[f"{measure}_high"] - gap)
+        ax.errorbar(gap, y, xerr=np.nan_to_num(ends), fmt="os"[k % 2], ms=3, lw=0.8, color=SITES[k % 2],
+                    label=f"tested at {site}")
+    ax.axvline(0, color="#777777", lw=0.6)
+    ax.set(yticks=np.arange(len(names))[::-1], title=title, ylim=(-0.6, len(names) - 0.4))
+    ax.set_xlabel("difference of AUC" if measure == "auc" else f"difference of {measure}, points")
+    ax.set_yticklabels(labels, fontsize=5.5)
+    return ax
+
+
+def control(ax, table):
+    """Neighbours of the same cluster over the clusters' distance, one line per arm; mean and range."""
+    if not len(table):
+        return nothing(ax)
+    table = table[table.measure.str.contains("neighbours")]
+    colours = ("#999999", "#000000", "#0072B2", "#D55E00")
+    for (arm, g), colour in zip(table.groupby("arm", sort=False), colours):
+        of_dose = g.groupby("dose").value
+        ax.plot(of_dose.mean(), "-o", ms=2, lw=0.9, color=colour, label=arm)
+        ax.fill_between(of_dose.min().index, of_dose.min(), of_dose.max(), color=colour, alpha=0.15, lw=0)
+    ax.set(xlabel="distance of the clusters, SD", ylabel="neighbours of the same cluster", ylim=(0, 1))
+    ax.set_title("Control: clusters kept")
+    ax.legend(fontsize=5)
     return ax
 
 
@@ -103,27 +124,28 @@ def draw():
     """Draws the figure from figures/rfpmss/*.csv into figures/rfpmss/rfpmss.png and returns the Figure."""
     tables = {k: read(f"rfpmss_{k}") for k in PANELS}
     with plt.style.context(STYLE):
-        fig = plt.figure(figsize=(WIDTH, 215 * MM))
-        rows = fig.subfigures(4, 1, height_ratios=[1, 0.72, 0.9, 1.05])
+        fig = plt.figure(figsize=(WIDTH, 225 * MM))
+        rows = fig.subfigures(4, 1, height_ratios=[1, 1, 0.66, 0.95])
         a, b, c = rows[0].subplots(1, 3)
-        letter(bars(a, tables["table1"], "Report and study"), "a", x=20)
-        letter(bars(b, tables["table3"], "Sites apart or joint (Table 3)"), "b", x=20)
-        letter(bars(c, tables["table4a"], "Loss terms (Table 4a)"), "c", x=20)
+        letter(gaps(a, tables["table1"], "Other objectives (Table 1)"), "a", x=20)
+        letter(gaps(b, tables["table4a"], "Loss terms (Table 4a)"), "b", x=20)
+        letter(gaps(c, tables["table5"], "Modules (Table 5)", "auc"), "c", x=20)
+        a.legend(fontsize=5, loc="lower left")
+        d, e, f = rows[1].subplots(1, 3)
+        letter(gaps(d, tables["table3"], "Sites apart or joint (Table 3)"), "d", x=20)
+        letter(gaps(e, tables["table4b"], "Anchors (Table 4b, Fig. 6)"), "e", x=20)
+        letter(control(f, tables["control"]), "f", x=20)
         if len(tables["fig4"]):
-            fig4(rows[1], tables["fig4"])
-        d, e, f, g = rows[2].subplots(1, 4)
-        letter(fig5(d, tables["fig5"], "study", "studies"), "d")
-        letter(fig5(e, tables["fig5"], "views", "images"), "e")
-        letter(fig5(f, tables["fig5"], "report", "reports"), "f")
-        d.legend(fontsize=5, loc="best")
-        letter(fig5d(g, tables["fig5d"]), "g", x=20)
-        h, i, j, k = rows[3].subplots(1, 4)
-        letter(bars(h, tables["table4b"], "Anchors (Table 4b, Fig. 6)"), "h", x=20)
-        letter(bars(i, tables["table5"], "Modules (Table 5)", "auc"), "i", x=20)
-        letter(fig7(j, tables["fig7"], "alike"), "j")
-        letter(fig7(k, tables["fig7"], "apart"), "k")
-        note = ("each bar one training of one seed, whiskers 95 % over patients; dotted: random order\n"
-                "Fig. 4 in the second row, cases at evenly spaced ranks of IoU")
+            fig4(rows[2], tables["fig4"])
+        g, h, i, j = rows[3].subplots(1, 4)
+        letter(fig5(g, tables["fig5"], "study", "studies"), "g")
+        g.legend(fontsize=5, loc="best")
+        letter(fig5d(h, tables["fig5d"]), "h", x=20)
+        letter(fig7(i, tables["fig7"], "alike"), "i")
+        letter(fig7(j, tables["fig7"], "apart"), "j")
+        note = ("a-e: mean difference from RFPMSS over seeds, whiskers 95 %; in brackets the mean at the "
+                "site of training\nf: mean and range over seeds. Third row, Fig. 4: cases at evenly spaced "
+                "ranks of IoU")
         caption(rows[3], note, tables.values())
         return save(fig, "rfpmss")
 

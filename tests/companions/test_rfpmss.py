@@ -10,8 +10,8 @@ import torch
 from xmodal.companions import measures, rfpmss, rfpmss_data, rfpmss_study, rfpmss_training
 from xmodal.config import Problem
 
-SMALL = rfpmss.Settings(width=32, depth=1, heads=2, anchors=6, chosen=3, length=24, epochs=14, batch=40,
-                        lr=5e-3, patches="pixels", bank=20)
+SMALL = rfpmss.Settings(width=24, depth=0, heads=2, common=32, common_heads=2, joint=28, anchors=6, chosen=3,
+                        length=24, layers=1, epochs=16, batch=40, lr=5e-3, patches="pixels", bank=20)
 
 
 def grade_report(grades):
@@ -94,12 +94,16 @@ def test_what_was_never_aligned_is_not_hurt_by_poison():
         rfpmss_study.poison_at_random({"v": torch.randn(1, 16), "joint": {}})
 
 
-@pytest.mark.parametrize("name", [*rfpmss.TABLE4A, *rfpmss.TABLE5])
+VARIANTS = {**rfpmss.TABLE1, **rfpmss.TABLE4A, **rfpmss.TABLE5}
+
+
+@pytest.mark.parametrize("name", VARIANTS)
 def test_every_variant_trains_the_terms_it_names(name):
-    variant = {**rfpmss.TABLE4A, **rfpmss.TABLE5}[name]
+    variant = VARIANTS[name]
     studies = toy(24)
     rows = np.arange(24)
-    model, history = rfpmss_training.train(studies, rows, replace(SMALL, epochs=1, batch=12), variant, 0)
+    settings = replace(SMALL, epochs=1, batch=12, depth=1)
+    model, history = rfpmss_training.train(studies, rows, settings, variant, 0)
     terms = {"language": variant.language, "study": variant.study, "pairs": variant.pairs,
              "labels": variant.labels,
              "consistency": variant.across or variant.within in ("anchors", "self"),
@@ -107,36 +111,93 @@ def test_every_variant_trains_the_terms_it_names(name):
     assert set(history) - {"epoch"} == {k for k, on in terms.items() if on}
     out = rfpmss_study.represent(model, studies, rows)
     torch.testing.assert_close(out["view_weights"].sum(1), torch.ones(24))
-    assert (out["attention"]["magnified"].sum(1) <= 1 + 1e-5).all() and out["v"].shape == (24, 32)
+    assert (out["attention"]["magnified"].sum(1) <= 1 + 1e-5).all() and out["v"].shape == (24, 28)
+
+
+def test_a_row_of_the_tables_differs_from_the_whole_in_what_it_asks_about():
+    whole = rfpmss.OURS
+    assert rfpmss.TABLE4A["without both"] == replace(whole, within="", across=False)
+    assert rfpmss.TABLE5["5 generation only"] == replace(whole, study=False)
+    assert rfpmss.TABLE5["6 contrast only"] == replace(whole, language=False)
+    assert not rfpmss.TABLE4A["without both"].consistent and rfpmss.TABLE5["5 generation only"].consistent
+
+
+def features(n=40, seed=0, moved=0):
+    """Outputs of a model for n samples; the joint features are those of `moved` places further on."""
+    z = torch.randn(n, 32, generator=torch.Generator().manual_seed(seed))
+    modalities = rfpmss_data.MODALITIES
+    return {"inputs": dict.fromkeys(modalities, z), "joint": dict.fromkeys(modalities, z.roll(moved, 0)),
+            "v": z}
+
+
+def with_anchors(seed=1):
+    """A model whose input and joint anchors are the same six."""
+    model = rfpmss.RFPMSS(replace(SMALL, joint=32), rfpmss.OURS, 12, 20, 4)
+    anchors = torch.randn(6, 32, generator=torch.Generator().manual_seed(seed))
+    with torch.no_grad():
+        for parameter in model.anchors.values():
+            parameter.copy_(anchors)
+    return model
 
 
 def test_consistency_is_least_where_assignments_agree():
-    modalities = rfpmss_data.MODALITIES
-    model = rfpmss.RFPMSS(SMALL, rfpmss.OURS, 12, 20, 4)
-    with torch.no_grad():
-        for m in modalities:
-            model.anchors[f"{m}_input"].copy_(model.anchors["report_input"])
-            model.anchors[f"{m}_joint"].copy_(model.anchors["report_input"])
-    z = torch.randn(40, 32)
-    same = {"inputs": dict.fromkeys(modalities, z), "joint": dict.fromkeys(modalities, z)}
-    other = {"inputs": same["inputs"], "joint": dict.fromkeys(modalities, z.flip(0))}
-    losses = [rfpmss_training.Consistency(SMALL, rfpmss.OURS)(model, out).item() for out in (same, other)]
-    assert losses[0] < losses[1]
+    model = with_anchors()
+    losses = []
+    for moved in (0, 1):
+        consistency = rfpmss_training.Consistency(SMALL, rfpmss.OURS)
+        losses.append(consistency(model, features(moved=moved)).item())
+    assert losses[0] < 0.9 * losses[1]
+
+
+def test_consistency_is_the_weighted_sum_over_all_couples():
+    """Eq. 6 written out: 7 couples with the report at weight 1, 9 others at 0.1, each both ways."""
+    model, out = with_anchors(), features(moved=3)
+    scores_before = rfpmss_training.similarity(out["inputs"]["report"], model.anchors["report_input"])
+    scores_after = rfpmss_training.similarity(out["joint"]["report"], model.anchors["report_joint"])
+    consistency = rfpmss_training.Consistency(SMALL, rfpmss.OURS)
+    of_before, of_after = consistency.assigned(torch.stack([scores_before, scores_after]))
+    cross_entropy = torch.nn.functional.binary_cross_entropy_with_logits
+    of_one = cross_entropy(scores_before / 0.1, of_after) + cross_entropy(scores_after / 0.1, of_before)
+    torch.testing.assert_close(consistency(model, out), (7 * 1.0 + 9 * 0.1) * of_one)
+
+
+def test_past_samples_meet_the_anchors_as_they_are_now():
+    """What is remembered are features: after the anchors moved, a second step is as if both batches came at
+    once, and no more than `bank` samples stay."""
+    consistency = rfpmss_training.Consistency(replace(SMALL, bank=50), rfpmss.OURS)
+    first, second = features(seed=0), features(seed=3)
+    consistency(with_anchors(seed=1), first)
+    moved = with_anchors(seed=2)
+    got = consistency(moved, second)
+    fresh = rfpmss_training.Consistency(replace(SMALL, bank=50), rfpmss.OURS)
+    fresh.load_state_dict({"input": torch.stack([first["v"]] * 4), "joint": torch.stack([first["v"]] * 4)})
+    torch.testing.assert_close(got, fresh(moved, second))
+    assert consistency.state_dict()["joint"].shape == (4, 50, 32)
+    assert torch.equal(consistency.state_dict()["joint"][0, :40], second["v"]), "the newest come first"
+    none = rfpmss_training.Consistency(replace(SMALL, bank=0), rfpmss.OURS)
+    assert not torch.isclose(got, none(moved, second)), "the past takes part in the assignment"
+
+
+def test_assignments_are_decided_however_close_the_cosines_lie():
+    scores = 0.01 * torch.randn(2, 40, 6, generator=torch.Generator().manual_seed(0))
+    consistency = rfpmss_training.Consistency(SMALL, rfpmss.OURS)
+    p = consistency.assigned(scores)
+    torch.testing.assert_close(p, consistency.assigned(5 + 30 * scores))
+    torch.testing.assert_close(p.sum(2), torch.full((2, 40), 3.0), atol=1e-3, rtol=0)
+    assert (p - 0.5).abs().mean() > 0.25, "0 where every anchor is given by half"
 
 
 def test_a_run_is_kept_and_the_same_seed_gives_the_same_bits(home):
     studies = toy(60)
     settings = replace(SMALL, epochs=1)
-    training = rfpmss_study.Training("whole", rfpmss.OURS, settings, np.arange(40), np.arange(40, 60),
-                                     report=True)
+    studies.table.split = ["train"] * 40 + ["test"] * 20
+    training = rfpmss_study.Training("whole", rfpmss.OURS, settings, np.arange(40), report=True)
     first = rfpmss_study.run("lesson", studies, training, 1)
     model, _ = rfpmss_study.again("lesson", studies, training, 1)
     second, _ = rfpmss_training.train(studies, training.train, settings, rfpmss.OURS, 1)
     assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), second.state_dict().values()))
-    assert {"auc", "bleu4", "rouge_l", "bleu4_beam_few"} <= set(first["scores"])
-    scores = first["scores"].iloc[0]
-    both = first["retrieval"].iloc[:2]
-    assert scores["R@10_low"] < both["R@10"].mean() < scores["R@10_high"]
+    assert {"auc", "auc_10", "auc_1", "bleu4", "rouge_l", "bleu4_beam_few"} <= set(first["scores"])
+    assert first["retrieval"].n.eq(20).all() and first["scores"].site.tolist() == ["studies"]
     again = rfpmss_study.run("lesson", studies, training, 1)
     pd.testing.assert_frame_equal(first["retrieval"], again["retrieval"])
 
@@ -163,18 +224,32 @@ def test_a_training_that_was_cut_goes_on_to_the_same_bits(tmp_path, monkeypatch)
     pd.testing.assert_frame_equal(history, again)
 
 
-def test_the_trainings_of_the_tables_are_run_side_by_side_and_answer_by_name(home):
-    """Each row of Tables 3 to 5 has its training, on its own patients."""
+def test_the_trainings_of_the_tables_are_run_side_by_side_and_answer_by_name_and_seed(home):
+    """Each row has its training on the first site, but for those that ask for others, all on one test."""
     studies = toy(60)
-    table = studies.table.assign(site=["a", "b"] * 30, split=["train"] * 40 + ["test"] * 20)
-    plan = rfpmss_study.trainings(table, replace(SMALL, anchors=16, chosen=8), 1)
-    assert len({training.name for training in plan.values()}) == len(plan) == 2 + 5 + 6 + 4 + 3
-    assert plan["RFPMSS"].settings.epochs == SMALL.epochs and plan["loss", "RFPMSS"].settings.epochs == 1
-    assert plan[4, 2].settings.anchors == 4 and (16, 8) not in plan and ("joint", "a") not in plan
-    assert plan["RFPMSS"].test.tolist() == list(range(40, 60, 2))
-    assert plan["joint", "b"].test.tolist() == list(range(41, 60, 2))
-    assert plan["apart", "b"].train.tolist() == list(range(1, 40, 2)) and len(plan["joint", "b"].train) == 40
+    studies.table["site"] = ["a", "b"] * 30
+    studies.table["split"] = ["train"] * 40 + ["test"] * 20
+    plan = rfpmss_study.trainings(studies.table, replace(SMALL, anchors=16, chosen=8))
+    assert len(plan) == 3 + 1 + 5 + 6 + len(rfpmss_study.GRID) + 2
+    assert {training.settings.epochs for name, training in plan.items()} == {SMALL.epochs, 2 * SMALL.epochs}
+    assert plan["K 4, K' 2"].settings.anchors == 4
+    assert plan["RFPMSS"].train.tolist() == plan["without both"].train.tolist() == list(range(0, 40, 2))
+    assert plan["b alone"].train.tolist() == list(range(1, 40, 2)) and len(plan["all sites"].train) == 40
     short = replace(SMALL, epochs=1, length=8)
-    few = {key: plan[key]._replace(settings=short) for key in ("RFPMSS", ("apart", "b"))}
-    done = rfpmss_study.run_all("lesson", studies, few, 1)
-    assert list(done) == list(few) and done["apart", "b"]["retrieval"].n.eq(10).all()
+    few = {name: plan[name]._replace(settings=short) for name in ("without both", "b alone")}
+    done = rfpmss_study.run_all("lesson", studies, few, (1, 2))
+    assert list(done) == [("without both", 1), ("without both", 2), ("b alone", 1), ("b alone", 2)]
+    retrieval = done["b alone", 1]["retrieval"]
+    assert retrieval.n.eq(10).all() and set(retrieval.site) == {"a", "b"} and len(retrieval) == 2 * 14
+    assert not retrieval.equals(done["b alone", 2]["retrieval"])
+
+
+def test_a_probe_learns_from_the_labels_it_is_given():
+    """Features that separate the classes but for noise: the more labels, the better, and one of each class
+    at the least."""
+    rng = np.random.default_rng(0)
+    truth = rng.integers(0, 2, 400)
+    x = rng.normal(size=(400, 20)) + 0.8 * truth[:, None] * (np.arange(20) < 4)
+    areas = [rfpmss_study.probes(x[:200], x[200:], truth[:200], truth[200:], seed) for seed in range(8)]
+    means = pd.DataFrame(areas).mean()
+    assert means.auc > means.auc_10 + 0.03 and means.auc_10 > means.auc_1 + 0.03 and means.auc_1 > 0.5

@@ -28,7 +28,8 @@ Each file imports from the rooms of `xmodal` and from those above it in this lis
     rfpmss       RFPMSS: anchors that keep each modality's structure, reports as supervision; the model
     rfpmss_training  its losses and its training
     rfpmss_study     its runs: retrieval, written reports, the trainings of its tables
-    rfpmss_panels    the tables of its figure: attention, anchors
+    rfpmss_panels    the tables of its figure: comparisons, attention, anchors
+    rfpmss_control   its control: clusters that alignment loses and consistency is to keep
     fusion_inputs    what loosely coupled fusion reads of a cohort: columns, bags, graphs
     fusion       loosely coupled fusion: modalities come and go without retraining
     fusion_study   every subset of modalities, and baselines

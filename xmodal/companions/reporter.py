@@ -53,10 +53,14 @@ class Vocabulary:
 
 
 class Decoder(nn.Module):
-    """p(token t | tokens before t, study v): a Transformer decoder with v (B, D) as its only memory token."""
+    """p(token t | tokens before t, study v): a Transformer decoder with v (B, D) as its only memory token.
 
-    def __init__(self, vocabulary, width, heads, depth, length):
+    vocabulary, length: numbers of words and of places; memory: D, if it is not the decoder's own width.
+    """
+
+    def __init__(self, vocabulary, width, heads, depth, length, memory=None):
         super().__init__()
+        self.remember = nn.Linear(memory or width, width)
         self.words = nn.Embedding(vocabulary, width, padding_idx=PAD)
         self.places = nn.Embedding(length, width)
         for table in (self.words, self.places):                # words are also the output layer
@@ -72,11 +76,13 @@ class Decoder(nn.Module):
         t = numbers.shape[1]
         x = self.words(numbers) + self.places.weight[:t]
         mask = torch.triu(torch.full((t, t), -torch.inf, device=x.device), 1)
-        return self.norm(self.layers(x, v[:, None], tgt_mask=mask, tgt_is_causal=True)) @ self.words.weight.T
+        x = self.layers(x, self.remember(v)[:, None], tgt_mask=mask, tgt_is_causal=True)
+        return self.norm(x) @ self.words.weight.T
 
 
 def language_loss(decoder, numbers, v):
     """Eq. 4 with its minus sign: mean over tokens of - log p(token | tokens before, v)."""
+    numbers = numbers[:, :int((numbers != PAD).any(0).sum())]      # as long as the longest of these reports
     logits = decoder(numbers[:, :-1], v)
     return F.cross_entropy(logits.flatten(0, 1), numbers[:, 1:].flatten(), ignore_index=PAD)
 

@@ -4,8 +4,10 @@ N studies, S side of a picture, P tokens of a view with F features, T tokens of 
 """
 import hashlib
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -22,7 +24,7 @@ from .pictures import open_pictures, split_patients
 VIEWS = ("mammogram", "magnified", "ultrasound")
 MODALITIES = (*VIEWS, "report")
 LABELS = ("normal", "benign", "malignant")
-SITES = {"studies": "inbreast", "pretraining": "pretrain"}   # folder of phantom studies -> its detector
+SITES = {"home": "inbreast", "away": "cbis_ddsm"}   # folder of phantom studies -> detector: digital, film
 
 
 # ---- tables and pictures -----------------------------------------------------------------------------------
@@ -53,7 +55,8 @@ def load_table(root, size=128, seed=42):
 
     root/studies.csv has one row per study with columns patient, label, report, mammogram, magnified,
     ultrasound (a picture file each, below `root`); and, if known, site, split (train, test), lesion_type and
-    boxes_<view> (JSON, corners x0, y0, x1, y1 in pixels of the file). Pictures become `size` x `size`, grey.
+    boxes_<view> (JSON, corners x0, y0, x1, y1 in pixels of the file). The three columns may hold any three
+    kinds of pictures, such as CT, MRI and pathology. Pictures become uint8 (N, size, size, 3), in colour.
 
     Raises `Problem` for a missing table, column or picture and for an empty report.
     """
@@ -78,12 +81,12 @@ def load_table(root, size=128, seed=42):
 
 
 def _small(table, view, path, size):
-    """Pictures uint8 (N, size, size) of a view of the table at `path`, and its boxes in their pixels."""
+    """Pictures uint8 (N, size, size, 3) of a view of the table at `path`, and its boxes in their pixels."""
     boxes = table.get(f"boxes_{view}", pd.Series("[]", table.index))
     pictures = []
     for row, name in table[view].items():
         pixels = open_pictures(pd.DataFrame({"path": [path.parent / name]}))[0]
-        picture = Image.fromarray(pixels).convert("L")
+        picture = Image.fromarray(pixels).convert("RGB")
         pictures.append(np.asarray(picture.resize((size, size), Image.Resampling.BOX)))
         scale = np.tile(size / np.array(picture.size), 2)
         try:
@@ -114,11 +117,12 @@ def rows_of(table, split, sites=None):
 
 @dataclass
 class Studies:
-    """Tokens of N studies, computed once, and their table (patient, label, report, boxes_<view>)."""
+    """N studies as the model reads them, and their table (patient, label, report, boxes_<view>)."""
     table: pd.DataFrame
-    tokens: dict             # view -> (N, P, F)
+    tokens: dict             # view -> float (N, P, F), computed once, or pictures uint8 (N, S, S[, 3])
     reports: torch.Tensor    # (N, T, 384) hidden states of the frozen text encoder
     mask: torch.Tensor       # (N, T)
+    mirrored: torch.Tensor = None   # as `reports`, left and right exchanged; where pictures are turned over
 
     def __len__(self):
         return len(self.table)
@@ -129,33 +133,124 @@ class Studies:
         return hashlib.sha256(self.table.to_csv(index=False).encode() + tokens).hexdigest()
 
 
-def tokens_of(pictures, patches, encoder=None):
-    """uint8 pictures (N, S, S) -> tokens (N, P, F).
+def exchange_sides(report):
+    """The report of the same study seen in a mirror: left and right exchanged, in any case of letters."""
+    def other(match):
+        side = {"left": "right", "right": "left"}[match.group().lower()]
+        return side.capitalize() if match.group()[0].isupper() else side
+    return re.sub(r"\b(left|right)\b", other, report, flags=re.IGNORECASE)
 
-    patches "frozen": 8 x 8 feature vectors at 128 pixels; "pixels": flattened patches of 16 x 16.
+
+def feature_maps(pictures, encoder):
+    """uint8 pictures (N, S, S[, 3]) -> (N, P, 112): feature vectors of EfficientNet-Lite0, one in 32 pixels.
+
+    At 128 pixels these are 4 x 4, the means of 2 x 2 of its middle map.
     """
-    if patches == "frozen":
-        return encoder.maps(pictures)[0].flatten(2).transpose(1, 2).contiguous()
-    x = to_input(torch.as_tensor(np.asarray(pictures)))[:, :1]
-    return F.unfold(x, 16, stride=16).transpose(1, 2).contiguous()
+    return F.avg_pool2d(encoder.maps(pictures)[0], 2).flatten(2).transpose(1, 2).contiguous()
 
 
 @torch.no_grad()
 def read(table, pictures, settings, device="cpu"):
-    """`Studies` from a table with a column report and uint8 pictures {view: (N, S, S)}."""
-    encoder = frozen.ImageEncoder(device) if settings.patches == "frozen" else None
+    """`Studies` from a table with a column report and uint8 pictures {view: (N, S, S[, 3])}."""
+    if settings.patches == "frozen":
+        encoder = frozen.ImageEncoder(device)
+        tokens = {view: feature_maps(pictures[view], encoder) for view in VIEWS}
+    else:
+        tokens = {view: torch.as_tensor(np.asarray(pictures[view])) for view in VIEWS}
+    reports = list(table.report)
+    if settings.crop:
+        reports += map(exchange_sides, table.report)
+    hidden, mask = together(*_hidden_states(reports, device), settings.together)
+    n = len(table)
+    mirrored = hidden[n:] if settings.crop else None
+    return Studies(table.reset_index(drop=True), tokens, hidden[:n], mask[:n], mirrored)
+
+
+def _hidden_states(reports, device):
+    """(hidden states (N, T, 384) of the frozen text encoder, mask (N, T)) of N texts."""
     transformer, tokenizer = frozen.minilm(device)
-    batch = tokenizer(list(table.report), return_tensors="pt", padding=True, truncation=True, max_length=256)
+    batch = tokenizer(reports, return_tensors="pt", padding=True, truncation=True, max_length=256)
     ids, mask = batch["input_ids"], batch["attention_mask"]
     hidden = []
     for some_ids, some_mask in zip(ids.split(32), mask.split(32)):
         hidden.append(transformer(some_ids.to(device), some_mask.to(device)).last_hidden_state.cpu())
-    tokens = {view: tokens_of(pictures[view], settings.patches, encoder) for view in VIEWS}
-    return Studies(table.reset_index(drop=True), tokens, torch.cat(hidden), mask)
+    return torch.cat(hidden), mask
 
 
-def batch(studies, rows, device="cpu"):
-    """Tokens {view: (B, P, F)}, reports (B, T, 384) and mask (B, T) of some studies."""
+def together(hidden, mask, count):
+    """Means of `count` neighbouring words: hidden (N, T, 384), mask (N, T) -> (N, ceil(T / count), 384) and
+    its mask. A word that the mask leaves out has no part in a mean."""
+    room = -hidden.shape[1] % count
+    mask = F.pad(mask, (0, room)).unflatten(1, (-1, count))
+    hidden = F.pad(hidden, (0, 0, 0, room)).unflatten(1, (-1, count))
+    any_word = mask.any(2)
+    means = (hidden * mask[..., None]).sum(2) / mask.sum(2).clamp_min(1)[..., None]
+    return means, any_word.to(mask)
+
+
+# ---- batches -----------------------------------------------------------------------------------------------
+
+class Variation(NamedTuple):
+    """How B studies are varied in training: each study is seen in a mirror or not, each picture by itself is
+    cropped, turned by up to 10 degrees, and made darker or lighter."""
+    mirrored: torch.Tensor   # (B,) bool
+    place: dict              # view -> (B, 2) of the crop, from -1 to 1 of the room there is
+    turn: dict               # view -> (B,) radians
+    grey: dict               # view -> (B, 2): factor on the contrast, shift of the brightness
+
+
+def vary(rows, seed):
+    """The `Variation` of the studies `rows`; the same rows in the same order get the same again."""
+    rng = np.random.default_rng([seed, *rows])
+    n = len(rows)
+    mirrored = torch.tensor(rng.random(n) < 0.5)
+    place, turn, grey = {}, {}, {}
+    for view in VIEWS:
+        place[view] = torch.tensor(rng.uniform(-1, 1, (n, 2)), dtype=torch.float32)
+        turn[view] = torch.tensor(np.deg2rad(rng.uniform(-10, 10, n)), dtype=torch.float32)
+        grey[view] = torch.tensor(rng.uniform([0.8, -0.2], [1.2, 0.2], (n, 2)), dtype=torch.float32)
+    return Variation(mirrored, place, turn, grey)
+
+
+def patches(x, crop=0, variation=None, view=None):
+    """Patches of 16 x 16 pixels of a view: tokens float (B, P, F), which pass, or pictures uint8 (B, S, S[,
+    3]), of which the middle `crop` pixels are taken (0: all) -> (B, P, 768). With `variation`: a crop that it
+    says."""
+    if x.dtype != torch.uint8:
+        return x
+    x = to_input(x)
+    side = x.shape[-1]
+    crop = crop or side
+    if variation is None:
+        start = (side - crop) // 2
+        x = x[:, :, start:start + crop, start:start + crop]
+    else:
+        x = _varied(x, crop, variation, view)
+    return F.unfold(x, 16, stride=16).transpose(1, 2).contiguous()
+
+
+def _varied(x, crop, variation, view):
+    """Pictures (B, 3, S, S) cropped, turned, mirrored and with other grey values -> (B, 3, crop, crop)."""
+    scale = crop / x.shape[-1]
+    cos, sin = torch.cos(variation.turn[view]), torch.sin(variation.turn[view])
+    over = torch.where(variation.mirrored, -1.0, 1.0)
+    where = (1 - scale) * variation.place[view]
+    rows = [torch.stack([scale * cos * over, -scale * sin, where[:, 0]], 1),
+            torch.stack([scale * sin * over, scale * cos, where[:, 1]], 1)]
+    grid = F.affine_grid(torch.stack(rows, 1).to(x.device), (len(x), 3, crop, crop), align_corners=False)
+    x = F.grid_sample(x, grid, padding_mode="border", align_corners=False)
+    contrast, brightness = variation.grey[view].to(x.device)[:, :, None, None, None].unbind(1)
+    return (x * contrast + brightness).clamp(-1, 1)
+
+
+def batch(studies, rows, device="cpu", crop=0, variation=None):
+    """Patches {view: (B, P, F)}, reports (B, T, 384) and mask (B, T) of some studies.
+
+    crop, variation: as of `patches`; the reports of studies that are mirrored have left and right exchanged.
+    """
     rows = torch.as_tensor(rows)
-    tokens = {view: studies.tokens[view][rows].to(device) for view in VIEWS}
-    return tokens, studies.reports[rows].to(device), studies.mask[rows].to(device)
+    views = {view: patches(studies.tokens[view][rows].to(device), crop, variation, view) for view in VIEWS}
+    reports = studies.reports[rows]
+    if variation is not None:
+        reports = torch.where(variation.mirrored[:, None, None], studies.mirrored[rows], reports)
+    return views, reports.to(device), studies.mask[rows].to(device)

@@ -8,28 +8,68 @@ import torch.nn.functional as F
 
 from ..faithfulness import inside, pointing_hit
 from ..predict import strongest_box
-from ..stats import iou
+from ..stats import iou, paired_mean
 from ..tables.cases import to_uri
 from .rfpmss_data import MODALITIES, VIEWS
 from .rfpmss_training import similarity
 from .transport import multi_sk
 
 MEASURES = ("R@1", "R@5", "R@10", "MedR", "MeanR")
+AREAS = ("auc", "auc_10", "auc_1")
+OURS = "RFPMSS"
 
 
-def summary(runs):
-    """One row per run of {name: tables}: retrieval both ways (percent), their means, and the scores."""
+def per_run(results):
+    """One row per training, seed and site of {(name, seed): tables}, as of `rfpmss_study.run_all`.
+
+    Columns name, seed, site, `MEASURES` (between study and report, means of both ways; R@k in percent), n of
+    unseen studies, and the columns of scores.
+    """
     rows = []
-    for name, tables in runs.items():
-        retrieval = tables["retrieval"].set_index(["query", "item"])
-        t2i = retrieval.loc[("report", "study")]
-        i2t = retrieval.loc[("study", "report")]
-        row = {"name": name}
-        row |= {k: (float(t2i[k]) + float(i2t[k])) / 2 for k in MEASURES}
-        row |= {f"{k}_t2i": float(t2i[k]) for k in MEASURES}
-        row |= {f"{k}_i2t": float(i2t[k]) for k in MEASURES}
-        rows.append({**row, **tables["scores"].iloc[0].to_dict(), "n": int(t2i["n"])})
+    for (name, seed), tables in results.items():
+        of_report = tables["retrieval"].query("query in ('report', 'study') and item in ('report', 'study')")
+        ranks = of_report.groupby("site", sort=False)[[*MEASURES, "n"]].mean()
+        rows.append(ranks.join(tables["scores"].set_index("site")).reset_index().assign(name=name, seed=seed))
+    return pd.concat(rows, ignore_index=True)
+
+
+def compare(runs, names, against=OURS):
+    """One row per name and site: means over seeds, and how the name differs from `against`.
+
+    runs: as of `per_run`. For each of `MEASURES` and `AREAS` the mean, and its paired difference over the
+    seeds that both have, as <measure>_difference, _low, _high (95 % interval) and _p; seeds is their number.
+    """
+    measured = [*MEASURES, *AREAS]
+    wide = runs.pivot(index="seed", columns=["site", "name"], values=measured)
+    rows = []
+    for name in names:
+        for site in runs.site.unique():
+            row = {"name": name, "site": site, "n": runs.n.iloc[0]}
+            for measure in measured:
+                values = wide[measure, site, name]
+                row[measure] = values.mean()
+                test = paired_mean(values - wide[measure, site, against])
+                row[f"{measure}_difference"] = test.difference
+                row |= {f"{measure}_low": test.low, f"{measure}_high": test.high, f"{measure}_p": test.p}
+            rows.append({**row, "seeds": test.units})
     return pd.DataFrame(rows)
+
+
+def shown(table, *measures):
+    """A table of `compare` to read: one row per name, for each site and measure its mean and the difference.
+
+    The difference stands with its 95 % interval, as "+1.2 [-0.5, 2.9]".
+    """
+    rows = {}
+    for _, row in table.iterrows():
+        cells = rows.setdefault(row["name"], {})
+        for measure in measures:
+            digits = 3 if measure in AREAS else 1
+            gap, low, high = (row[f"{measure}_{part}"] for part in ("difference", "low", "high"))
+            cells[row.site, measure] = f"{row[measure]:.{digits}f}"
+            interval = f"{gap:+.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+            cells[row.site, f"less {OURS}'s"] = "" if row["name"] == OURS else interval
+    return pd.DataFrame.from_dict(rows, orient="index")
 
 
 def attention_table(studies, pictures, out, rows, view="magnified", threshold=0.6):
@@ -47,12 +87,12 @@ def attention_table(studies, pictures, out, rows, view="magnified", threshold=0.
         if not boxes:
             continue
         picture = pictures[view][row]
-        mask = np.zeros(picture.shape, bool)
+        mask = np.zeros(picture.shape[:2], bool)
         for x0, y0, x1, y1 in boxes:
             mask[y0:y1, x0:x1] = True
         heat = out["attention"][view][k].reshape(side, side).numpy()
         heat = heat / heat.max()
-        large = F.interpolate(torch.tensor(heat)[None, None], picture.shape, mode="bilinear")[0, 0].numpy()
+        large = F.interpolate(torch.tensor(heat)[None, None], mask.shape, mode="bilinear")[0, 0].numpy()
         box = strongest_box(large, threshold)[0]
         overlap = 0.0
         if box:

@@ -1,4 +1,8 @@
-"""RFPMSS on studies: trainings computed once, zero-shot retrieval, written reports. N studies, D width."""
+"""RFPMSS on studies: trainings computed once, zero-shot retrieval, written reports. N studies, D width.
+
+Models are trained on one site and tested on unseen patients of every site, as the paper claims most of
+others.
+"""
 import itertools
 from dataclasses import asdict, replace
 from functools import partial
@@ -15,99 +19,128 @@ from sklearn.preprocessing import StandardScaler
 from .. import config
 from ..config import Problem
 from ..runtime.checkpoints import checkpoint_path
-from ..stats import auc, bootstrap
+from ..stats import auc
 from . import measures, rfpmss_training, study
 from .reporter import beam, greedy, tokenize
-from .rfpmss import NO_ALIGNMENT, OURS, TABLE4A, TABLE5, Settings, Variant
-from .rfpmss_data import MODALITIES, batch, rows_of
+from .rfpmss import NO_ALIGNMENT, OURS, TABLE1, TABLE4A, TABLE5, Settings, Variant
+from .rfpmss_data import MODALITIES, VIEWS, batch, rows_of
 
-GRID = ((4, 2), (8, 4), (16, 4), (16, 12), (16, 8))   # K, K' of Table 4 b; the paper's are four times as many
+SEEDS = (42, 43, 44, 45, 46, 47, 48, 49)
+SHARES = (0.01, 0.1, 1.0)                              # of the labels, in Table 2
+WRITTEN = 32                                           # unseen studies of a site whose reports are written
+GRID = ((0.25, 0.5), (0.5, 0.5), (1, 0.25), (1, 0.75))  # Table 4 b: K as a share of the settings', K' of K
 
 
 class Training(NamedTuple):
-    """One training of the study: of what, on which studies, and those that it is tested on."""
-    name: str              # of its folder
+    """One training of the study: of what, and on which studies."""
+    name: str              # of its row in the tables, and of its folder
     variant: Variant
     settings: Settings
     train: np.ndarray      # row numbers of studies
-    test: np.ndarray
     report: bool = False   # also write reports, by greedy and by beam search, for BLEU and ROUGE
 
 
-def trainings(table, settings, short_epochs):
-    """{key: Training} of Tables 1 and 3 to 5, for a table of studies as of `rfpmss_data.load`.
+def trainings(table, settings):
+    """{name: Training} of all tables, for a table of studies as of `rfpmss_data.load`.
 
-    "RFPMSS" and "no alignment" have the epochs of `settings`. The variants have `short_epochs`, and so has
-    RFPMSS where it is compared with them: ("loss", row of Table 4 a), ("module", row of Table 5), (K, K') of
-    Table 4 b and, for Table 3, ("apart", site), trained on that site alone, and ("joint", site). They are
-    tested on the first site, those of Table 3 on their own.
+    All but those of Table 3 are trained on the first site, and all with the same settings. "twice as long" is
+    RFPMSS with twice the epochs, and with a learning rate that falls half as fast: where the others have
+    converged, it is no better.
     """
     sites = list(table.site.unique())
-    train = rows_of(table, "train")
-    test = rows_of(table, "test", sites[:1])
-    short = replace(settings, epochs=short_epochs)
-    plan = {"RFPMSS": Training("RFPMSS", OURS, settings, train, test, report=True),
-            "no alignment": Training("no alignment", NO_ALIGNMENT, settings, train, test)}
-    for row, variant in TABLE4A.items():
-        plan["loss", row] = Training(f"loss {row}", variant, short, train, test)
-    for row, variant in TABLE5.items():
+    home = rows_of(table, "train", sites[:1])
+    longer = replace(settings, epochs=2 * settings.epochs, decay=settings.decay ** 0.5)
+    plan = [Training("RFPMSS", OURS, settings, home, report=True),
+            Training("twice as long", OURS, longer, home),
+            Training("no alignment", NO_ALIGNMENT, settings, home)]
+    for name, variant in {**TABLE1, **TABLE4A, **TABLE5}.items():
         if variant != OURS:
-            plan["module", row] = Training(f"module {row}", variant, short, train, test)
-    for anchors, chosen in GRID:
-        if (anchors, chosen) != (settings.anchors, settings.chosen):
-            few = replace(short, anchors=anchors, chosen=chosen)
-            plan[anchors, chosen] = Training(f"anchors {anchors} {chosen}", OURS, few, train, test)
-    for site in sites:
-        unseen = rows_of(table, "test", [site])
-        plan["apart", site] = Training(f"apart {site}", OURS, short, rows_of(table, "train", [site]), unseen)
-        if site != sites[0]:                                       # for the first it is ("loss", "RFPMSS")
-            plan["joint", site] = Training(f"joint {site}", OURS, short, train, unseen)
-    return plan
+            plan.append(Training(name, variant, settings, home))
+    for anchors, chosen in anchor_grid(settings):
+        other = replace(settings, anchors=anchors, chosen=chosen)
+        plan.append(Training(f"K {anchors}, K' {chosen}", OURS, other, home))
+    for site in sites[1:]:
+        plan.append(Training(f"{site} alone", OURS, settings, rows_of(table, "train", [site])))
+    if len(sites) > 1:
+        plan.append(Training("all sites", OURS, settings, rows_of(table, "train")))
+    return {training.name: training for training in plan}
 
 
-def run_all(profile, studies, plan, seed, device="cpu", each=map):
-    """{key: tables of `run`} of the trainings {key: Training}.
+def anchor_grid(settings):
+    """[(K, K')] of Table 4 b besides the settings' own."""
+    grid = []
+    for share, chosen in GRID:
+        anchors = int(settings.anchors * share)
+        grid.append((anchors, int(anchors * chosen)))
+    return grid
+
+
+def run_all(profile, studies, plan, seeds, device="cpu", each=map):
+    """{(name, seed): tables of `run`} of the trainings {name: Training}.
 
     each(function, items) runs them; give one that runs them side by side in processes.
     """
-    train = partial(run, profile, studies, seed=seed, device=device)
-    return dict(zip(plan, each(train, plan.values())))
+    items = [(training, seed) for seed in seeds for training in plan.values()]
+    done = each(partial(_run_item, profile, studies, device), items)
+    return {(training.name, seed): tables for (training, seed), tables in zip(items, done)}
+
+
+def _run_item(profile, studies, device, item):
+    training, seed = item
+    if device == "cpu":
+        torch.set_num_threads(1)                   # models as small as these gain nothing from two
+    return run(profile, studies, training, seed, device)
 
 
 # ---- a run -------------------------------------------------------------------------------------------------
 
 def run(profile, studies, training, seed, device="cpu"):
-    """One training, and what it does on unseen patients: {"history", "retrieval", "scores"}.
+    """One training, and what it does on unseen patients of every site: {"history", "retrieval", "scores"}.
 
     A finished run is read back.
     """
-    name, variant, settings, train, test, report = training
+    name, variant, settings, train, report = training
     configuration = {"profile": getattr(profile, "name", profile), "companion": "rfpmss",
                      "variant": asdict(variant), "settings": asdict(settings), "seed": seed,
-                     "studies": studies.digest(), "train": np.asarray(train).tolist(),
-                     "test": np.asarray(test).tolist(), "report": report}
+                     "studies": studies.digest(), "train": np.asarray(train).tolist(), "report": report}
     folder = place(profile, name, seed)
 
     def make():
         resume = checkpoint_path(folder, configuration)
         model, history = rfpmss_training.train(studies, train, settings, variant, seed, device, resume)
-        out = represent(model, studies, test, device)
-        malignant = (studies.table.label == "malignant").to_numpy().astype(int)
-        area = probe(represent(model, studies, train, device), out, malignant[train], malignant[test])
-        scores = {"auc": area, **interval(out, studies.table.patient[test])}
-        if report:
-            vocabulary = rfpmss_training.vocabulary_of(studies, train)
-            scores |= written(model, vocabulary, out["v"].to(device), list(studies.table.report[test]))
-        tables = {"history": history, "retrieval": retrieval_table(out), "scores": pd.DataFrame([scores])}
-        return tables, model.state_dict()
+        vocabulary = rfpmss_training.vocabulary_of(studies, train) if report else None
+        tables = tested(model, studies, train, seed, vocabulary, device)
+        return {"history": history, **tables}, model.state_dict()
 
     return study.computed_once(folder, configuration, make)
+
+
+def tested(model, studies, train, seed, vocabulary=None, device="cpu"):
+    """{"retrieval", "scores"} of a trained model on the unseen patients of every site.
+
+    train: the studies that it was trained on, of whose labels shares train a probe; vocabulary: for reports.
+    """
+    malignant = (studies.table.label == "malignant").to_numpy().astype(int)
+    before = represent(model, studies, train, device)["v"].numpy()
+    retrieval, scores = [], []
+    for site in studies.table.site.unique():
+        rows = rows_of(studies.table, "test", [site])
+        out = represent(model, studies, rows, device)
+        retrieval.append(retrieval_table(out).assign(site=site))
+        score = probes(before, out["v"].numpy(), malignant[train], malignant[rows], seed)
+        if vocabulary is not None:
+            some = rows[:WRITTEN]
+            score |= written(model, vocabulary, out["v"][:WRITTEN].to(device),
+                             list(studies.table.report[some]))
+        scores.append({"site": site, **score})
+    return {"retrieval": pd.concat(retrieval, ignore_index=True), "scores": pd.DataFrame(scores)}
 
 
 def place(profile, name, seed):
     """runs/<profile>/companions/rfpmss/<name>/seed_<n>."""
     profile_name = getattr(profile, "name", profile)
-    return config.RUNS / profile_name / "companions" / "rfpmss" / name.replace(" ", "_") / f"seed_{seed}"
+    folder = name.replace(" ", "_").replace(",", "").replace("'", "_chosen")
+    return config.RUNS / profile_name / "companions" / "rfpmss" / folder / f"seed_{seed}"
 
 
 def again(profile, studies, training, seed, device="cpu"):
@@ -128,7 +161,8 @@ def represent(model, studies, rows, device="cpu"):
     joint and inputs {modality: (N, D)}, attention {view: (N, P)}, v (N, D), view_weights (N, 3).
     """
     model.eval()
-    parts = [model(*batch(studies, rows[i:i + 64], device)) for i in range(0, len(rows), 64)]
+    crop = model.settings.crop
+    parts = [model(*batch(studies, rows[i:i + 64], device, crop)) for i in range(0, len(rows), 64)]
     out = {"joint": {}, "inputs": {}, "attention": {}}
     for key, joined in out.items():
         for name in parts[0][key]:
@@ -158,32 +192,44 @@ def retrieval_table(out):
     return pd.DataFrame(rows)
 
 
-def interval(out, patients):
-    """{"R@10_low", "R@10_high"}: 95 % interval of R@10 between study and report, from resampled patients.
+def probes(before, after, truth_before, truth_after, seed):
+    """{"auc", "auc_10", "auc_1"}: AUC of malignant against not by a logistic regression on frozen features.
 
-    R@10 is the mean of both ways, in percent.
+    before (N, D), after (M, D): features of training and test studies. It learns from all labels of the
+    training studies, and from 10 and 1 % of those of either class (at least one), which `seed` draws.
     """
-    similarity = cosine(out["v"], out["joint"]["report"])
-    percent = 50 * (measures.hits(similarity, 10) + measures.hits(similarity.T, 10))
-    drawn = bootstrap(_mean_of_second, percent, percent, patients)
-    return {"R@10_low": drawn.low, "R@10_high": drawn.high}
+    areas = {}
+    for share in SHARES:
+        rng = np.random.default_rng([seed, round(100 * share)])
+        rows = []
+        for label in (0, 1):
+            of_label = rng.permutation(np.flatnonzero(truth_before == label))
+            rows.append(of_label[:max(1, round(share * len(of_label)))])
+        rows = np.concatenate(rows)
+        model = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=500))
+        model.fit(before[rows], truth_before[rows])
+        name = "auc" if share == 1 else f"auc_{round(100 * share)}"
+        areas[name] = auc(truth_after, model.predict_proba(after)[:, 1])
+    return areas
 
 
-def _mean_of_second(_, values):
-    return values.mean()
+def of_frozen_features(studies, train, seeds):
+    """Table 2's "ImageNet": `probes` on the means of the views' tokens, which nothing here has trained.
 
-
-def probe(before, after, truth_before, truth_after):
-    """AUC of malignant against not, of a logistic regression on frozen study features.
-
-    before, after: outputs of `represent` for training and test studies.
+    One row per site and seed; columns name, site, seed, auc, auc_10, auc_1.
     """
-    model = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=500))
-    model.fit(before["v"].numpy(), truth_before)
-    return auc(truth_after, model.predict_proba(after["v"].numpy())[:, 1])
+    features = torch.cat([studies.tokens[view].mean(1) for view in VIEWS], 1).numpy()
+    malignant = (studies.table.label == "malignant").to_numpy().astype(int)
+    rows = []
+    for site in studies.table.site.unique():
+        test = rows_of(studies.table, "test", [site])
+        for seed in seeds:
+            areas = probes(features[train], features[test], malignant[train], malignant[test], seed)
+            rows.append({"name": "ImageNet features", "site": site, "seed": seed, **areas})
+    return pd.DataFrame(rows)
 
 
-def written(model, vocabulary, v, reports, beams=8):
+def written(model, vocabulary, v, reports, beams=4):
     """BLEU-1, BLEU-4 and ROUGE-L of reports by greedy search.
 
     And of the first `beams` studies, by greedy and by beam search.
