@@ -168,6 +168,11 @@ def test_pictures_in_colour_train_varied_with_mirrored_reports(own):
     second, _ = rfpmss_training.train(studies, np.arange(6), PAPER, rfpmss.OURS, 0)
     assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), second.state_dict().values()))
     assert np.isfinite(history).all(axis=None)
+    out = rfpmss_study.represent(model, studies, np.arange(10))
+    pictures = {view: studies.tokens[view].numpy() for view in rfpmss_data.VIEWS}
+    looked = rfpmss_panels.attention_table(studies, pictures, out, np.arange(10), PAPER.crop)
+    assert looked.boxes.eq("[[16, 4, 40, 40]]").all(), "in pixels of the part that the model saw"
+    assert np.allclose(looked.area, 16 * 28 / 32 ** 2)
 
 
 def test_the_paper_profile_has_the_sizes_that_the_paper_prints():

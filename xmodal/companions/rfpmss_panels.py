@@ -72,24 +72,29 @@ def shown(table, *measures):
     return pd.DataFrame.from_dict(rows, orient="index")
 
 
-def attention_table(studies, pictures, out, rows, view="magnified", threshold=0.6):
+def attention_table(studies, pictures, out, rows, crop=0, view="magnified", threshold=0.6):
     """Attention of the aggregation token against lesion boxes, one row per study with a lesion. Source: Fig.
     4.
 
-    Share of the attention inside, share of the area, pointing hit, IoU of the box of what exceeds `threshold`
-    of the maximum; heat and picture as text.
+    crop: pixels of the middle of a picture that the model saw, 0: all. Share of the attention inside, share
+    of the area, pointing hit, IoU of the box of what exceeds `threshold` of the maximum; heat and picture as
+    text.
     """
     table = studies.table
     side = int(out["attention"][view].shape[1] ** 0.5)
+    full = pictures[view].shape[1]
+    crop = crop or full
+    seen = slice((full - crop) // 2, (full - crop) // 2 + crop)
     lesions = []
     for k, row in enumerate(rows):
-        boxes = json.loads(table[f"boxes_{view}"][row])
-        if not boxes:
-            continue
-        picture = pictures[view][row]
-        mask = np.zeros(picture.shape[:2], bool)
-        for x0, y0, x1, y1 in boxes:
+        mask = np.zeros((full, full), bool)
+        for x0, y0, x1, y1 in json.loads(table[f"boxes_{view}"][row]):
             mask[y0:y1, x0:x1] = True
+        mask = mask[seen, seen]
+        if not mask.any():
+            continue
+        boxes = (np.array(json.loads(table[f"boxes_{view}"][row])) - seen.start).tolist()
+        picture = pictures[view][row][seen, seen]
         heat = out["attention"][view][k].reshape(side, side).numpy()
         heat = heat / heat.max()
         large = F.interpolate(torch.tensor(heat)[None, None], mask.shape, mode="bilinear")[0, 0].numpy()

@@ -20,10 +20,10 @@ from .. import config
 from ..config import Problem
 from ..runtime.checkpoints import checkpoint_path
 from ..stats import auc
-from . import measures, rfpmss_training, study
+from . import frozen, measures, rfpmss_training, study
 from .reporter import beam, greedy, tokenize
 from .rfpmss import NO_ALIGNMENT, OURS, TABLE1, TABLE4A, TABLE5, Settings, Variant
-from .rfpmss_data import MODALITIES, VIEWS, batch, rows_of
+from .rfpmss_data import MODALITIES, VIEWS, batch, feature_maps, rows_of
 
 SEEDS = (42, 43, 44, 45, 46, 47, 48, 49)
 SHARES = (0.01, 0.1, 1.0)                              # of the labels, in Table 2
@@ -213,12 +213,16 @@ def probes(before, after, truth_before, truth_after, seed):
     return areas
 
 
-def of_frozen_features(studies, train, seeds):
-    """Table 2's "ImageNet": `probes` on the means of the views' tokens, which nothing here has trained.
+def of_frozen_features(studies, train, seeds, device="cpu"):
+    """Table 2's "ImageNet": `probes` on the means of EfficientNet-Lite0's features of the views.
 
     One row per site and seed; columns name, site, seed, auc, auc_10, auc_1.
     """
-    features = torch.cat([studies.tokens[view].mean(1) for view in VIEWS], 1).numpy()
+    maps = [studies.tokens[view] for view in VIEWS]
+    if maps[0].dtype == torch.uint8:                               # pictures, as in the paper's profile
+        encoder = frozen.ImageEncoder(device)
+        maps = [feature_maps(pictures, encoder) for pictures in maps]
+    features = torch.cat([tokens.mean(1) for tokens in maps], 1).numpy()
     malignant = (studies.table.label == "malignant").to_numpy().astype(int)
     rows = []
     for site in studies.table.site.unique():
