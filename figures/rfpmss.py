@@ -130,7 +130,7 @@ def draw():
         letter(gaps(a, tables["table1"], "Other objectives (Table 1)"), "a", x=20)
         letter(gaps(b, tables["table4a"], "Loss terms (Table 4a)"), "b", x=20)
         letter(gaps(c, tables["table5"], "Modules (Table 5)", "auc"), "c", x=20)
-        a.legend(fontsize=5, loc="lower left")
+        a.legend(fontsize=5, loc="upper left")
         d, e, f = rows[1].subplots(1, 3)
         letter(gaps(d, tables["table3"], "Sites apart or joint (Table 3)"), "d", x=20)
         letter(gaps(e, tables["table4b"], "Anchors (Table 4b, Fig. 6)"), "e", x=20)

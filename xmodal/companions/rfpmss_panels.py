@@ -11,7 +11,7 @@ from ..predict import strongest_box
 from ..stats import iou, paired_mean
 from ..tables.cases import to_uri
 from .rfpmss_data import MODALITIES, VIEWS
-from .rfpmss_training import similarity
+from .rfpmss_training import sharpened, similarity
 from .transport import multi_sk
 
 MEASURES = ("R@1", "R@5", "R@10", "MedR", "MeanR")
@@ -142,7 +142,11 @@ def anchor_shares(model, out):
     """{modality: (N, K)} assignment by Multi-SK of the joint features to the report's anchors."""
     anchors = model.anchors["report_joint"].detach().cpu()
     chosen, damping = model.settings.chosen, model.settings.damping
-    return {m: multi_sk(similarity(out["joint"][m], anchors), chosen, damping).numpy() for m in MODALITIES}
+    shares = {}
+    for m in MODALITIES:
+        scores = sharpened(similarity(out["joint"][m], anchors))           # as in training
+        shares[m] = multi_sk(scores, chosen, damping).numpy()
+    return shares
 
 
 def fig5d(shares, labels):
