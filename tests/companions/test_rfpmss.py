@@ -238,7 +238,7 @@ def test_the_trainings_of_the_tables_are_run_side_by_side_and_answer_by_name_and
     short = replace(SMALL, epochs=1, length=8)
     few = {name: plan[name]._replace(settings=short) for name in ("without both", "b alone")}
     done = rfpmss_study.run_all("lesson", studies, few, (1, 2))
-    assert list(done) == [("without both", 1), ("without both", 2), ("b alone", 1), ("b alone", 2)]
+    assert list(done) == [("without both", 1), ("b alone", 1), ("without both", 2), ("b alone", 2)]
     retrieval = done["b alone", 1]["retrieval"]
     assert retrieval.n.eq(10).all() and set(retrieval.site) == {"a", "b"} and len(retrieval) == 2 * 14
     assert not retrieval.equals(done["b alone", 2]["retrieval"])
