@@ -82,8 +82,8 @@ class Variant:
 
 OURS = Variant()
 NO_ALIGNMENT = Variant(study=False, pairs=False, across=False)
-TABLE1 = {   # by what others align, in this model: AVLnet and EAO by the contrast of pairs
-    "contrast of pairs": Variant(language=False, study=False, within="", across=False),
+TABLE1 = {   # by what others align, in this model: AVLnet and EAO by pairs; a study is the mean of its views
+    "contrast of pairs": Variant(fusion=False, language=False, study=False, within="", across=False),
 }
 TABLE4A = {
     "reconstruction": Variant(within="reconstruction", across=False),
