@@ -282,7 +282,7 @@ def test_paths_with_spaces_are_single_arguments(tmp_path):
 
 def test_the_graph_refuses_an_unknown_profile(home):
     done = dry_run("profile=leson")
-    assert done.returncode != 0 and "choose one of lesson, paper" in done.stdout + done.stderr
+    assert done.returncode != 0 and "choose one of lesson, pilot, paper" in done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("chosen", [None, "Zen"])
