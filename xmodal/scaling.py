@@ -11,17 +11,13 @@ import numpy as np
 import pandas as pd
 
 from . import config
-from .activations import images_of
 from .cohort import load
 from .config import HISTOPATHOLOGY, MAMMOGRAPHY
-from .encoders import begin_from
-from .learner import begin, fit, learner
 from .metrics.embeddings import retrieval
 from .predict import predict
 from .probes import patient_means
-from .record import seed_everything
 from .runtime.files import atomic
-from .strengths import auc_of
+from .strengths import auc_of, fitted
 
 PATIENTS = (70, 300, 1000)
 VALIDATION = 100
@@ -50,12 +46,8 @@ def measured(profile, method, n, seed, table):
     """What one training comes to on the unseen patients: r_at_10 among `AMONG` and its chance, auc (the mean
     of both modalities)."""
     fold = fold_of(table, n, seed)
-    start, _ = begin_from(profile)
-    seed_everything(seed)
-    model = begin(profile, method, start)
-    images = images_of(profile, model, table)
-    seed_everything(seed)
-    fit(learner(profile, method, fold, images, seed, model), max(1, round(STEPS * profile.batch / n)))
+    epochs = max(1, round(STEPS * profile.batch / n))
+    model, images, _ = fitted(profile, method, fold, epochs, seed, table)
     rows = fold[fold.split == "target"]
     predictions, embeddings = predict(model, rows, images, boxes=False)
     z_m, z_p, _ = patient_means(embeddings["z"], rows)

@@ -67,14 +67,21 @@ def measured(profile, switches, held_out, table):
     """What a training with these switches comes to: held_out, validation (the best mean AUC of the source
     domains' validation patients) and unseen (AUC on the held-out domain)."""
     fold = leave_one_out(table, held_out, SEED)
-    start, _ = begin_from(profile)
-    seed_everything(SEED)
-    model = begin(profile, switches, start)
-    images = images_of(profile, model, table)
-    seed_everything(SEED)
-    history = fit(learner(profile, switches, fold, images, SEED, model), profile.epochs)
+    model, images, history = fitted(profile, switches, fold, profile.epochs, SEED, table)
     predictions, _ = predict(model, fold[fold.split == "target"], images, boxes=False)
     return {"held_out": held_out, "validation": history.valid_auc.max(), "unseen": auc_of(predictions)}
+
+
+def fitted(profile, method, fold, epochs, seed, table):
+    """(model, images, history) of a training on a fold, which leaves no run behind. method: a name, or a
+    `Method`; images: what an evaluation on the cohort `table` reads."""
+    start, _ = begin_from(profile)
+    seed_everything(seed)
+    model = begin(profile, method, start)
+    images = images_of(profile, model, table)
+    seed_everything(seed)
+    history = fit(learner(profile, method, fold, images, seed, model), epochs)
+    return model, images, history
 
 
 def auc_of(predictions):
