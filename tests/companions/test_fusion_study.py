@@ -5,6 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from test_fusion import TINY, cohort, fold_of  # noqa: F401 (cohort is a fixture)
 
 from data_scripts import tcga_tables
 from figures import fusion as figure, mirror as mirror_figure
@@ -19,18 +20,6 @@ from xmodal.controls import verdict
 from xmodal.tables import common
 
 CLINICAL = HOME.parent / "shared" / "data" / "tcga_brca_clinical"
-TINY = dataclasses.replace(fusion.SETTINGS["lesson"], epochs=2)
-
-
-@pytest.fixture(scope="module")
-def cohort():
-    return paired.draw(150, seed=1, side=5)
-
-
-def fold_of(cohort, settings=TINY):
-    """The first 90 patients train, 30 fit the fusion, the others test; nobody lacks anything."""
-    rows = fusion_study.Rows(np.arange(90), np.arange(90, 120), np.arange(120, 150))
-    return fusion_study.Fold(cohort, fusion_inputs.having(cohort), rows, settings, 42)
 
 
 def everyone(n, names=MODALITIES):
@@ -46,19 +35,19 @@ def without(n, share):
 
 
 def test_a_study_covers_every_subset_with_missing_modalities_and_resumes(tmp_path, home):
-    cohort = paired.draw(80, seed=1, side=5)
+    few = paired.draw(80, seed=1, side=5)
     present = without(80, 0.3)
-    p = fusion_study.study(cohort, TINY, 42, tmp_path, present)["probabilities"]
+    p = fusion_study.study(few, TINY, 42, tmp_path, present)["probabilities"]
     every = {" + ".join(s) for s in fusion.subsets(MODALITIES)}
     assert {way: set(rows.subset) for way, rows in p.groupby("way") if way in (FUSED, HIDDEN)} == {
         FUSED: every, HIDDEN: every}
     fused = p[p.way == FUSED]
     whole = fused[fused.subset == " + ".join(MODALITIES)]
-    assert sorted(whole.patient) == sorted(cohort.patient), "each patient is tested once, whatever is missing"
+    assert sorted(whole.patient) == sorted(few.patient), "each patient is tested once, whatever is missing"
     assert fused.groupby("subset").patient.nunique()["bag"] == present["bag"].sum()
     assert np.allclose(p.filter(regex=r"^p\d$").sum(axis=1), 1, atol=1e-5)
     stamp = (tmp_path / "fold_0" / "done").stat().st_mtime_ns
-    again = fusion_study.study(cohort, TINY, 42, tmp_path, present)
+    again = fusion_study.study(few, TINY, 42, tmp_path, present)
     assert again["probabilities"].equals(p) and (tmp_path / "fold_0" / "done").stat().st_mtime_ns == stamp
     scores = fusion_panels.scores(p.assign(unit=p.fold))
     missing = fusion_panels.by_missing(scores, MODALITIES)
@@ -68,7 +57,7 @@ def test_a_study_covers_every_subset_with_missing_modalities_and_resumes(tmp_pat
     assert (config.FIGURES / "fusion" / "fusion.png").stat().st_size > 10_000
 
 
-def test_an_arm_that_is_kept_is_not_trained_again_when_a_modality_is_added(tmp_path, cohort):
+def test_an_arm_that_is_kept_is_not_trained_again_when_a_modality_is_added(tmp_path, cohort):  # noqa: F811
     """What an arm's folder depends on is what the arm reads: a further table leaves the others' folders."""
     few = cohort.select(range(90))
     more = dataclasses.replace(few, more={"miRNA": few.expression.iloc[:, :5]})
@@ -81,7 +70,7 @@ def test_an_arm_that_is_kept_is_not_trained_again_when_a_modality_is_added(tmp_p
 
 
 @pytest.mark.parametrize("which", ["clinical", "concatenated_hidden"])
-def test_a_training_that_was_cut_goes_on_to_the_same_bits(tmp_path, cohort, monkeypatch, which):
+def test_a_training_that_was_cut_goes_on_to_the_same_bits(tmp_path, cohort, monkeypatch, which):  # noqa: F811
     """Cut after its second epoch, with dropout and hidden modalities drawn at random; nothing is repeated."""
     fold = fold_of(cohort, dataclasses.replace(TINY, epochs=4))
 
@@ -110,7 +99,7 @@ def test_a_training_that_was_cut_goes_on_to_the_same_bits(tmp_path, cohort, monk
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
 
 
-def test_a_concatenation_reads_nothing_of_what_a_subset_lacks(tmp_path, cohort):
+def test_a_concatenation_reads_nothing_of_what_a_subset_lacks(tmp_path, cohort):  # noqa: F811
     names = ("copy number", "clinical")
     fold = fold_of(cohort)
     model = fusion_study.train_concatenated(names, fold, tmp_path)
@@ -128,7 +117,7 @@ def test_hidden_modalities_are_a_share_and_a_slide_is_hidden_whole():
     assert all(0.66 < mask.float().mean() < 0.74 for mask in shown.values())
 
 
-def test_parts_of_a_table_hold_every_column_once(cohort):
+def test_parts_of_a_table_hold_every_column_once(cohort):  # noqa: F811
     whole = dataclasses.replace(cohort, more={"miRNA": cohort.expression})
     parts = fusion_inputs.in_parts(whole, "miRNA", 3, seed=1)
     assert list(parts.more) == ["miRNA 1", "miRNA 2", "miRNA 3"]
@@ -136,7 +125,7 @@ def test_parts_of_a_table_hold_every_column_once(cohort):
     assert {"miRNA 1", "miRNA 3"} < set(fusion_inputs.having(parts)) and list(whole.more) == ["miRNA"]
 
 
-def test_logistic_regression_knows_an_easy_table_and_chance_on_noise(cohort):
+def test_logistic_regression_knows_an_easy_table_and_chance_on_noise(cohort):  # noqa: F811
     rng = np.random.default_rng(0)
     easy = pd.DataFrame(np.eye(5)[cohort.pam50] + 0.1 * rng.normal(size=(150, 5)))
     tables = {"easy": easy, "noise": pd.DataFrame(rng.normal(size=(150, 2)))}

@@ -117,6 +117,8 @@ def test_elimination_drops_the_smallest_coefficients_first():
     y = (x[:, :3].sum(1) + rng.normal(size=80) > 0).astype(int)
     x = (x - x.mean(0)) / x.std(0)
     ours = [set(chosen) for chosen, _ in genes.eliminate(x, y, range(12, 3, -1), 0)]
+    (at_once, _), = genes.eliminate(x, y, [11], 0)
+    assert set(at_once) == ours[1], "the first number need not be that of all genes"
     theirs = RFE(LinearSVC(C=0.01, random_state=0), n_features_to_select=4, step=1).fit(x, y)
     assert ours[-1] == set(np.flatnonzero(theirs.support_))
     assert all(small < large for large, small in zip(ours, ours[1:]))

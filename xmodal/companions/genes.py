@@ -77,13 +77,16 @@ def eliminate(values, label, sizes, seed):
 
     values (N, G), label (N,). Genes are scaled by these patients.
     """
+    def fitted(genes):
+        model = make_pipeline(StandardScaler(), LinearSVC(C=0.01, random_state=seed))
+        return model.fit(values[:, genes], label)
     genes = np.arange(values.shape[1])
+    model = fitted(genes)
     for size in sizes:
         if size < len(genes):
             importance = (model[-1].coef_ ** 2).sum(0)                   # Eq. 2
             genes = np.sort(genes[np.argsort(-importance, kind="stable")[:size]])
-        model = make_pipeline(StandardScaler(), LinearSVC(C=0.01, random_state=seed))
-        model.fit(values[:, genes], label)
+            model = fitted(genes)
         yield genes, model
 
 

@@ -16,7 +16,7 @@ from ..controls.verdict import DOSE_RESPONSE, NEGATIVE, POSITIVE, Control, Rule,
 from ..record import seed_everything
 from . import mirror_world
 from .measures import over_folds
-from .mirror import SETTINGS, TERMS, Mirror, pretrain
+from .mirror import SETTINGS, Mirror, pretrain
 from .mirror_panels import PRIVATE
 from .study import computed_once
 from .tasks import encode, prepare, probe, recovered, score

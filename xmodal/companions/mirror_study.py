@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import torch
 
 from ..record import seed_everything
 from ..runtime.checkpoints import checkpoint_path
