@@ -35,3 +35,10 @@ def test_every_method_that_figures_draw_has_a_label():
 
 def test_shares_are_per_cents_of_the_training_patients():
     assert methods.SHARES == {"ours_25": 25, "ours_50": 50, "ours_75": 75, "ours": 100}
+
+
+def test_a_profile_without_settings_of_its_own_is_a_problem():
+    for named in ("paper", config.profile("paper")):
+        assert config.settings_of({"lesson": 1, "paper": 2}, named) == 2
+    with pytest.raises(Problem, match="for the profiles lesson, paper and none for pilot"):
+        config.settings_of({"lesson": 1, "paper": 2}, config.profile("pilot"))

@@ -188,6 +188,16 @@ def data_of(profile):
     return f"phantom; real: {', '.join(real)}" if real else "phantom"
 
 
+def settings_of(settings, profile):
+    """What `settings`, a dict by names of profiles, has for a Profile or its name. Raises `Problem`, which
+    lists the names, for a profile that is none of them."""
+    name = getattr(profile, "name", profile)
+    if name not in settings:
+        raise Problem(f"A companion system has settings for the profiles {', '.join(settings)} and none for "
+                      f"{name}; choose one of them.")
+    return settings[name]
+
+
 def domain(name):
     """`name` if it is a domain. Raises `Problem`, which lists the domains, for another name."""
     if name not in DOMAINS:

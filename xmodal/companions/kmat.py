@@ -105,7 +105,7 @@ def run(profile, pair, texts, name, method, seed, settings=None):
     picture with modality, sample, patient, end, truth, p0, p1, ...; "embeddings" with end, class, d0, d1,
     ...; "plan" with high, low, share (see `coupling`).
     """
-    settings = settings or SETTINGS[getattr(profile, "name", profile)]
+    settings = settings or config.settings_of(SETTINGS, profile)
     folder = place(profile, pair, name, seed)
     configuration = configured(profile, pair, texts, method, settings, seed)
 
@@ -243,7 +243,7 @@ def choose(profile, pair, texts, name, seeds, settings=None, factors=FACTORS):
     method = METHODS[name]
     if scaled(method, 2.0) == method:
         return method, None
-    settings = settings or SETTINGS[getattr(profile, "name", profile)]
+    settings = settings or config.settings_of(SETTINGS, profile)
     seeds = list(seeds)
     judged = replace(method, fgw=0.0) if method.msc else method
 

@@ -16,6 +16,7 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import cross_val_score
 
+from .. import config
 from ..controls.verdict import DOSE_RESPONSE, NEGATIVE, POSITIVE, Control, Rule, measure
 from . import kmat, study
 from .prompts import Prompts, Texts
@@ -48,7 +49,7 @@ def control_table(profile, pairs, texts, ours, seeds, settings=None):
     pairs: {gap: `kmat.phantom_pair` of that gap}; ours: K-MaT with its chosen weights. Runs that `kmat.run`
     and `kmat.ablation` have made are read back, others are made.
     """
-    settings = settings or kmat.SETTINGS[getattr(profile, "name", profile)]
+    settings = settings or config.settings_of(kmat.SETTINGS, profile)
     pair = pairs[1.0]
     alone = replace(pair, low=replace(pair.high, _features={}), name=f"{pair.name}_alone")
     arms = {"CoOp": (pair, "coop", kmat.METHODS["coop"], texts),
