@@ -36,6 +36,13 @@ class Fixed:
         return self.w
 
 
+def test_exchanged_descriptions_are_those_of_the_next_class(texts):  # noqa: F811
+    other = kmat_control.exchanged(texts)
+    for c in range(3):
+        assert torch.equal(other.anchors[:, c], texts.anchors[:, (c + 1) % 3])
+    assert not torch.equal(other.anchors, texts.anchors) and other.sentences != texts.sentences
+
+
 # ---- the gap and the control -------------------------------------------------------------------------------
 
 @pytest.fixture(scope="module")

@@ -65,6 +65,18 @@ def test_symbols_go_and_other_environments_keep_their_file(site, monkeypatch):
     assert slim.is_aligned(path) and list(path.parent.glob("*.new")) == []
 
 
+def test_kernels_become_a_hole_and_all_else_stays(tmp_path):
+    kernels = '__attribute__((section(".nv_fatbin"))) char kernels[300000] = "kernels"; '
+    compiled(tmp_path, "libcards.so", kernels + "int answer(void) { return 42; }")
+    path = tmp_path / "libcards.so"
+    before = path.read_bytes()
+    slim.without_kernels(path)
+    after = path.read_bytes()
+    start = before.index(b"kernels\0" + bytes(100))
+    assert after == before[:start] + bytes(300_000) + before[start + 300_000:]
+    assert ctypes.CDLL(str(path)).answer() == 42
+
+
 def test_what_does_not_load_is_said_in_a_sentence(tmp_path):
     place = tmp_path / "environment/lib/python3.11/site-packages/torch/lib"
     place.mkdir(parents=True)
