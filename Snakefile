@@ -26,12 +26,14 @@ DATA, RUNS = house.DATA / PROFILE, house.RUNS / PROFILE
 EXECUTED = str(RUNS / "notebooks" / "{}.ipynb")  # executed copies
 SPENT = str(RUNS / "benchmarks" / "{}.tsv")  # seconds and memory that a step took
 PYTHON = shlex.quote(sys.executable)  # any path may hold spaces
-RUN = f"OMP_NUM_THREADS=1 {PYTHON} -m xmodal.runtime.notebook {{input.notebook:q}} {{output.executed:q}} PROFILE={shlex.quote(GIVEN)}"
+PLAN = house.HOME / ".snakemake" / "plan.json"  # what is to come, from which each step says how long it will take
+RUN = f"OMP_NUM_THREADS=1 XMODAL_PLAN={shlex.quote(str(PLAN))} {PYTHON} -m xmodal.runtime.notebook {{input.notebook:q}} {{output.executed:q}} PROFILE={shlex.quote(GIVEN)}"
 DONE = str(RUNS / "{method}" / "{held_out}" / "seed_{seed}" / "done")
 TRAIN, TTA = EXECUTED.format("03_train_{held_out}_{seed}"), EXECUTED.format("04_tta_{seed}")
 BASELINES = expand(EXECUTED.format("03b_baselines_{which}"), which=("classic", "networks"))
 COHORT = DATA / "cohort.parquet"
 COMPANIONS = "11_kmat 12_mirror 13_rfpmss 14_fusion".split()
+MINUTES = {"00": 1, "01": 8, "02": 2, "03a": 3, "03b_baselines_classic": 1, "03b": 23, "03": 6, "04": 4, "05": 3, "06": 2, "1": 10}
 CPU, GPU = {"mem_mb": 2500, "runtime": 120}, {"mem_mb": 2500, "runtime": 120}  # megabytes and minutes of a job
 if profile.device == "cuda":
     CPU, GPU = {"mem_mb": 16000, "runtime": 4320}, {"mem_mb": 32000, "runtime": 2880, "gpu": 1}
@@ -49,6 +51,13 @@ wildcard_constraints:
 @functools.cache
 def code(notebook):
     return identity.code_of_notebook(house.HOME / "notebooks" / f"{notebook}.ipynb", house.HOME)
+
+def minutes(executed):
+    """What one core spends on a step of the lesson, by its executed copy."""
+    return next(spent for name, spent in MINUTES.items() if os.path.basename(executed).startswith(name))
+
+onstart:
+    engine.plan(PLAN, {job.output.executed: minutes(job.output.executed) for job in workflow.dag.needrun_jobs() if job.output})
 
 def step(rule_name, notebook, reads, room, options="", writes=(), executed=None, first=0, tries=0, cores=1, settings=TRAINING):
     """A rule that executes notebooks/<notebook>.ipynb with `options` once all that it reads is there.

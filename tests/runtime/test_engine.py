@@ -1,7 +1,9 @@
 """engine: locks of a killed run are released, those of a living one are not; processes that outlive a run are
-waited for by name."""
+waited for by name. A step says how far its run is."""
+import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 from xmodal import config
@@ -48,3 +50,22 @@ def test_who_writes_the_same_copy_is_named_and_waited_for(tmp_path):
     first.kill()
     first.communicate()
     assert second.communicate()[0] == "in\n" and not list(out.parent.iterdir())
+
+
+def test_a_step_says_how_far_its_run_is(tmp_path, monkeypatch):
+    path = tmp_path / "plan.json"
+    copies = [str(tmp_path / name) for name in ("a.ipynb", "b.ipynb", "c.ipynb")]
+    engine.plan(path, dict(zip(copies, (10, 20, 30))))
+    began = time.time()
+    assert engine.progress(path, tmp_path / "by hand.ipynb") == "" == engine.progress("", copies[0])
+    Path(copies[0]).write_text("")
+    os.utime(copies[0], (began - 3600, began - 3600))        # of an earlier run
+    monkeypatch.setattr(engine.time, "time", lambda: began + 40 * 60)     # which the 20 of b took
+    assert engine.progress(path, copies[1]) == "1 of 3 steps, about 80 min left"
+    os.utime(copies[0], (began + 60, began + 60))
+    assert engine.progress(path, copies[1]) == "2 of 3 steps, about 40 min left"
+    Path(copies[1]).write_text("")
+    os.utime(copies[1], (began + 60, began + 60))
+    assert engine.progress(path, copies[2]) == "3 of 3 steps"
+    path.write_text("{")
+    assert engine.progress(path, copies[2]) == ""

@@ -1,16 +1,18 @@
 """After a kill the next run goes on by itself: locks of engines that are gone, and processes that outlived
-theirs.
+theirs. While it runs, its steps say how far it is.
 
 Snakemake, the engine of the main job, locks its outputs by files, which stay behind when it is killed. The
 notebooks that it had started may outlive it and still write.
 """
 import contextlib
 import fcntl
+import json
 import os
 import sys
+import time
 from pathlib import Path
 
-from .files import HOST, writing
+from .files import HOST, atomic, writing
 
 _entered = []  # open files, by which this process is known to live
 
@@ -78,3 +80,40 @@ def _wait(file, out):
         print(f"{out} is still being made by process {file.read()}, perhaps of a run that was ended; it is "
               "waited for.", file=sys.stderr, flush=True)
         fcntl.flock(file, fcntl.LOCK_EX)
+
+
+# ---- how far a run is --------------------------------------------------------------------------------------
+
+def plan(path, minutes):
+    """Called by an engine that starts: writes to `path` which executed copies are to come, and the minutes
+    that one core spends on each (dict)."""
+    with atomic(path) as temporary:
+        temporary.write_text(json.dumps({"began": time.time(), "minutes": minutes}))
+
+
+def progress(path, out):
+    """How far the run is whose plan lies at `path`, now that `out` is made: "9 of 24 steps, about 12 min
+    left".
+
+    The time left is what the finished steps took, from the run's begin, for each of their minutes, times the
+    minutes of the others. "" without a plan, or where `out` is no part of it.
+    """
+    try:
+        planned = json.loads(Path(path).read_text())
+    except (OSError, ValueError):
+        return ""
+    began, minutes = planned["began"], planned["minutes"]
+    if str(out) not in minutes:
+        return ""
+    done = [copy for copy in minutes if copy == str(out) or _made_since(copy, began)]
+    spent = sum(minutes[copy] for copy in done)
+    left = (time.time() - began) / 60 / spent * (sum(minutes.values()) - spent)
+    rest = f", about {max(1, round(left))} min left" if len(done) < len(minutes) else ""
+    return f"{len(done)} of {len(minutes)} steps{rest}"
+
+
+def _made_since(path, moment):
+    """Whether a file was written after a moment, in seconds of the clock."""
+    with contextlib.suppress(OSError):
+        return Path(path).stat().st_mtime > moment
+    return False

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from .. import config
 from ..config import Problem
-from .engine import alone
+from .engine import alone, progress
 from .files import atomic, writing
 from .parameters import check_parameters, parameters, parse
 
@@ -200,8 +200,9 @@ def main(arguments):
         print(problem, file=sys.stderr)
         return 1
     settings = [f"{name}={value}" for name, value in given.items()]
-    print(*filter(None, [Path(notebook).stem, *settings, came_to, f"{time.monotonic() - began:.0f} s"]),
-          sep=", ", flush=True)
+    line = [Path(notebook).stem, *settings, came_to, f"{time.monotonic() - began:.0f} s"]
+    how_far = progress(os.environ.get("XMODAL_PLAN", ""), out)
+    print("; ".join(filter(None, [", ".join(filter(None, line)), how_far])), flush=True)
     return 0
 
 
