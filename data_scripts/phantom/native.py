@@ -94,8 +94,9 @@ def pyramid(path, rgb, mpp, quality, levels=PYRAMID_LEVELS):
     with tifffile.TiffWriter(path, bigtiff=True) as tiff:
         for level in range(levels):
             if level:
-                squares = rgb.reshape(rgb.shape[0] // 2, 2, rgb.shape[1] // 2, 2, 3)
-                rgb = squares.mean((1, 3)).astype(np.uint8)
+                wide = rgb.astype(np.uint16)
+                rows = wide[::2] + wide[1::2]
+                rgb = ((rows[:, ::2] + rows[:, 1::2]) // 4).astype(np.uint8)
             tiff.write(rgb, tile=(256, 256), photometric="rgb", subsampling=(2, 2), compression="jpeg",
                        compressionargs={"level": quality}, subfiletype=1 if level else 0,
                        resolution=(1e4 / (mpp * 2 ** level),) * 2, resolutionunit="CENTIMETER",

@@ -34,11 +34,16 @@ def region(image):
 
 
 def extractor():
-    """pyradiomics, with every 2-D family and a fixed bin width."""
+    """pyradiomics, with every 2-D family and a fixed bin width.
+
+    SimpleITK keeps to one thread: on images this small several mostly wait for each other.
+    """
+    import SimpleITK as sitk
     from radiomics import setVerbosity
     from radiomics.featureextractor import RadiomicsFeatureExtractor
     setVerbosity(logging.ERROR)
-    tool = RadiomicsFeatureExtractor(force2D=True, binWidth=BIN_WIDTH)
+    sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
+    tool = RadiomicsFeatureExtractor(force2D=True, binWidth=BIN_WIDTH, additionalInfo=False)
     tool.disableAllFeatures()
     for family in FAMILIES:
         tool.enableFeatureClassByName(family)
@@ -54,11 +59,8 @@ def measure(image, tool=None):
     pixels = sitk.GetImageFromArray(grey(image))
     inside = sitk.GetImageFromArray(region(image).astype(np.uint8))
     tool = tool or extractor()
-    values = {}
-    for name, value in tool.execute(pixels, inside, label=1).items():
-        if not name.startswith("diagnostics"):
-            values[name.removeprefix("original_")] = float(value)
-    return values
+    values = tool.execute(pixels, inside, label=1)
+    return {name.removeprefix("original_"): float(value) for name, value in values.items()}
 
 
 def _stored(path, made_from):
