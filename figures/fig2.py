@@ -224,7 +224,7 @@ def fig2f(ax, table):
     head = ["mean ± sd", *(LABELS[method][0] for method in methods), "p"]
     measured = [name for name in (*RADAR, *RANKS) if name in RADAR or name in set(table.measure)]
     rows = [head] + [_row(table, name, methods) for name in measured]
-    columns = [0.4, *(0.62 + 0.1 * np.arange(len(methods))), 0.61 + 0.1 * len(methods)]
+    columns = [0.39, *(0.64 + 0.1 * np.arange(len(methods))), 0.63 + 0.1 * len(methods)]
     colours = ["black", *(LABELS[method][1] for method in methods), "black"]     # of the head of each column
     for i, cells in enumerate(rows):
         for j, (x, cell) in enumerate(zip(columns, cells)):
@@ -232,7 +232,7 @@ def fig2f(ax, table):
             text.set(va="center", ha="left" if j == 0 else "center")
             if i == 0:
                 text.set(fontweight="bold", color=colours[j])
-    rule = ([0.4, columns[-1] + 0.03], [0.92, 0.92])
+    rule = ([0.39, columns[-1] + 0.03], [0.92, 0.92])
     ax.plot(*rule, transform=ax.transAxes, color="#444444", lw=0.6, clip_on=False)
     return ax
 

@@ -10,7 +10,7 @@ from xmodal.objective import Objective
 from xmodal.tables import common
 from xmodal.tables.cards import fig5_case
 from xmodal.tables.fig1 import fig1_tables
-from xmodal.tables.fig2 import fig2_map, fig2_retrieval, fig2e, fig2f, patient_embeddings
+from xmodal.tables.fig2 import fig2_map, fig2_parts, fig2_retrieval, fig2e, fig2f, patient_embeddings
 from xmodal.tables.fig3 import fig3_held_out, fig3e, fig3f, fig3g, fig3h, fig3i, fig3j, fig3k, fig3l
 from xmodal.tables.fig4 import fig4_case, fig4_maps, fig4_tables, fig4a
 from xmodal.tables.fig5 import fig5_tables, readings
@@ -82,6 +82,7 @@ def write_study():
     before = fig2_map(unaligned, "tsne").assign(**shown)
     write({"fig2a": before, "fig2b": after, "fig2c": before, "fig2d": after})
     write({"fig2e": fig2e(aligned), "fig2f": fig2f(runs), "fig2_retrieval": fig2_retrieval(runs)})
+    write({"fig2_parts": fig2_parts(runs)})
     for panel, domain in zip("abcd", figures.DOMAINS):
         write({f"fig3{panel}": fig3_held_out(predictions, domain, n=50)})
     write({

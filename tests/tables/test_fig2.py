@@ -7,6 +7,7 @@ from xmodal.tables.fig2 import (
     PatientEmbeddings,
     alignment,
     fig2_map,
+    fig2_parts,
     fig2_tables,
     fig2e,
     fig2f,
@@ -71,3 +72,17 @@ def test_measures_of_runs_are_tested_against_ours(finished):
     assert (against.p_t < .05).all() and (against.folds == 4).all() and (against.difference_high < 0).all()
     assert (table.p_t_holm.dropna() >= table.p_t.dropna()).all()
     assert table.family.dropna().str.startswith("Holm over all measures and methods").all()
+
+
+def test_what_a_part_costs_is_its_difference_from_ours(finished):
+    runs = dict(finished)
+    for (method, *fold_and_seed), run in finished.items():
+        if method == "mixstyle_irm":
+            runs["align_only", *fold_and_seed] = run          # finds as little as without alignment
+    table = fig2_parts(runs)
+    assert set(table.method) == {"mixstyle_irm", "ours", "align_only"} and set(table.whom) == {"unseen"}
+    means = table.groupby(["whom", "method"]).r_at_10.mean()
+    for (whom, method), rows in table.groupby(["whom", "method"]):
+        if method != "ours":
+            assert rows.difference.iloc[0] == pytest.approx(means[whom, method] - means[whom, "ours"])
+    assert fig2_parts({}).empty
