@@ -72,8 +72,21 @@ def test_without_style_sites_differ_by_nothing_and_a_style_is_a_gain_and_a_shift
 def test_the_mark_correlates_with_malignancy_as_asked(correlation):
     world = World(1)
     people = world.people(20_000, Dials())
-    measured = np.corrcoef(people.truth >= 2, world.marked(people, correlation))[0, 1]
-    assert measured == pytest.approx(correlation, abs=0.03)
+    mark = world.marked(people, Dials(shortcut=(correlation, 0.0, 0.0)), 0)
+    assert np.corrcoef(people.truth >= 2, mark)[0, 1] == pytest.approx(correlation, abs=0.03)
+
+
+def test_the_mark_is_as_frequent_as_asked_and_each_patient_can_have_a_site():
+    world = World(1)
+    people = world.people(20_000, Dials())
+    dials = Dials(marked=(0.75, 0.25, 0.5), shortcut=(0.5, 0.0, 0.0))
+    site = torch.arange(20_000) % 2
+    mark, bad = world.marked(people, dials, site), people.truth >= 2
+    for of, share in (((site == 0) & bad, 1.0), ((site == 0) & ~bad, 0.5), (site == 1, 0.25)):
+        assert mark[of].mean() == pytest.approx(share, abs=0.02)
+    few, apart = World(2).people(4, Dials()), Dials(style=1.0)
+    each = [World(3).images(few, MAMMOGRAPHY, apart, sites).tokens for sites in (0, 1, torch.tensor([0, 1, 1, 0]))]
+    assert torch.equal(each[2][[0, 3]], each[0][[0, 3]]) and torch.equal(each[2][1:3], each[1][1:3])
 
 
 def test_label_noise_and_prevalence_are_the_shares_that_the_dials_say():

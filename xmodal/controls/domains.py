@@ -6,13 +6,14 @@ import torch
 from ..adapt import adapt, reset
 from ..config import HISTOPATHOLOGY, MAMMOGRAPHY
 from ..methods import METHODS, Method
-from .training import TARGET, auc, begin, fit, from_sites, in_pairs, malignancy
+from .training import SOURCES, TARGET, auc, begin, fit, from_sites, in_pairs, malignancy
 from .world import Dials, World
 
 STRONG = 30.0          # weight of IRM's penalty, 0.1 in `methods.METHODS`
-LONG = {"steps": 200, "batch": 64}     # of `from_sites`, and the weights there of IRM and GroupDRO
+LONG = {"steps": 200, "batch": 64}     # of `from_sites`, and the weights there
 LONG_IRM = 100.0
 LONG_DRO = 1.0
+LONG_CORAL = LONG_DANN = 10.0
 PATIENTS = 400         # that are tested
 
 
@@ -45,6 +46,34 @@ def with_mark(dose):
     return Dials(style=0.0, shortcut=(dose, dose / 2, -dose))
 
 
+def style_goes(dose, seed):
+    """AUC where images come in the style of either source, and the share of malignant patients, which at the
+    sources differs by `dose`, is one half in both styles."""
+    alike = Dials(style=0.5)
+    sources = [replace(alike, prevalence=0.5 + sign * dose / 2) for sign in (1, -1)]
+    scores = {}
+    for arm, method in (("ERM", "erm"), ("MixStyle", "mixstyle")):
+        world = World(seed)
+        model, objective = begin(seed, METHODS[method])
+        fit(model, objective, from_sites(world, sources))
+        people = world.people(PATIENTS, alike)
+        styles = torch.randint(len(SOURCES), (PATIENTS,), generator=world.random)
+        scores[arm] = auc(model, people, world.images(people, HISTOPATHOLOGY, alike, styles))
+    return scores
+
+
+def mark_rates(dose, seed):
+    """AUC where a mark goes with malignancy by `dose` at both sources, the other way round at the target, and
+    is three times as frequent at one source as at the other.
+
+    So nothing that depends on the mark is distributed alike at the sources, which is what CORAL asks for.
+    """
+    dials = Dials(style=0.0, marked=(0.75, 0.25, 0.5), shortcut=(dose, dose, -dose))
+    arms = {"ERM": Method(), "CORAL": METHODS["coral"], "strong CORAL": Method(coral=LONG_CORAL),
+            "strong DANN": Method(dann=LONG_DANN)}
+    return {arm: at_target(seed, dials, switches, steps=LONG["steps"]) for arm, switches in arms.items()}
+
+
 def style(dose, seed):
     """AUC at a site in another style."""
     arms = {"ERM": "erm", "MixStyle": "mixstyle", "CORAL": "coral", "DANN": "dann"}
@@ -73,6 +102,12 @@ def adapted_to_style(dose, seed):
     """AUC at a site in another style, without and with adaptation."""
     dials = Dials(style=dose)
     return adapted(seed, dials, dials, auc)
+
+
+def adapted_threshold(dose, seed):
+    """The balanced accuracy there, which asks besides the order of the patients for the right threshold."""
+    dials = Dials(style=dose)
+    return adapted(seed, dials, dials, balanced_accuracy)
 
 
 def adapted_to_prevalence(dose, seed):

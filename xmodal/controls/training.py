@@ -55,13 +55,17 @@ def fit(model, objective, batches):
 
 
 def from_sites(world, dials, modality=HISTOPATHOLOGY, steps=STEPS, batch=BATCH, sites=SOURCES):
-    """`steps` batches of one modality, of `batch` new patients at each site."""
+    """`steps` batches of one modality, of `batch` new patients at each site.
+
+    dials: of all sites, or a list with those of each.
+    """
+    at = dials if isinstance(dials, list) else [dials] * len(sites)
     batches = []
     for _ in range(steps):
         drawn = []
-        for site in sites:
-            people = world.people(batch, dials)
-            drawn.append((people, world.images(people, modality, dials, site)))
+        for site, own in zip(sites, at):
+            people = world.people(batch, own)
+            drawn.append((people, world.images(people, modality, own, site)))
         x = torch.cat([images.tokens for _, images in drawn])
         y = joined([targets(people, images) for people, images in drawn])
         batches.append(({modality: x, "domain": {modality: y["domain"]}}, {modality: y}))

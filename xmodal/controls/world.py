@@ -26,7 +26,10 @@ class Dials:
     """How hard the world is; as `data_scripts.phantom.dials`."""
     link: float = 0.95          # correlation of what a modality shows of a factor with the factor
     style: float = 0.5          # distance of the sites
-    shortcut: tuple = (0.0, 0.0, 0.0)        # correlation of the mark with malignancy, by site
+    # by how much more malignant patients than others have the mark, by site: where half have it, its
+    # correlation with malignancy
+    shortcut: tuple = (0.0, 0.0, 0.0)
+    marked: tuple = (0.5, 0.5, 0.5)          # share of patients with the mark, by site
     prevalence: float = 0.5     # share of malignant patients
     outline_error: float = 0.0  # standard deviation by which outlines are displaced, patches
     label_noise: float = 0.0    # share of labels of a neighbouring class
@@ -88,8 +91,8 @@ class World:
         return mixed / WIDTH ** 0.5 * 3
 
     def images(self, people, modality, dials, site=0):
-        """An `Images` of each patient. Severity and factors show in the lesion alone; in tissue, half of the
-        patches are of it, in a mammogram 2 x 2."""
+        """An `Images` of each patient, at one site or at (n,) sites. Severity and factors show in the lesion
+        alone; in tissue, half of the patches are of it, in a mammogram 2 x 2."""
         n = len(people.truth)
         looks = self.looks(modality, dials)
         shown = dials.link * people.factors + np.sqrt(1 - dials.link ** 2) * self.normal(n, FACTORS)
@@ -98,8 +101,9 @@ class World:
         tokens = self.place + self.normal(n, SIDE ** 2, WIDTH)
         tokens = tokens + lesion.flatten(1)[..., None] * content[:, None]
         tokens = torch.cat([torch.zeros(n, 1, WIDTH), tokens], 1)
-        tokens = tokens + 1.5 * self.marked(people, dials.shortcut[site])[:, None, None] * self.mark
-        tokens = tokens * (dials.style * self.gain[site]).exp() + dials.style * self.shift[site]
+        tokens = tokens + 1.5 * self.marked(people, dials, site)[:, None, None] * self.mark
+        gain, shift = (of[site].view(-1, 1, WIDTH) for of in (self.gain, self.shift))
+        tokens = tokens * (dials.style * gain).exp() + dials.style * shift
         return Images(tokens, lesion, self.displaced(lesion, dials.outline_error), site)
 
     def lesions(self, n, modality):
@@ -119,10 +123,11 @@ class World:
         moved = [torch.roll(outline, step, (0, 1)) for outline, step in zip(lesion, steps)]
         return torch.stack(moved)
 
-    def marked(self, people, correlation):
-        """(n,) 1 or 0: a mark on half of the patients, which correlates with malignancy."""
-        wanted = (people.truth >= 2) == (correlation >= 0)
-        chance = torch.where(wanted, (1 + abs(correlation)) / 2, (1 - abs(correlation)) / 2)
+    def marked(self, people, dials, site):
+        """(n,) 1 or 0: whether a patient has the mark, which correlates with malignancy where half have it.
+        """
+        share, correlation = (torch.tensor(of)[site] for of in (dials.marked, dials.shortcut))
+        chance = share + torch.where(people.truth >= 2, correlation, -correlation) / 2
         return (self.uniform(len(chance)) < chance).float()
 
 
