@@ -22,11 +22,11 @@ ENV SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt PIP_CERT=/etc/ssl/certs/ca-
 USER 1000:100
 WORKDIR /home/jovyan/xmodal
 
-# The environment changes seldom and the project often, so the project comes last.
+# The environment changes seldom and the project often, so the project comes last. CA, which make takes for a file's name, is its text here.
 COPY --chown=1000:100 Makefile requirements*.lock ./
 COPY --chown=1000:100 xmodal/runtime/slim.py xmodal/runtime/
 ARG GPU=
-RUN UV_NO_CACHE=1 PIP_NO_CACHE_DIR=1 make env GPU=$GPU
+RUN UV_NO_CACHE=1 PIP_NO_CACHE_DIR=1 make env CA= GPU=$GPU
 COPY --chown=1000:100 . .
 RUN touch .venv/.stamp*
 

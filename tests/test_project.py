@@ -1,5 +1,6 @@
 """What is said outside the code is so: make targets, pages, versions, the lock, dependencies, licences."""
 import importlib.metadata
+import os
 import re
 import subprocess
 import tomllib
@@ -85,6 +86,16 @@ def test_what_comes_before_the_lock_is_pinned_too():
     assert "* text=auto eol=lf" in (HOME / ".gitattributes").read_text()
     ignored = (HOME / ".dockerignore").read_text().splitlines()
     assert {"**/.env", "**/*.pem", "**/*.key"} <= set(ignored)
+
+
+def test_the_image_hands_make_no_certificate_for_the_name_of_a_file():
+    """Docker shows the argument CA, a text, to every command of the image; for make CA names a file."""
+    command = re.search(r"make env .*", (HOME / "Dockerfile").read_text())[0].replace("$GPU", "")
+    given = {**os.environ, "CA": "-----BEGIN CERTIFICATE-----\nMIIB"}
+    for arguments, works in ((command.split()[1:], True), (["env"], False)):
+        done = subprocess.run(["make", "-n", *arguments], cwd=HOME, capture_output=True, text=True, env=given)
+        assert (done.returncode == 0) == works, done.stderr
+
 
 
 EXTRAS = PROJECT["optional-dependencies"]
