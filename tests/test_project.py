@@ -1,4 +1,5 @@
 """What is said outside the code is so: make targets, pages, versions, the lock, dependencies, licences."""
+import fnmatch
 import importlib.metadata
 import os
 import re
@@ -86,6 +87,26 @@ def test_what_comes_before_the_lock_is_pinned_too():
     assert "* text=auto eol=lf" in (HOME / ".gitattributes").read_text()
     ignored = (HOME / ".dockerignore").read_text().splitlines()
     assert {"**/.env", "**/*.pem", "**/*.key"} <= set(ignored)
+
+
+def left_out_of_the_image(name):
+    """Whether .dockerignore leaves a file out, by the last pattern that fits its name or a folder's above it.
+    """
+    left_out = False
+    for line in (HOME / ".dockerignore").read_text().splitlines():
+        pattern = line.removeprefix("!").strip("/").removeprefix("**/").split("/")
+        parts = name.split("/")
+        starts = range(len(parts)) if "**/" in line else [0]
+        for k in starts:
+            those = parts[k:k + len(pattern)]
+            if len(those) == len(pattern) and all(map(fnmatch.fnmatchcase, those, pattern)):
+                left_out = not line.startswith("!")
+    return left_out
+
+
+def test_the_image_holds_all_code():
+    assert left_out_of_the_image("figures/fig1/fig1.png") and left_out_of_the_image("a/b/.env")
+    assert not [name_of(path) for path in tracked() if left_out_of_the_image(name_of(path))]
 
 
 def test_the_image_hands_make_no_certificate_for_the_name_of_a_file():

@@ -3,7 +3,7 @@
 # and JupyterLab in a real browser. As root: `make container`. Needs buildah, debootstrap, chromium, python3-venv, curl, procps, the network, and
 # 30 GB in TMPDIR, where the screenshot and the logs stay.
 #   OPTIONS   more options for `buildah build` and `buildah run`, such as a volume with the certificates of a company's proxy
-#   RESULTS   a folder with data/ and runs/ of a finished `make reproduce`: its model then answers in the notebook, and a student
+#   RESULTS   a folder of user 1000 with data/ and runs/ of a finished `make reproduce`: its model then answers in the notebook, and a student
 #             walks through the course (course.py): an exercise, a training with its bar, the browser of 06, a card of 08
 set -euo pipefail
 cd "$(dirname "$0")/../.."
