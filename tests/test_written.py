@@ -1,4 +1,4 @@
-"""What pages quote stands in stored tables and outputs: differences with their intervals, the table of the README."""
+"""What pages quote stands in stored tables and outputs: differences with intervals, the README's table."""
 import contextlib
 import csv
 import json
@@ -14,7 +14,8 @@ from xmodal.config import DATASETS, PAPER_ORDER
 from xmodal.methods import METHOD_LABELS
 
 REFERENCE = HOME / "figures" / "reference"
-PAGES = [HOME / "README.md", HOME / "docs" / "results.md", *sorted((HOME / "docs" / "companions").glob("*.md"))]
+PAGES = [HOME / "README.md", HOME / "docs" / "results.md",
+         *sorted((HOME / "docs" / "companions").glob("*.md"))]
 NUMBER = r"[+−-]?\d*\.?\d+"
 QUOTE = re.compile(rf"({NUMBER})\s*%?\s*\[({NUMBER}),\s+({NUMBER})\]")     # +0.007 [−0.000, +0.015]
 ELSEWHERE = "## Real patients"         # of data that no stored run has read
@@ -40,15 +41,16 @@ def is_stored(quote, stored):
 
 def numbers(texts):
     """The numbers among texts."""
-    found = set()
+    values = set()
     for text in texts:
         with contextlib.suppress(ValueError):
-            found.add(float(text))
-    return found
+            values.add(float(text))
+    return values
 
 
 def of_scaling():
-    """Difference and interval of the measures in docs/scaling.csv, with alignment less without, by patients."""
+    """Difference and interval of the measures in docs/scaling.csv, with alignment less without, by patients.
+    """
     table = pd.read_csv(HOME / "docs" / "scaling.csv")
     rows = []
     for _, same in table.groupby("patients"):
@@ -70,8 +72,8 @@ def stored():
     for path in NOTEBOOKS:
         for cell in json.loads(path.read_text())["cells"]:
             for output in cell.get("outputs", ()):
-                text = "".join(output.get("text", ())) or "".join(output.get("data", {}).get("text/plain", ()))
-                rows += [numbers(re.findall(NUMBER, line)) for line in text.splitlines()]
+                text = output.get("text") or output.get("data", {}).get("text/plain", ())
+                rows += [numbers(re.findall(NUMBER, line)) for line in "".join(text).splitlines()]
     values = [abs(number) for row in rows for number in row]
     row_of = np.repeat(np.arange(len(rows)), [len(row) for row in rows])
     return np.array(values), row_of
@@ -102,4 +104,5 @@ def test_the_table_of_the_readme_is_that_of_figure_3():
         assert set(table.held_out) == {domain} and domain in DATASETS
         for method, rows in table.groupby("method"):
             label = "ours, adapted" if method == "ours_tta" else METHOD_LABELS[method]
-            assert quoted[label][k] == f"{rows.auc.mean():.2f}±{np.std(rows.auc, ddof=1):.2f}", (label, domain)
+            written = f"{rows.auc.mean():.2f}±{np.std(rows.auc, ddof=1):.2f}"
+            assert quoted[label][k] == written, (label, domain)

@@ -85,8 +85,9 @@ def test_the_mark_is_as_frequent_as_asked_and_each_patient_can_have_a_site():
     for of, share in (((site == 0) & bad, 1.0), ((site == 0) & ~bad, 0.5), (site == 1, 0.25)):
         assert mark[of].mean() == pytest.approx(share, abs=0.02)
     few, apart = World(2).people(4, Dials()), Dials(style=1.0)
-    each = [World(3).images(few, MAMMOGRAPHY, apart, sites).tokens for sites in (0, 1, torch.tensor([0, 1, 1, 0]))]
-    assert torch.equal(each[2][[0, 3]], each[0][[0, 3]]) and torch.equal(each[2][1:3], each[1][1:3])
+    both = torch.tensor([0, 1, 1, 0])
+    first, second, mixed = (World(3).images(few, MAMMOGRAPHY, apart, sites).tokens for sites in (0, 1, both))
+    assert torch.equal(mixed[[0, 3]], first[[0, 3]]) and torch.equal(mixed[1:3], second[1:3])
 
 
 def test_label_noise_and_prevalence_are_the_shares_that_the_dials_say():

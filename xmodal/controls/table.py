@@ -76,8 +76,8 @@ CONTROLS = (
         Rule(NEGATIVE, "where all look alike it gains nothing", "causal", "as trained", 0.0, 0.02),
         Rule(DOSE_RESPONSE, "it gains the more the further apart", "causal", "as trained"))),
     Control("style_goes", "MixStyle, style tied to diagnosis",
-            "difference of the sources' shares of malignant patients", "AUC, either style", (0.0, 0.3, 0.6, 0.9),
-            domains.style_goes, (
+            "difference of the sources' shares of malignant patients", "AUC, either style",
+            (0.0, 0.3, 0.6, 0.9), domains.style_goes, (
         Rule(POSITIVE, "MixStyle leaves the style", "MixStyle", "ERM", 0.9, 0.02),
         Rule(NEGATIVE, "where the shares are alike it gains nothing", "MixStyle", "ERM", 0.0, 0.02),
         Rule(DOSE_RESPONSE, "it gains the more the further apart they are", "MixStyle", "ERM"))),

@@ -181,8 +181,8 @@ def fig2_parts(runs):
         for whom, splits in (("training", TRAINING), ("unseen", UNSEEN)):
             patients = patient_embeddings(run.embeddings, splits)
             if len(patients.patient) > 1:
-                found = retrieved(patients)
-                rows.append((method, *fold_and_seed, whom, found["r_at_10"], found["chance_at_10"]))
+                recall = retrieved(patients)
+                rows.append((method, *fold_and_seed, whom, recall["r_at_10"], recall["chance_at_10"]))
     table = tidy(rows, [*RUN, "whom", "r_at_10", "chance_at_10"])
     tests = [paired_tests(part, "r_at_10").assign(whom=whom) for whom, part in table.groupby("whom")]
     if not tests:
