@@ -23,7 +23,7 @@ NOTEBOOKS := $(patsubst %,notebooks/%.ipynb,01_download 02_preprocess 03a_pretra
 
 COMPANIONS := $(sort $(wildcard notebooks/1*.ipynb))
 SNAKEMAKE = OMP_NUM_THREADS=1 $(PY) -m snakemake $@ --cores $(CORES) --resources mem_mb=5500 --rerun-incomplete --rerun-triggers mtime params \
-  --keep-going --quiet rules --config profile=$(PROFILE)
+  --keep-going --quiet rules progress host --config profile=$(PROFILE)
 
 # OpenBLAS sums in another order on each kind of processor; that for AVX2 runs nearly everywhere (xmodal.runtime.notebook.same_sums).
 ifneq ($(shell grep -m 1 -o -w avx2 /proc/cpuinfo 2> /dev/null),)
