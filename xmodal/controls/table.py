@@ -13,8 +13,9 @@ Nothing else was changed after that run.
 Since the positive controls of MixStyle, CORAL, DANN and adaptation did not hold, three more were added later
 on that day, `style_goes`, `mark_rates` and `adaptation_threshold`, which ask them for what they are made for:
 to leave a style that sources tie to the diagnosis, to leave what is distributed otherwise from source to
-source, and to move a threshold. Their sizes, doses and weights were set on seeds 1 and 2, where MixStyle,
-CORAL and adaptation did so and DANN did not; their rules were written before any other seed was run.
+source, and to move a threshold. Their sizes, doses and weights were set after a look at seeds 1 and 2, some
+at neighbouring ones, where MixStyle, CORAL and adaptation did so and DANN did not; their rules were written
+before any other seed was run.
 A training takes about a second, so that all of them take some minutes.
 """
 from dataclasses import asdict
