@@ -94,13 +94,18 @@ def pyramid(path, rgb, mpp, quality, levels=PYRAMID_LEVELS):
     with tifffile.TiffWriter(path, bigtiff=True) as tiff:
         for level in range(levels):
             if level:
-                wide = rgb.astype(np.uint16)
-                rows = wide[::2] + wide[1::2]
-                rgb = ((rows[:, ::2] + rows[:, 1::2]) // 4).astype(np.uint8)
+                rgb = halved(rgb)
             tiff.write(rgb, tile=(256, 256), photometric="rgb", subsampling=(2, 2), compression="jpeg",
                        compressionargs={"level": quality}, subfiletype=1 if level else 0,
                        resolution=(1e4 / (mpp * 2 ** level),) * 2, resolutionunit="CENTIMETER",
                        metadata=None, software=False)
+
+
+def halved(rgb):
+    """uint8 (H, W, 3), of even sides -> (H / 2, W / 2, 3): the means of squares of four, rounded down."""
+    wide = rgb.astype(np.uint16)
+    rows = wide[::2] + wide[1::2]
+    return ((rows[:, ::2] + rows[:, 1::2]) // 4).astype(np.uint8)
 
 
 def polygons(mask, step=8):

@@ -7,8 +7,8 @@ import torch
 import figures
 from figures import controls as figure
 from xmodal import config
-from xmodal.config import MAMMOGRAPHY, MODALITIES, Problem
-from xmodal.controls import power, table
+from xmodal.config import HISTOPATHOLOGY, MAMMOGRAPHY, MODALITIES, Problem
+from xmodal.controls import domains, power, table, training
 from xmodal.controls.verdict import DOSE_RESPONSE, NEGATIVE, POSITIVE, Control, Rule, judge, measure
 from xmodal.controls.world import Dials, World, targets
 from xmodal.tables import common
@@ -88,6 +88,15 @@ def test_the_mark_is_as_frequent_as_asked_and_each_patient_can_have_a_site():
     both = torch.tensor([0, 1, 1, 0])
     first, second, mixed = (World(3).images(few, MAMMOGRAPHY, apart, sites).tokens for sites in (0, 1, both))
     assert torch.equal(mixed[[0, 3]], first[[0, 3]]) and torch.equal(mixed[1:3], second[1:3])
+
+
+def test_each_source_has_its_own_share_of_malignant_patients():
+    dials = domains.unlike_shares(Dials(), 1.0)
+    (_, y), = training.from_sites(World(1), dials, steps=1, batch=20)
+    y = y[HISTOPATHOLOGY]
+    assert (y["allowed"][:, 2:].any(1) == (y["domain"] == 0)).all() and len(y["domain"]) == 40
+    nearer = [source.prevalence for source in domains.unlike_shares(Dials(), 0.3)]
+    assert nearer == pytest.approx([0.65, 0.35])
 
 
 def test_label_noise_and_prevalence_are_the_shares_that_the_dials_say():

@@ -192,3 +192,10 @@ def test_the_same_seed_gives_the_same_bytes_for_any_number_of_workers(written, p
     monkeypatch.setattr(histology_files, "BACH_SHAPE", (192, 256))
     histology_files.write_bach(tmp_path / "bach", people, SEED + 1, 1)
     assert digest(tmp_path) != same
+
+
+def test_a_level_is_the_mean_of_four_rounded_down():
+    rgb = np.random.default_rng(0).integers(0, 256, (6, 8, 3), dtype=np.uint8)
+    rgb[:2, :2] = 255
+    squares = rgb.reshape(3, 2, 4, 2, 3).astype(float)
+    assert np.array_equal(native.halved(rgb), np.floor(squares.mean((1, 3))))

@@ -13,7 +13,7 @@ import nbformat
 import pytest
 
 from xmodal import config, methods
-from xmodal.runtime import notebook, parameters
+from xmodal.runtime import engine, notebook, parameters
 
 PARAMETERS = '''SEED: int = 42  # of everything
 HELD_OUT: str = "bach"  # domain
@@ -199,11 +199,15 @@ def test_a_notebook_runs_from_the_root_with_its_parameters_and_finds_the_module(
     kernel.parent.mkdir(parents=True)
     kernel.write_text('{"argv": ["false"], "display_name": "Python 3", "language": "python"}')
     environment = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "JUPYTER_PREFER_ENV_PATH")}
-    environment |= {"XMODAL_HOME": str(tmp_path), "JUPYTER_DATA_DIR": str(tmp_path / "jupyter")}
+    plan = tmp_path / "plan.json"
+    engine.plan(plan, {str(out): 1, "another.ipynb": 1})
+    environment |= {"XMODAL_HOME": str(tmp_path), "JUPYTER_DATA_DIR": str(tmp_path / "jupyter"),
+                    "XMODAL_PLAN": str(plan)}
     done = subprocess.run(command, cwd=config.HOME, env=environment, capture_output=True, text=True)
     # on a busy machine the kernel logs its own end
     errors = [line for line in done.stderr.splitlines() if "[IPKernelApp]" not in line]
     assert (done.returncode, errors) == (0, []), done.stderr
+    assert done.stdout.endswith(" s; 1 of 2 steps, about 1 min left\n"), "how far the run is"
     assert outputs(out).split("\n")[0] == f"7 x y [1] True {tmp_path}"
     assert [p.name for p in out.parent.iterdir()] == ["out.ipynb"]
 

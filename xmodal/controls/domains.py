@@ -50,16 +50,20 @@ def style_goes(dose, seed):
     """AUC where images come in the style of either source, and the share of malignant patients, which at the
     sources differs by `dose`, is one half in both styles."""
     alike = Dials(style=0.5)
-    sources = [replace(alike, prevalence=0.5 + sign * dose / 2) for sign in (1, -1)]
     scores = {}
     for arm, method in (("ERM", "erm"), ("MixStyle", "mixstyle")):
         world = World(seed)
         model, objective = begin(seed, METHODS[method])
-        fit(model, objective, from_sites(world, sources))
+        fit(model, objective, from_sites(world, unlike_shares(alike, dose)))
         people = world.people(PATIENTS, alike)
         styles = torch.randint(len(SOURCES), (PATIENTS,), generator=world.random)
         scores[arm] = auc(model, people, world.images(people, HISTOPATHOLOGY, alike, styles))
     return scores
+
+
+def unlike_shares(dials, dose):
+    """The dials of two sources whose shares of malignant patients differ by `dose`, around one half."""
+    return [replace(dials, prevalence=0.5 + dose / 2), replace(dials, prevalence=0.5 - dose / 2)]
 
 
 def mark_rates(dose, seed):
