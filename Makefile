@@ -41,8 +41,9 @@ endif
 export JUPYTER_PREFER_ENV_PATH := 1
 export PYTHONPATH := $(CURDIR)
 export PYTHONNOUSERSITE := 1
-# What is made depends on nothing of the user's own: neither other kernels, nor start-up files, nor a backend.
-unexport JUPYTER_PATH MPLBACKEND PYTHONSTARTUP
+# What is made depends on nothing of the user's own: neither other kernels, nor start-up files, nor a backend; and modules
+# stay compiled, since to import fastai from its sources takes half a minute each time.
+unexport JUPYTER_PATH MPLBACKEND PYTHONSTARTUP PYTHONDONTWRITEBYTECODE
 
 .PHONY: help env doctor lab reproduce companions notebooks pretrain controls strengths scaling figures compare test code-test notebook-test bench fuzz faults slurm lock image container clean
 
