@@ -12,7 +12,8 @@ from xmodal.tables.cases import from_uri
 from . import CLASSES, MM, STYLE, WIDTH, caption, letter, nothing, read, save
 from .cases import FOUND, TRUTH, box, overlay, picture
 
-LABELS = {"normal": CLASSES[0], "benign": CLASSES[1], "malignant": CLASSES[3]}
+LABELS = {"normal": CLASSES[0], "benign": CLASSES[1], "malignant": CLASSES[3],
+          "unmethylated": CLASSES[0], "methylated": CLASSES[3], "": "#BBBBBB"}
 MODALITIES = {"mammogram": "#0072B2", "magnified": "#56B4E9", "ultrasound": "#E69F00", "report": "#000000"}
 SITES = ("#0072B2", "#E69F00")
 PANELS = ("table1", "table3", "table4a", "table4b", "table5", "control", "fig4", "fig5", "fig5d",
@@ -80,20 +81,24 @@ def fig5(ax, table, part, title):
     g = table[table.part == part] if len(table) else table
     if not len(g):
         return nothing(ax)
+    labels = g.label.fillna("")
     for label, colour in LABELS.items():
-        ax.plot(*g.loc[g.label == label, ["x", "y"]].to_numpy().T, ".", ms=3, color=colour, label=label)
+        xy = g.loc[labels == label, ["x", "y"]].to_numpy()
+        if len(xy):
+            ax.plot(*xy.T, ".", ms=3, color=colour, label=label or "not known")
     ax.set(xticks=[], yticks=[], title=title)
     return ax
 
 
 def fig5d(ax, table):
-    """How much malignant studies take of each anchor, one line per modality."""
+    """How much the studies of one label take of each anchor, one line per modality."""
     if not len(table):
         return nothing(ax)
     for modality, colour in MODALITIES.items():
         g = table[table.modality == modality]
         ax.plot(g.anchor, g.share, "-o", ms=2, lw=0.8, color=colour, label=modality)
-    ax.set(xlabel="anchor", ylabel="assignment", ylim=(0, 1), title="Anchors of malignant studies")
+    title = f"Anchors of {table.label.iloc[0]} studies"
+    ax.set(xlabel="anchor", ylabel="assignment", ylim=(0, 1), title=title)
     ax.legend(fontsize=5, ncols=2)
     return ax
 

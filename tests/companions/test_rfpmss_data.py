@@ -73,6 +73,31 @@ def test_a_missing_column_and_an_unknown_label_are_named(own):
         rfpmss_training.train(studies, np.arange(6), SHORT, rfpmss.OURS, 0)
 
 
+def test_labels_may_be_two_others_and_unknown_where_reports_are_not(home, own):
+    """As of gliomas: the last class is looked for; who has no label is trained on, and counts in no AUC."""
+    folder, table = own
+    labels = ["unmethylated", "methylated", "", "methylated", "unmethylated"] * 2
+    split = ["train"] * 5 + ["test"] * 5
+    table.assign(label=labels, split=split).to_csv(folder / "studies.csv", index=False)
+    studies = rfpmss_data.read(*rfpmss_data.load_table(folder, size=32), SHORT)
+    assert studies.classes == ("unmethylated", "methylated")
+    assert studies.positive().tolist() == studies.numbers().tolist() == [0, 1, -1, 1, 0] * 2
+    plan = rfpmss_study.trainings(studies.table, SHORT)
+    assert plan["RFPMSS"].train.tolist() == [0, 1, 2, 3, 4]
+    assert plan["4 labels"].train.tolist() == [0, 1, 3, 4]
+    tables = rfpmss_study.run_all("lesson", studies, {"4 labels": plan["4 labels"]}, [0])["4 labels", 0]
+    assert np.isfinite(tables["history"].labels).all() and tables["retrieval"].n.eq(5).all()
+    known = np.array([0, 1, 3, 4, 5, 6, 8, 9])
+    of_known = rfpmss_data.Studies(studies.table.iloc[known].reset_index(drop=True),
+                                   {view: tokens[known] for view, tokens in studies.tokens.items()},
+                                   studies.reports[known], studies.mask[known])
+    areas = [rfpmss_study.of_frozen_features(s, np.arange(n), [0]) for s, n in ((studies, 5), (of_known, 4))]
+    pd.testing.assert_frame_equal(*areas)
+    shares = {"report": np.array([[0.0, 1.0]] * 5 + [[1.0, 0.0]] * 5)}
+    of_label = rfpmss_panels.fig5d(shares, np.array(["", "methylated"] * 5), studies.classes[-1])
+    assert of_label.label.eq("methylated").all() and of_label.share.tolist() == [0.6, 0.4]
+
+
 def test_every_panel_is_drawn_from_its_table_alone(home, own):
     table, pictures = rfpmss_data.load_table(own[0], size=32)
     rows = np.arange(10)

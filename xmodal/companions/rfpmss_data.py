@@ -20,10 +20,12 @@ from ..layers import to_input
 from ..runtime.bounds import check_matrix
 from . import frozen
 from .pictures import open_pictures, split_patients
+from .study import class_numbers
 
 VIEWS = ("mammogram", "magnified", "ultrasound")
 MODALITIES = (*VIEWS, "report")
 LABELS = ("normal", "benign", "malignant")
+METHYLATION = ("unmethylated", "methylated")        # of gliomas, see data_scripts/gliomas.py
 SITES = {"home": "inbreast", "away": "cbis_ddsm"}   # folder of phantom studies -> detector: digital, film
 
 
@@ -53,10 +55,11 @@ def load(folder, sites=SITES, seed=42):
 def load_table(root, size=128, seed=42):
     """(table, pictures) as of `load`, of studies of one's own.
 
-    root/studies.csv has one row per study with columns patient, label, report, mammogram, magnified,
-    ultrasound (a picture file each, below `root`); and, if known, site, split (train, test), lesion_type and
-    boxes_<view> (JSON, corners x0, y0, x1, y1 in pixels of the file). The three columns may hold any three
-    kinds of pictures, such as CT, MRI and pathology. Pictures become uint8 (N, size, size, 3), in colour.
+    root/studies.csv has one row per study with columns patient, label (one of `LABELS`, or of `METHYLATION`;
+    empty if not known), report, mammogram, magnified, ultrasound (a picture file each, below `root`); and, if
+    known, site, split (train, test), lesion_type and boxes_<view> (JSON, corners x0, y0, x1, y1 in pixels of
+    the file). The three columns may hold any three kinds of pictures, such as CT, MRI and pathology. Pictures
+    become uint8 (N, size, size, 3), in colour.
 
     Raises `Problem` for a missing table, column or picture and for an empty report.
     """
@@ -126,6 +129,25 @@ class Studies:
 
     def __len__(self):
         return len(self.table)
+
+    @property
+    def classes(self):
+        """`METHYLATION` where all labels are of it, else `LABELS`. The last is the one that is looked for."""
+        known = set(self.table.label) - {""}
+        return METHYLATION if known and known <= set(METHYLATION) else LABELS
+
+    def numbers(self):
+        """(N,) class numbers, -1 where the label is not known (""). Raises `Problem` for another label."""
+        known = np.flatnonzero(self.table.label != "")
+        numbers = torch.full((len(self),), -1)
+        numbers[known] = class_numbers(self.table.label.iloc[known], self.classes)
+        return numbers
+
+    def positive(self):
+        """(N,) array: 1 for studies of the class that is looked for, 0 for others, -1 where it is not
+        known."""
+        numbers = self.numbers().numpy()
+        return np.where(numbers < 0, -1, numbers == len(self.classes) - 1)
 
     def digest(self):
         """A sha256 of table and tokens, so that a result can name its studies."""

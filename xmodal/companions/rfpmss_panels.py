@@ -149,13 +149,14 @@ def anchor_shares(model, out):
     return shares
 
 
-def fig5d(shares, labels):
-    """Fig. 5 d: mean assignment of malignant studies to each anchor. Columns modality, anchor, share."""
+def fig5d(shares, labels, label="malignant"):
+    """Fig. 5 d: mean assignment of the studies of a label to each anchor. Columns modality, anchor, share,
+    label."""
     rows = []
     for modality, p in shares.items():
         for k in range(p.shape[1]):
-            rows.append((modality, k, float(p[labels == "malignant", k].mean())))
-    return pd.DataFrame(rows, columns=["modality", "anchor", "share"])
+            rows.append((modality, k, float(p[labels == label, k].mean()), label))
+    return pd.DataFrame(rows, columns=["modality", "anchor", "share", "label"])
 
 
 def fig7(shares, studies, rows, pictures, view="magnified"):

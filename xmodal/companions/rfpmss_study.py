@@ -49,13 +49,15 @@ def trainings(table, settings):
     """
     sites = list(table.site.unique())
     home = rows_of(table, "train", sites[:1])
+    labelled = home[(table.label[home] != "").to_numpy()]
     longer = replace(settings, epochs=2 * settings.epochs, decay=settings.decay ** 0.5)
     plan = [Training("RFPMSS", OURS, settings, home, report=True),
             Training("twice as long", OURS, longer, home),
             Training("no alignment", NO_ALIGNMENT, settings, home)]
     for name, variant in {**TABLE1, **TABLE4A, **TABLE5}.items():
         if variant != OURS:
-            plan.append(Training(name, variant, settings, home))
+            of_home = labelled if variant.labels else home
+            plan.append(Training(name, variant, settings, of_home))
     for anchors, chosen in anchor_grid(settings):
         other = replace(settings, anchors=anchors, chosen=chosen)
         plan.append(Training(f"K {anchors}, K' {chosen}", OURS, other, home))
@@ -120,14 +122,16 @@ def tested(model, studies, train, seed, vocabulary=None, device="cpu"):
 
     train: the studies that it was trained on, of whose labels shares train a probe; vocabulary: for reports.
     """
-    malignant = (studies.table.label == "malignant").to_numpy().astype(int)
-    before = represent(model, studies, train, device)["v"].numpy()
+    positive = studies.positive()
+    labelled = np.asarray(train)[positive[train] >= 0]
+    before = represent(model, studies, labelled, device)["v"].numpy()
     retrieval, scores = [], []
     for site in studies.table.site.unique():
         rows = rows_of(studies.table, "test", [site])
         out = represent(model, studies, rows, device)
         retrieval.append(retrieval_table(out).assign(site=site))
-        score = probes(before, out["v"].numpy(), malignant[train], malignant[rows], seed)
+        known = positive[rows] >= 0
+        score = probes(before, out["v"].numpy()[known], positive[labelled], positive[rows[known]], seed)
         if vocabulary is not None:
             some = rows[:WRITTEN]
             score |= written(model, vocabulary, out["v"][:WRITTEN].to(device),
@@ -193,7 +197,8 @@ def retrieval_table(out):
 
 
 def probes(before, after, truth_before, truth_after, seed):
-    """{"auc", "auc_10", "auc_1"}: AUC of malignant against not by a logistic regression on frozen features.
+    """{"auc", "auc_10", "auc_1"}: AUC of the class that is looked for, of a logistic regression on frozen
+    features.
 
     before (N, D), after (M, D): features of training and test studies. It learns from all labels of the
     training studies, and from 10 and 1 % of those of either class (at least one), which `seed` draws.
@@ -223,12 +228,14 @@ def of_frozen_features(studies, train, seeds, device="cpu"):
         encoder = frozen.ImageEncoder(device)
         maps = [feature_maps(pictures, encoder) for pictures in maps]
     features = torch.cat([tokens.mean(1) for tokens in maps], 1).numpy()
-    malignant = (studies.table.label == "malignant").to_numpy().astype(int)
+    positive = studies.positive()
+    train = np.asarray(train)[positive[train] >= 0]
     rows = []
     for site in studies.table.site.unique():
         test = rows_of(studies.table, "test", [site])
+        test = test[positive[test] >= 0]
         for seed in seeds:
-            areas = probes(features[train], features[test], malignant[train], malignant[test], seed)
+            areas = probes(features[train], features[test], positive[train], positive[test], seed)
             rows.append({"name": "ImageNet features", "site": site, "seed": seed, **areas})
     return pd.DataFrame(rows)
 

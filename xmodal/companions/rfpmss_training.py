@@ -14,7 +14,7 @@ from ..record import seed_everything
 from . import study
 from .reporter import Vocabulary, language_loss
 from .rfpmss import RFPMSS
-from .rfpmss_data import LABELS, MODALITIES, VIEWS, batch, exchange_sides, patches, vary
+from .rfpmss_data import MODALITIES, VIEWS, batch, exchange_sides, patches, vary
 from .transport import multi_sk, sinkhorn
 
 PAIRS = (("mammogram", "magnified"), ("magnified", "ultrasound"), ("magnified", "report"),
@@ -217,7 +217,7 @@ def train(studies, rows, settings, variant, seed, device="cpu", resume=None):
     reports = studies.table.report
     targets = Targets(vocabulary.encode(reports, settings.length),
                       vocabulary.encode(reports.map(exchange_sides), settings.length),
-                      study.class_numbers(studies.table.label, LABELS), seed)
+                      studies.numbers(), seed)
     consistency = Consistency(settings, variant)
     terms = partial(objective, model, consistency, studies, targets, device)
 
