@@ -28,6 +28,7 @@ Each file imports from the rooms of `xmodal` and from those above it in this lis
     rfpmss       RFPMSS: anchors that keep each modality's structure, reports as supervision; the model
     rfpmss_training  its losses and its training
     rfpmss_study     its runs: retrieval, written reports, the trainings of its tables
+    rfpmss_tuning    fine-tuning with few labels, and rules for it
     rfpmss_panels    the tables of its figure: comparisons, attention, anchors
     rfpmss_control   its control: clusters that alignment loses and consistency is to keep
     fusion_inputs    what loosely coupled fusion reads of a cohort: columns, bags, graphs

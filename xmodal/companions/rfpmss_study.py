@@ -205,17 +205,22 @@ def probes(before, after, truth_before, truth_after, seed):
     """
     areas = {}
     for share in SHARES:
-        rng = np.random.default_rng([seed, round(100 * share)])
-        rows = []
-        for label in (0, 1):
-            of_label = rng.permutation(np.flatnonzero(truth_before == label))
-            rows.append(of_label[:max(1, round(share * len(of_label)))])
-        rows = np.concatenate(rows)
+        rows = some_labels(truth_before, share, seed)
         model = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=500))
         model.fit(before[rows], truth_before[rows])
         name = "auc" if share == 1 else f"auc_{round(100 * share)}"
         areas[name] = auc(truth_after, model.predict_proba(after)[:, 1])
     return areas
+
+
+def some_labels(truth, share, seed):
+    """Row numbers of a share of those of either class (0, 1), at least one, which `seed` draws."""
+    rng = np.random.default_rng([seed, round(100 * share)])
+    rows = []
+    for label in (0, 1):
+        of_label = rng.permutation(np.flatnonzero(truth == label))
+        rows.append(of_label[:max(1, round(share * len(of_label)))])
+    return np.concatenate(rows)
 
 
 def of_frozen_features(studies, train, seeds, device="cpu"):
