@@ -25,7 +25,7 @@ from .rfpmss_data import batch, rows_of, vary
 from .rfpmss_study import again, place, represent, some_labels
 
 UNTRAINED = "untrained"
-STARTS = ("RFPMSS", "without both", "no alignment", "4 labels", UNTRAINED)
+STARTS = ("RFPMSS", "without both", "4 labels", UNTRAINED)
 SHUFFLED = "labels exchanged"      # RFPMSS's start, labels drawn anew among the training studies
 SHARES = {0: 1.0, 1: 0.1, 2: 0.01}
 NAME, TITLE = "rfpmss_tuning", "RFPMSS fine-tuned"
