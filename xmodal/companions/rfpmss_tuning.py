@@ -93,6 +93,8 @@ def of_seed(profile, studies, plan, tuning, device, seed):
 
     plan: {name: Training} of `rfpmss_study.trainings`, whose `STARTS` are done for this seed.
     """
+    if device == "cpu":
+        torch.set_num_threads(1)
     starts = {name: plan[name] for name in STARTS if name != UNTRAINED}
     starts[UNTRAINED] = plan["RFPMSS"]._replace(name=UNTRAINED)
     described = {}
