@@ -27,8 +27,7 @@ from data_scripts import parallel, tables
 from data_scripts.glioma_slices import Scan, study
 from data_scripts.indexing import files_below, plain_number
 from xmodal.config import Problem
-from xmodal.runtime.checkpoints import kept_when_done
-from xmodal.runtime.files import sha256
+from xmodal.runtime.files import atomic, held, json_text, sha256, write_json
 
 log = logging.getLogger(__name__)
 MAPPING = "BraTS2021_MappingToTCIA.csv"
@@ -60,12 +59,17 @@ def as_studies(root, folder, workers=2):
         files += files_below(root / site, ".nii.gz", ".csv")
     state = {str(path.relative_to(root)): path.stat().st_size for path in files}
     state |= {str(path.relative_to(root)): sha256(path) for path in files if path.suffix == ".csv"}
-    kept_when_done(folder, {"gliomas": state}, partial(_write, root, sites, folder, workers))
+    done = folder / "files.json"                              # written last
+    if not done.exists() or done.read_text() != json_text(state):
+        with held(folder):
+            done.unlink(missing_ok=True)
+            _write(root, sites, folder, workers)
+            write_json(done, state)
     return folder
 
 
 def _write(root, sites, folder, workers):
-    """{"studies.csv", "exclusions.csv"} of the sites below `root`; the pictures are written at once."""
+    """Writes the studies of the sites below `root`, and what is left out."""
     scans, left_out = _scans(root, sites)
     rows = []
     for scan, (row, reason) in zip(scans, parallel(partial(study, folder), scans, workers, "scans")):
@@ -79,8 +83,10 @@ def _write(root, sites, folder, workers):
     log.warning("%d studies are written to %s, %d with a label; %d scans or files are left out, as "
                 "exclusions.csv there says.", len(rows), folder, sum(row["label"] != "" for row in rows),
                 len(left_out))
-    return {"studies.csv": pd.DataFrame(rows),
-            "exclusions.csv": pd.DataFrame(left_out, columns=["source", "reason"])}
+    left_out = pd.DataFrame(left_out, columns=["source", "reason"])
+    for name, table in (("studies.csv", pd.DataFrame(rows)), ("exclusions.csv", left_out)):
+        with atomic(folder / name) as path:
+            table.to_csv(path, index=False)
 
 
 def _scans(root, sites):

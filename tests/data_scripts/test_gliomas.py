@@ -281,9 +281,13 @@ def test_studies_are_written_once_and_anew_when_a_file_changes(tmp_path):
     folder = brats_case(tmp_path, 0)
     mapping(tmp_path, [("BraTS2021_00000", "", 1)])
     assert studies(tmp_path)[0].label.iloc[0] == "methylated"
-    written = (tmp_path / "studies" / "studies.csv").stat().st_mtime_ns
+    table = tmp_path / "studies" / "studies.csv"
+    written = table.stat().st_mtime_ns
     studies(tmp_path)
-    assert (tmp_path / "studies" / "studies.csv").stat().st_mtime_ns == written
+    assert table.stat().st_mtime_ns == written
+    (tmp_path / "studies" / "files.json").unlink()               # as where a conversion was cut
+    studies(tmp_path)
+    assert table.stat().st_mtime_ns > written
     mapping(tmp_path, [("BraTS2021_00000", "", 0)])
     assert studies(tmp_path)[0].label.iloc[0] == "unmethylated"
     cut(folder / "BraTS2021_00000_t1ce.nii.gz")
