@@ -12,7 +12,7 @@ from test_rfpmss import SMALL
 from data_scripts.phantom import studies as phantom
 from figures import rfpmss as figure
 from xmodal.companions import (
-    rfpmss, rfpmss_control, rfpmss_data, rfpmss_panels, rfpmss_study, rfpmss_training,
+    rfpmss, rfpmss_control, rfpmss_data, rfpmss_panels, rfpmss_study, rfpmss_training, rfpmss_tuning,
 )
 from xmodal.config import Problem
 from xmodal.tables import common
@@ -193,6 +193,11 @@ def test_pictures_in_colour_train_varied_with_mirrored_reports(own):
     second, _ = rfpmss_training.train(studies, np.arange(6), PAPER, rfpmss.OURS, 0)
     assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), second.state_dict().values()))
     assert np.isfinite(history).all(axis=None)
+    before = model.state_dict()["fuse.weight"].clone()
+    tuning = rfpmss_tuning.Tuning(3, 1e-3)
+    _, tuned = rfpmss_tuning.tune(second, studies, np.arange(6), studies.positive()[:6], tuning, 0)
+    assert len(tuned) == 3 and np.isfinite(tuned).all(axis=None)
+    assert not torch.equal(second.state_dict()["fuse.weight"], before), "the whole network is trained"
     out = rfpmss_study.represent(model, studies, np.arange(10))
     pictures = {view: studies.tokens[view].numpy() for view in rfpmss_data.VIEWS}
     looked = rfpmss_panels.attention_table(studies, pictures, out, np.arange(10), PAPER.crop)
