@@ -12,7 +12,7 @@ from PIL import Image
 from data_scripts import kmat_pairs
 from figures import kmat as figure
 from xmodal import config
-from xmodal.companions import clip, frozen, kmat, kmat_panels, pictures, prompts
+from xmodal.companions import clip, frozen, kmat, kmat_choice, kmat_panels, pictures, prompts
 from xmodal.config import HOME, Problem
 from xmodal.tables import common
 
@@ -83,7 +83,7 @@ def test_terms_reach_the_prompts_they_should(model, texts):
 
     def terms(row):
         p = prompts.Prompts(kmat.ABLATION[row], model, kmat_pairs.BREAST, 4, 0)
-        return p, prompts.objective(p, texts, high, labels, SMALL, np.arange(6))
+        return p, prompts.terms_of(p, p(), texts, high[:6], labels[:6], SMALL)
 
     reached = {}
     for row in ("3", "4", "5"):
@@ -105,7 +105,8 @@ def test_the_anchor_is_the_printed_sum():
 # ---- runs --------------------------------------------------------------------------------------------------
 
 def learned(texts, name, low=None):
-    return kmat.trained(pair(low), texts, kmat.METHODS[name], SMALL, 42)[0]
+    members, _ = kmat.trained(pair(low), texts, kmat.METHODS[name], SMALL, [42])
+    return members[0]
 
 
 def forbidden(rows):
@@ -125,15 +126,15 @@ def test_the_low_end_is_not_looked_at_before_the_test(texts, name):
 def test_a_training_that_was_cut_goes_on_and_the_first_look_at_the_low_end_may_fail(home, texts, monkeypatch):
     """Whatever stops a run, the next finds its epochs; the low end is asked for when they are all done."""
     def run(low=None):
-        return kmat.run("lesson", pair(low), texts, "kmat", kmat.METHODS["kmat"], 42, SMALL)
+        return kmat.run("lesson", pair(low), texts, "kmat", kmat.METHODS["kmat"], [42], SMALL)
 
     with pytest.raises(AssertionError, match="looked at"):
         run(forbidden)
-    folder = config.RUNS / "lesson" / "companions" / "kmat" / "pair" / "kmat" / "seed_42"
+    folder = config.RUNS / "lesson" / "companions" / "kmat" / "pair" / "kmat" / "seeds_42"
     assert (folder / "checkpoint.safetensors").exists() and not (folder / "done").exists()
     with monkeypatch.context() as patch:
-        patch.setattr(prompts, "objective", lambda *_: pytest.fail("an epoch was trained twice"))
-        tables = run()
+        patch.setattr(prompts, "terms_of", lambda *_: pytest.fail("an epoch was trained twice"))
+        tables = run()[42]
     assert not (folder / "checkpoint.safetensors").exists() and not (folder / "begun.json").exists()
     whole = kmat.embeddings(learned(texts, "kmat"), texts)
     np.testing.assert_allclose(tables["embeddings"].iloc[:, 2:], whole.iloc[:, 2:], rtol=1e-6)
@@ -141,38 +142,63 @@ def test_a_training_that_was_cut_goes_on_and_the_first_look_at_the_low_end_may_f
 
 def test_training_learns_the_high_end_and_the_choice_of_lambda_uses_it_alone(home, texts):
     settings = prompts.Settings(shots=8, epochs=30, batch=24, lr=0.3)
-    p, history = kmat.trained(pair(), texts, prompts.Method(csc=True), settings, 42)
+    [p], [history] = kmat.trained(pair(), texts, prompts.Method(csc=True), settings, [42])
     assert history.ce.iloc[-1] < history.ce.iloc[0] - 0.2
     high = kmat.predict(p, texts, pair(), 0)
     assert (kmat.guess(high) == high.truth).mean() > 0.6
     for name, weight in (("kmat", "anchor"), ("kgcoop", "keep"), ("biomedcoop", "distil")):
-        method, tried = kmat.choose("lesson", pair(forbidden), texts, name, (42, 1), SMALL, (0.0, 2.0))
+        method, tried = kmat_choice.choose("lesson", pair(forbidden), texts, name, (42, 1), SMALL, (0.0, 2.0))
         mean = tried.groupby("factor").accuracy.mean()
         best = 2.0 * (mean[2.0] > mean[0.0])
         assert getattr(method, weight) == best * getattr(kmat.METHODS[name], weight) and len(tried) == 4
-    assert kmat.choose("lesson", pair(), texts, "coop", (42, 1), SMALL) == (kmat.METHODS["coop"], None)
+    assert kmat_choice.choose("lesson", pair(), texts, "coop", (42, 1), SMALL) == (kmat.METHODS["coop"], None)
     with pytest.raises(Problem, match="do not part into 40 folds"):
-        kmat.choose("lesson", pair(), texts, "kmat", range(40), SMALL)
+        kmat_choice.choose("lesson", pair(), texts, "kmat", range(40), SMALL)
 
 
 def test_the_transport_changes_no_bit_of_the_high_end_so_that_the_choice_may_leave_it_out(texts):
-    with_it, without = (kmat.trained(pair(), texts, replace(kmat.OURS, fgw=weight), SMALL, 42)[0]
-                        for weight in (1.0, 0.0))
+    (with_it,), (without,) = (kmat.trained(pair(), texts, replace(kmat.OURS, fgw=weight), SMALL, [42])[0]
+                              for weight in (1.0, 0.0))
     assert torch.equal(with_it.context[0], without.context[0])
     assert not torch.equal(with_it.context[1], without.context[1])
 
 
 def test_a_run_is_recorded_and_not_repeated(home, texts, monkeypatch):
-    first = kmat.run("lesson", pair(), texts, "coop", kmat.METHODS["coop"], 42, SMALL)
-    folder = config.RUNS / "lesson" / "companions" / "kmat" / "pair" / "coop" / "seed_42"
+    first = kmat.run("lesson", pair(), texts, "coop", kmat.METHODS["coop"], [42], SMALL)[42]
+    folder = config.RUNS / "lesson" / "companions" / "kmat" / "pair" / "coop" / "seeds_42"
     recorded = json.loads((folder / "config.json").read_text())
     assert recorded["model"] == "tiny"
     assert (folder / "done").exists() and (folder / "environment.json").exists()
     monkeypatch.setattr(kmat, "trained", lambda *_: pytest.fail("a finished run was trained again"))
-    again = kmat.run("lesson", pair(), texts, "coop", kmat.METHODS["coop"], 42, SMALL)
+    again = kmat.run("lesson", pair(), texts, "coop", kmat.METHODS["coop"], [42], SMALL)[42]
     pd.testing.assert_frame_equal(first["predictions"], again["predictions"])
     tested = (pair().high.table.split == "test").sum()
     assert first["predictions"].groupby("end").size().eq(tested).all()
+
+
+@pytest.mark.parametrize("name", [name for name, method in kmat.METHODS.items() if method.learned])
+def test_seeds_that_train_side_by_side_come_out_as_each_alone(texts, name):
+    """Also where one of them has fewer pictures than the others."""
+    high, rows = pair().high.features(texts.model, "train")
+    pool = high, pair().labels(rows)
+    trainings = [kmat.training(pair(), kmat.METHODS[name], SMALL, seed, pool) for seed in (1, 2, 3)]
+    trainings[1] = trainings[1]._replace(features=trainings[1].features[:7], labels=trainings[1].labels[:7])
+    members, histories = prompts.learn(trainings, texts, SMALL)
+    for own, prompt, history in zip(trainings, members, histories):
+        [alone], [its_history] = prompts.learn([own], texts, SMALL)
+        if len(own.labels) == len(trainings[0].labels):     # else an epoch has another order
+            torch.testing.assert_close(prompt.context, alone.context, atol=1e-6, rtol=1e-4)
+            pd.testing.assert_frame_equal(history, its_history, atol=1e-4)
+        assert not torch.equal(prompt.context, members[0].context) or prompt is members[0]
+
+
+def test_kgcoop_and_biomedcoop_without_weights_are_coop_and_run_once(home, texts, monkeypatch):
+    first = kmat.run("lesson", pair(), texts, "coop", kmat.METHODS["coop"], [42], SMALL)[42]
+    monkeypatch.setattr(kmat, "trained", lambda *_: pytest.fail("CoOp was trained twice"))
+    for name in ("kgcoop", "biomedcoop"):
+        off = kmat_choice.scaled(kmat.METHODS[name], 0.0)
+        tables = kmat.run("lesson", pair(), texts, name, off, [42], SMALL)[42]
+        pd.testing.assert_frame_equal(tables["predictions"], first["predictions"])
 
 
 # ---- tables and figure -------------------------------------------------------------------------------------
@@ -270,7 +296,7 @@ def test_real_busi_is_the_low_end(home, texts):
     table = pictures.split_patients(kmat_pairs.busi(BUSI))
     assert set(table.label) == set(kmat_pairs.BREAST) and (table.label == "benign").sum() > 50
     real = pictures.Pair(kmat_pairs.BREAST, pair().high, pictures.Modality("ultrasound", table, small_grey))
-    tables = kmat.run("lesson", real, texts, "kmat", kmat.METHODS["kmat"], 42, SMALL)
+    tables = kmat.run("lesson", real, texts, "kmat", kmat.METHODS["kmat"], [42], SMALL)[42]
     low = tables["predictions"].query("end == 'low'")
     assert len(low) == (table.split == "test").sum()
     assert low[["p0", "p1", "p2"]].sum(axis=1).sub(1).abs().max() < 1e-5

@@ -78,7 +78,7 @@ def test_the_control_reads_stored_prompts_and_every_rule_gets_a_verdict(home, te
     few = replace(SMALL, epochs=1)
     table = kmat_control.control_table("lesson", doses, texts, kmat.OURS, (1, 2), few)
     assert len(table) == 4 * 2 * 7
-    coop = kmat.run("lesson", pair(), texts, "coop", kmat.METHODS["coop"], 1, few)["predictions"]
+    coop = kmat.run("lesson", pair(), texts, "coop", kmat.METHODS["coop"], (1, 2), few)[1]["predictions"]
     low = coop.query("end == 'low'")
     stored = table.query("arm == 'CoOp' and dose == 1.0 and seed == 1").value.item()
     assert stored == pytest.approx((kmat.guess(low) == low.truth).mean())

@@ -16,6 +16,7 @@ Each file imports from the rooms of `xmodal` and from those above it in this lis
     measures     retrieval ranks, harmonic means, BLEU and ROUGE; differences over repeated folds
     prompts      prompt learning through a frozen text encoder: CoOp and its kin
     kmat         K-MaT: prompts that cross from a high-end to a low-end modality
+    kmat_choice    the weights of its losses, cross-validated on the high end
     kmat_control   its control: the gap between both ends as a dial, and rules
     kmat_panels  the tables of its figure
     mirror       MIRROR: histology with RNA, alignment and retention

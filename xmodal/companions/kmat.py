@@ -17,7 +17,6 @@ from functools import partial
 import numpy as np
 import pandas as pd
 import torch
-from sklearn.model_selection import StratifiedGroupKFold
 
 from .. import config
 from ..config import Problem
@@ -25,13 +24,13 @@ from ..runtime.checkpoints import checkpoint_path
 from ..runtime.files import sha256
 from . import study
 from .pictures import Modality, Pair, split_patients
-from .prompts import Method, Settings, learn
+from .prompts import Method, Settings, Training, learn
 from .transport import fgw_plan, fgw_space
 
 log = logging.getLogger(__name__)
 SETTINGS = {"lesson": Settings(shots=16, epochs=15, batch=16, lr=0.05),
             "paper": Settings(shots=16, epochs=50, batch=4, lr=0.0025)}
-METHODS = {                      # their weights are multiplied by one of FACTORS, see `choose`
+METHODS = {                      # their weights are multiplied by a factor, see `kmat_choice`
     "zero-shot": Method(learned=False),
     "coop": Method(),
     "kgcoop": Method(keep=8.0),
@@ -54,8 +53,7 @@ ABLATION = {
     "8": OURS,
 }
 SAME = {"1": "coop", "8": "kmat"}   # rows of Table 3 that are methods of Table 2, and their names there
-SEARCHED = ("anchor", "keep", "mean", "distil")
-FACTORS = (0.0, 0.1, 1.0, 10.0)
+NOTHING = {"none": torch.zeros(0)}  # the weights of a result without weights
 
 
 # ---- data --------------------------------------------------------------------------------------------------
@@ -89,40 +87,57 @@ def phantom_pair(folder, seed=42, gap=1.0):
 
 
 def few_shots(labels, shots, seed):
-    """Row numbers of `shots` pictures of each class, or of all its pictures where it has fewer."""
+    """Row numbers of `shots` pictures of each class, or of all its pictures where it has fewer, shuffled."""
     rng = np.random.default_rng([seed, 16])
-    return np.concatenate([rng.permutation(np.flatnonzero(labels == c))[:shots] for c in np.unique(labels)])
+    drawn = [rng.permutation(np.flatnonzero(labels == c))[:shots] for c in np.unique(labels)]
+    return rng.permutation(np.concatenate(drawn))
 
 
-# ---- a run -------------------------------------------------------------------------------------------------
+# ---- runs --------------------------------------------------------------------------------------------------
 
-def run(profile, pair, texts, name, method, seed, settings=None):
-    """One method and seed: trained on few shots of the high end, then tested on both ends.
+def run(profile, pair, texts, name, method, seeds, settings=None):
+    """A method trained on few shots of the high end, then tested on both ends: {seed: tables}.
 
-    A finished run is read back.
+    The seeds are trained side by side; what comes out for one does not depend on the others but for rounding.
+    A finished run of the same seeds is read back. A method of the table with another name, as KgCoOp with
+    weight 0 is CoOp, is run once.
 
-    texts: `prompts.Texts` of the pair. Returns four tables: "history"; "predictions", one row per test
-    picture with modality, sample, patient, end, truth, p0, p1, ...; "embeddings" with end, class, d0, d1,
-    ...; "plan" with high, low, share (see `coupling`).
+    texts: `prompts.Texts` of the pair. Four tables: "history"; "predictions", one row per test picture with
+    modality, sample, patient, end, truth, p0, p1, ...; "embeddings" with end, class, d0, d1, ...; "plan" with
+    high, low, share (see `coupling`).
     """
     settings = settings or config.settings_of(SETTINGS, profile)
-    folder = place(profile, pair, name, seed)
-    configuration = configured(profile, pair, texts, method, settings, seed)
+    name = next((other for other, same in METHODS.items() if same == method), name)
+    folder = place(profile, pair, name, seeds)
+    configuration = configured(profile, pair, texts, method, settings, seeds)
 
     def make():
         resume = checkpoint_path(folder, configuration)
-        prompts, history = trained(pair, texts, method, settings, seed, resume)
-        both = [predict(prompts, texts, pair, k) for k in (0, 1)]       # the first look at the low end
-        tables = {"history": history, "predictions": pd.concat(both, ignore_index=True),
-                  "embeddings": embeddings(prompts, texts), "plan": coupling(prompts, texts, settings)}
-        return tables, prompts.state_dict() if prompts else {"none": torch.zeros(0)}
+        members, histories = trained(pair, texts, method, settings, seeds, resume)
+        made = {"history": histories, "predictions": [], "embeddings": [], "plan": []}
+        for prompts in members:
+            both = [predict(prompts, texts, pair, k) for k in (0, 1)]       # the first look at the low end
+            made["predictions"].append(pd.concat(both, ignore_index=True))
+            made["embeddings"].append(embeddings(prompts, texts))
+            made["plan"].append(coupling(prompts, texts, settings))
+        joined = {key: pd.concat(parts, keys=seeds, names=["seed"]) for key, parts in made.items()}
+        state = torch.nn.ModuleList(filter(None, members)).state_dict()
+        return {key: table.reset_index("seed") for key, table in joined.items()}, state or NOTHING
 
     tables = study.computed_once(folder, configuration, make)
-    partners = partner_of(tables["plan"])
+    of_seeds = {}
+    for seed in seeds:
+        rows = {key: table[table.seed == seed] for key, table in tables.items()}
+        of_seeds[seed] = {key: own.drop(columns="seed").reset_index(drop=True) for key, own in rows.items()}
+        _warn_of_crossing(of_seeds[seed]["plan"], pair.classes, method, f"{name}, seed {seed}")
+    return of_seeds
+
+
+def _warn_of_crossing(plan, classes, method, which):
+    partners = partner_of(plan)
     if method.fgw and not np.array_equal(partners, np.arange(len(partners))):
-        crossed = ", ".join(f"{pair.classes[i]} with {pair.classes[j]}" for i, j in enumerate(partners))
-        log.warning("K-MaT %s, seed %s: the plan couples %s.", name, seed, crossed)
-    return tables
+        crossed = ", ".join(f"{classes[i]} with {classes[j]}" for i, j in enumerate(partners))
+        log.warning("K-MaT %s: the plan couples %s.", which, crossed)
 
 
 def ablation(profile, pair, texts, ours, seeds, settings=None):
@@ -131,47 +146,48 @@ def ablation(profile, pair, texts, ours, seeds, settings=None):
     for row, method in ABLATION.items():
         method = replace(method, anchor=ours.anchor if method.anchor else 0.0)
         name = SAME.get(row, f"row_{row}")
-        for seed in seeds:
-            runs[row, seed] = run(profile, pair, texts, name, method, seed, settings)
+        for seed, tables in run(profile, pair, texts, name, method, seeds, settings).items():
+            runs[row, seed] = tables
     return runs
 
 
-def place(profile, pair, name, seed):
-    """runs/<profile>/companions/kmat/<pair>/<name>/seed_<n>."""
+def place(profile, pair, name, seeds):
+    """runs/<profile>/companions/kmat/<pair>/<name>/seeds_<n>_<n>..."""
     folder = config.RUNS / getattr(profile, "name", profile) / "companions" / "kmat"
-    return folder / pair.name / name / f"seed_{seed}"
+    return folder / pair.name / name / f"seeds_{'_'.join(map(str, seeds))}"
 
 
-def configured(profile, pair, texts, method, settings, seed):
+def configured(profile, pair, texts, method, settings, seeds):
     """What a result was made with: its config.json."""
     model = texts.model
     return {"profile": getattr(profile, "name", profile), "companion": "kmat", "method": asdict(method),
-            "settings": asdict(settings), "seed": seed, "model": model.name, "weights": model.digest(),
-            "texts": texts.digest(), "classes": list(pair.classes),
+            "settings": asdict(settings), "seeds": list(seeds), "model": model.name,
+            "weights": model.digest(), "texts": texts.digest(), "classes": list(pair.classes),
             "high": pair.high.digest(), "low": pair.low.digest()}
 
 
-def trained(pair, texts, method, settings, seed, resume=None):
-    """(Prompts, history) of a method on the few shots of a seed; (None, empty) for zero-shot.
+def trained(pair, texts, method, settings, seeds, resume=None):
+    """([Prompts], [history]) of a method on the few shots of each seed; None and empty ones for zero-shot.
 
     The low end is never asked for. resume: as for `study.fit`. Raises `Problem` for a class without a
     training picture.
     """
     if not method.learned:
-        return None, pd.DataFrame({"epoch": []})
+        return [None] * len(seeds), [pd.DataFrame({"epoch": []})] * len(seeds)
     features, rows = pair.high.features(texts.model, "train")
-    return from_few(pair, texts, method, settings, seed, (features, pair.labels(rows)), resume)
+    pool = features, pair.labels(rows)
+    return learn([training(pair, method, settings, seed, pool) for seed in seeds], texts, settings, resume)
 
 
-def from_few(pair, texts, method, settings, seed, pool, resume=None):
-    """(Prompts, history) of a method on few shots drawn from `pool`, features (N, D) and labels (N,)."""
+def training(pair, method, settings, seed, pool):
+    """The `Training` of a method on few shots drawn from `pool`, features (N, D) and labels (N,)."""
     features, labels = pool
     missing = [name for k, name in enumerate(pair.classes) if not (labels == k).any()]
     if missing:
         raise Problem(f"No training picture of {pair.high.name} shows {missing[0]}; look at its table, "
                       "or leave the class out of the pair.")
     few = few_shots(labels.numpy(), settings.shots, seed)
-    return learn(method, texts, features[few], labels[few], settings, seed, resume)
+    return Training(method, features[few], labels[few], seed)
 
 
 @torch.no_grad()
@@ -222,64 +238,3 @@ def coupling(prompts, texts, settings):
 def partner_of(plan):
     """(C,) the low-end class to which a plan (table of `coupling`) gives most of each high-end class."""
     return plan.pivot(index="high", columns="low", values="share").to_numpy().argmax(1)
-
-
-# ---- the choice of weights ---------------------------------------------------------------------------------
-
-def scaled(method, factor):
-    """A method whose searched weights are multiplied by a factor."""
-    return replace(method, **{name: factor * getattr(method, name) for name in SEARCHED})
-
-
-def choose(profile, pair, texts, name, seeds, settings=None, factors=FACTORS):
-    """(method `name` with its weights, table of what was tried: factor, seed, accuracy).
-
-    Cross-validated on training and validation pictures of the high end alone: they are parted into folds by
-    patient, each seed holds out one of them, draws its shots from the others and is scored on its own. The
-    factor of the best mean accuracy is taken, of equal ones the first. With contexts of their own the high
-    end does not feel lambda_fgw, as its embeddings are detached there, so that it stays 1 and is left out of
-    these trainings. A method without such weights comes back as it is, with None.
-    """
-    method = METHODS[name]
-    if scaled(method, 2.0) == method:
-        return method, None
-    settings = settings or config.settings_of(SETTINGS, profile)
-    seeds = list(seeds)
-    judged = replace(method, fgw=0.0) if method.msc else method
-
-    def make():
-        rows = []
-        for factor in factors:
-            for fold, seed in enumerate(seeds):
-                held_out = fold, max(3, len(seeds))
-                score = validated(pair, texts, scaled(judged, factor), settings, seed, held_out)
-                rows.append((factor, seed, score))
-        tried = pd.DataFrame(rows, columns=["factor", "seed", "accuracy"])
-        return {"tried": tried}, {"none": torch.zeros(0)}
-
-    configuration = {**configured(profile, pair, texts, method, settings, seeds[0]),
-                     "factors": list(factors), "seeds": seeds}
-    folder = place(profile, pair, f"choice_{name}", seeds[0])
-    tried = study.computed_once(folder, configuration, make)["tried"]
-    best = tried.groupby("factor", sort=False).accuracy.mean().idxmax()
-    return scaled(method, float(best)), tried
-
-
-def validated(pair, texts, method, settings, seed, fold):
-    """Accuracy on the held-out fold `fold` = (number, of how many) of the high end's pictures to learn
-    from."""
-    number, count = fold
-    parts = [pair.high.features(texts.model, split) for split in ("train", "validation")]
-    features = torch.cat([part for part, _ in parts])
-    rows = pd.concat([rows for _, rows in parts])
-    labels = pair.labels(rows)
-    fewest = rows.groupby("label").patient.nunique().min()
-    if fewest < count:
-        raise Problem(f"{fewest} patients of a class in {pair.high.name} do not part into {count} folds; "
-                      "give fewer seeds, or more patients.")
-    parted = StratifiedGroupKFold(count, shuffle=True, random_state=0).split(labels, labels, rows.patient)
-    rest, held_out = list(parted)[number]
-    prompts, _ = from_few(pair, texts, method, settings, seed, (features[rest], labels[rest]))
-    with torch.no_grad():
-        guessed = prompts.logits(features[held_out], 0).argmax(1).cpu()
-    return float((guessed == labels[held_out]).float().mean())

@@ -18,8 +18,8 @@ from sklearn.model_selection import cross_val_score
 
 from .. import config
 from ..controls.verdict import DOSE_RESPONSE, NEGATIVE, POSITIVE, Control, Rule, measure
-from . import kmat, study
-from .prompts import Prompts, Texts
+from . import kmat
+from .prompts import Texts
 
 GAPS = (0.0, 0.33, 0.67, 1.0)
 RULES = (
@@ -51,7 +51,7 @@ def control_table(profile, pairs, texts, ours, seeds, settings=None):
     """
     settings = settings or config.settings_of(kmat.SETTINGS, profile)
     pair = pairs[1.0]
-    alone = replace(pair, low=replace(pair.high, _features={}), name=f"{pair.name}_alone")
+    alone = replace(pair, low=pair.high, name=f"{pair.name}_alone")
     arms = {"CoOp": (pair, "coop", kmat.METHODS["coop"], texts),
             "K-MaT": (pair, "kmat", ours, texts),
             "neither": (pair, "row_3", kmat.ABLATION["3"], texts),
@@ -59,21 +59,21 @@ def control_table(profile, pairs, texts, ours, seeds, settings=None):
             "descriptions": (pair, "row_5", replace(kmat.ABLATION["5"], anchor=ours.anchor), texts),
             "exchanged": (pair, "exchanged", ours, exchanged(texts)),
             "one modality": (alone, "kmat", ours, Texts(texts.model, alone))}
-    for where, name, method, own_texts in arms.values():
-        for seed in seeds:
-            kmat.run(profile, where, own_texts, name, method, seed, settings)
-    read = partial(accuracies, profile, pairs, arms, settings)
+    runs = {}
+    for arm, (where, name, method, own_texts) in arms.items():
+        runs[arm] = kmat.run(profile, where, own_texts, name, method, seeds, settings)
+    read = partial(accuracies, pairs, runs, texts.model)
     return measure(replace(CONTROL, run=read), seeds)
 
 
-def accuracies(profile, pairs, arms, settings, gap, seed):
-    """{arm: accuracy} of the stored prompts of a seed on the low end of a gap."""
+def accuracies(pairs, runs, model, gap, seed):
+    """{arm: accuracy} on the low end of a gap, by the stored class embeddings of a seed."""
+    features, labels = _test(pairs[gap], pairs[gap].low, model)
     values = {}
-    for arm, (where, name, method, texts) in arms.items():
-        prompts = Prompts(method, texts.model, texts.classes, settings.tokens, seed)
-        prompts.load_state_dict(study.tensors(kmat.place(profile, where, name, seed)))
-        table = kmat.predict(prompts, texts, pairs[gap], 1)
-        values[arm] = (kmat.guess(table) == table.truth).mean()
+    for arm, of_seeds in runs.items():
+        low = of_seeds[seed]["embeddings"].query("end == 'low'").filter(regex=r"^d\d+$")
+        guessed = (features @ torch.tensor(low.to_numpy(), dtype=features.dtype).T).argmax(1)
+        values[arm] = float((guessed == labels).float().mean())
     return values
 
 

@@ -8,6 +8,7 @@ import hashlib
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -25,6 +26,7 @@ PLAIN = {   # the hand-written prompt of a modality, before the name of a class
     "ct": "a CT slice of the chest", "xray": "a chest X-ray",
     "dermoscopy": "a dermoscopic image of a skin lesion", "clinical": "a photograph of a skin lesion"}
 TAU = 1.5   # BiomedCoOp: how many deviations a description may lie from the others
+ORDER = 0   # seed of the order of rows in an epoch; which pictures they are is drawn for each training
 
 
 @dataclass(frozen=True)
@@ -94,10 +96,7 @@ class Prompts(nn.Module):
 
     def forward(self):
         """Class embeddings (2, C, D); without MSC both modalities have the same."""
-        c = len(self.classes)
-        contexts = self.context.expand(-1, c, -1, -1)
-        w = self.model.prompts(contexts.flatten(0, 1), self.classes * len(contexts))
-        return w.unflatten(0, (-1, c)).expand(2, -1, -1)
+        return read_together([self])[0]
 
     def conditioned(self, features):
         """CoCoOp: class embeddings of each picture (N, C, D) from unit features (N, D)."""
@@ -110,6 +109,16 @@ class Prompts(nn.Module):
         if self.meta is not None:
             return self.model.scale * torch.einsum("nd,ncd->nc", features, self.conditioned(features))
         return self.model.scale * features @ self()[modality].T
+
+
+def read_together(members):
+    """The class embeddings (2, C, D) of each of several `Prompts`, as a list. The text encoder reads them in
+    one pass: for many short prompts that takes a third of the time of one after another."""
+    model, classes = members[0].model, members[0].classes
+    contexts = [p.context.expand(-1, len(classes), -1, -1) for p in members]
+    w = model.prompts(torch.cat(contexts).flatten(0, 1), classes * sum(map(len, contexts)))
+    parts = w.unflatten(0, (-1, len(classes))).split(list(map(len, contexts)))
+    return [own.expand(2, -1, -1) for own in parts]
 
 
 class Texts:
@@ -182,14 +191,14 @@ def transported(w, method, settings):
     return fgw(w[0], w[1], settings.alpha, settings.epsilon, settings.iterations, settings.starts, plan)
 
 
-def objective(prompts, texts, features, labels, settings, rows):
-    """{term: weighted scalar} of a batch of few-shot features of the high end."""
+def terms_of(prompts, w, texts, features, labels, settings):
+    """{term: weighted scalar} of class embeddings w (2, C, D) on a batch of few-shot features of the high
+    end; w is None where they depend on the picture."""
     method, model = prompts.method, prompts.model
     if method.conditional:
-        return {"ce": F.cross_entropy(prompts.logits(features[rows], 0), labels[rows])}
-    w = prompts()
-    logits = model.scale * features[rows] @ w[0].T
-    terms = {"ce": F.cross_entropy(logits, labels[rows])}
+        return {"ce": F.cross_entropy(prompts.logits(features, 0), labels)}
+    logits = model.scale * features @ w[0].T
+    terms = {"ce": F.cross_entropy(logits, labels)}
     if method.anchor:
         terms["anchor"] = method.anchor * anchor_loss(w, texts.anchors)
     if method.fgw:
@@ -200,7 +209,33 @@ def objective(prompts, texts, features, labels, settings, rows):
         mean = F.normalize(texts.anchors[0], dim=1)
         terms["mean"] = method.mean * (w[0] - mean).square().sum(1).mean()
     if method.distil:
-        terms["distil"] = method.distil * distillation(texts, features[rows], logits)
+        terms["distil"] = method.distil * distillation(texts, features, logits)
+    return terms
+
+
+class Training(NamedTuple):
+    """What prompts are learned from."""
+    method: Method
+    features: torch.Tensor   # (N, D) of few pictures of the high end, in the order in which they are shown
+    labels: torch.Tensor     # (N,)
+    seed: int                # of the prompts
+
+
+def objective(members, trainings, texts, settings, rows):
+    """{"<number of the training> <term>": weighted scalar} of a batch; no term reaches two of the `Prompts`
+    in `members`, so that each goes its own way. Where a training has fewer pictures than others its batches
+    are smaller."""
+    read = [None] * len(members)
+    if not members[0].method.conditional:
+        read = read_together(members)
+    terms = {}
+    for k, (prompts, w, training) in enumerate(zip(members, read, trainings)):
+        own = rows[rows < len(training.labels)]
+        if not len(own):
+            continue
+        labels = training.labels[own].to(training.features.device)
+        of_one = terms_of(prompts, w, texts, training.features[own], labels, settings)
+        terms |= {f"{k} {name}": value for name, value in of_one.items()}
     return terms
 
 
@@ -211,16 +246,25 @@ def schedule(epochs, epoch):
     return 0.5 * (1 + np.cos(np.pi * (epoch - 1) / max(epochs - 1, 1)))
 
 
-def learn(method, texts, features, labels, settings, seed, resume=None):
-    """(Prompts, history) of a method trained on few-shot features (N, D) and labels (N,) of the high end.
+def learn(trainings, texts, settings, resume=None):
+    """([Prompts], [history]) of several `Training`s of one kind of method, which run side by side.
 
     resume: as for `study.fit`.
     """
-    seed_everything(seed, threads=torch.get_num_threads())
-    prompts = Prompts(method, texts.model, texts.classes, settings.tokens, seed)
-    terms = partial(objective, prompts, texts, features, labels.to(features.device), settings)
-    sgd = partial(torch.optim.SGD, momentum=0.9, weight_decay=5e-4)
-    descent = study.Descent(settings.epochs, settings.batch, settings.lr, optimiser=sgd,
-                            schedule=partial(schedule, settings.epochs))
-    history = study.fit(prompts, terms, len(features), descent, seed, resume)
-    return prompts, history
+    members = []
+    for training in trainings:
+        seed_everything(training.seed, threads=torch.get_num_threads())
+        members.append(Prompts(training.method, texts.model, texts.classes, settings.tokens, training.seed))
+    terms = partial(objective, members, trainings, texts, settings)
+    sgd = partial(torch.optim.SGD, momentum=0.9)
+    descent = study.Descent(settings.epochs, settings.batch, settings.lr, 5e-4, sgd,
+                            partial(schedule, settings.epochs))
+    most = max(len(training.labels) for training in trainings)
+    history = study.fit(members, terms, most, descent, ORDER, resume)
+    return members, [_own_history(history, k) for k in range(len(trainings))]
+
+
+def _own_history(history, k):
+    """The terms of training number k."""
+    own = history.filter(regex=rf"^{k} ")
+    return history[["epoch"]].join(own.rename(columns=lambda name: name.partition(" ")[2]))
