@@ -105,9 +105,9 @@ def _seen(row, view, wording):
     """What one view shows, in one of two wordings."""
     if row["label"] == "normal":
         return CLEAR[view][wording]
-    outline = OUTLINE[row["lesion_shape"]][wording]
     size = f"{round(row['diameter_mm'])} mm"
     if view == "mammography":
+        outline = OUTLINE[row["lesion_shape"]][wording]
         grey = "very white" if row["cellularity"] > 0.55 else "pale"
         return (f"X-ray view, a {grey} {outline}, {size}." if wording else
                 f"Film of a breast: {outline}, {grey}, {size} across.")
@@ -117,5 +117,11 @@ def _seen(row, view, wording):
     elif row["spread"] < 0.35:
         behind = "bright echoes behind it"
     lie = "taller than wide" if row["spread"] > 0.6 else "wider than tall"
-    return (f"Scan with the probe, {outline}, {lie}, {behind}, {size}." if wording else
-            f"Sonogram of a dark {outline}, {size}, {lie}, with {behind}.")
+    return sonogram(row["lesion_shape"], lie, behind, wording, f", {size}")
+
+
+def sonogram(shape, lie, behind, wording, size=""):
+    """What an ultrasound picture with a mass shows, in one of two wordings."""
+    outline = OUTLINE[shape][wording]
+    return (f"Scan with the probe, {outline}, {lie}, {behind}{size}." if wording else
+            f"Sonogram of a dark {outline}{size}, {lie}, with {behind}.")

@@ -12,10 +12,11 @@ from PIL import Image
 from data_scripts import kmat_pairs
 from figures import kmat as figure
 from xmodal import config
-from xmodal.companions import clip, frozen, kmat, kmat_choice, kmat_panels, pictures, prompts
+from xmodal.companions import clip, frozen, kmat, kmat_panels, pictures, prompts
 from xmodal.config import HOME, Problem
 from xmodal.tables import common
 
+LEARNED = [name for name, method in kmat.METHODS.items() if method.learned]
 SMALL = prompts.Settings(shots=4, epochs=2, batch=6, lr=0.05)
 
 
@@ -113,7 +114,7 @@ def forbidden(rows):
     raise AssertionError("the low end was looked at")
 
 
-@pytest.mark.parametrize("name", [name for name, method in kmat.METHODS.items() if method.learned])
+@pytest.mark.parametrize("name", LEARNED)
 def test_the_low_end_is_not_looked_at_before_the_test(texts, name):
     """Forbidden low-end pictures change no bit of what is learned; the test is the first to ask for them."""
     plain = learned(texts, name).state_dict()
@@ -140,27 +141,12 @@ def test_a_training_that_was_cut_goes_on_and_the_first_look_at_the_low_end_may_f
     np.testing.assert_allclose(tables["embeddings"].iloc[:, 2:], whole.iloc[:, 2:], rtol=1e-6)
 
 
-def test_training_learns_the_high_end_and_the_choice_of_lambda_uses_it_alone(home, texts):
+def test_training_learns_the_high_end(texts):
     settings = prompts.Settings(shots=8, epochs=30, batch=24, lr=0.3)
     [p], [history] = kmat.trained(pair(), texts, prompts.Method(csc=True), settings, [42])
     assert history.ce.iloc[-1] < history.ce.iloc[0] - 0.2
     high = kmat.predict(p, texts, pair(), 0)
     assert (kmat.guess(high) == high.truth).mean() > 0.6
-    for name, weight in (("kmat", "anchor"), ("kgcoop", "keep"), ("biomedcoop", "distil")):
-        method, tried = kmat_choice.choose("lesson", pair(forbidden), texts, name, (42, 1), SMALL, (0.0, 2.0))
-        mean = tried.groupby("factor").accuracy.mean()
-        best = 2.0 * (mean[2.0] > mean[0.0])
-        assert getattr(method, weight) == best * getattr(kmat.METHODS[name], weight) and len(tried) == 4
-    assert kmat_choice.choose("lesson", pair(), texts, "coop", (42, 1), SMALL) == (kmat.METHODS["coop"], None)
-    with pytest.raises(Problem, match="do not part into 40 folds"):
-        kmat_choice.choose("lesson", pair(), texts, "kmat", range(40), SMALL)
-
-
-def test_the_transport_changes_no_bit_of_the_high_end_so_that_the_choice_may_leave_it_out(texts):
-    (with_it,), (without,) = (kmat.trained(pair(), texts, replace(kmat.OURS, fgw=weight), SMALL, [42])[0]
-                              for weight in (1.0, 0.0))
-    assert torch.equal(with_it.context[0], without.context[0])
-    assert not torch.equal(with_it.context[1], without.context[1])
 
 
 def test_a_run_is_recorded_and_not_repeated(home, texts, monkeypatch):
@@ -174,31 +160,6 @@ def test_a_run_is_recorded_and_not_repeated(home, texts, monkeypatch):
     pd.testing.assert_frame_equal(first["predictions"], again["predictions"])
     tested = (pair().high.table.split == "test").sum()
     assert first["predictions"].groupby("end").size().eq(tested).all()
-
-
-@pytest.mark.parametrize("name", [name for name, method in kmat.METHODS.items() if method.learned])
-def test_seeds_that_train_side_by_side_come_out_as_each_alone(texts, name):
-    """Also where one of them has fewer pictures than the others."""
-    high, rows = pair().high.features(texts.model, "train")
-    pool = high, pair().labels(rows)
-    trainings = [kmat.training(pair(), kmat.METHODS[name], SMALL, seed, pool) for seed in (1, 2, 3)]
-    trainings[1] = trainings[1]._replace(features=trainings[1].features[:7], labels=trainings[1].labels[:7])
-    members, histories = prompts.learn(trainings, texts, SMALL)
-    for own, prompt, history in zip(trainings, members, histories):
-        [alone], [its_history] = prompts.learn([own], texts, SMALL)
-        if len(own.labels) == len(trainings[0].labels):     # else an epoch has another order
-            torch.testing.assert_close(prompt.context, alone.context, atol=1e-6, rtol=1e-4)
-            pd.testing.assert_frame_equal(history, its_history, atol=1e-4)
-        assert not torch.equal(prompt.context, members[0].context) or prompt is members[0]
-
-
-def test_kgcoop_and_biomedcoop_without_weights_are_coop_and_run_once(home, texts, monkeypatch):
-    first = kmat.run("lesson", pair(), texts, "coop", kmat.METHODS["coop"], [42], SMALL)[42]
-    monkeypatch.setattr(kmat, "trained", lambda *_: pytest.fail("CoOp was trained twice"))
-    for name in ("kgcoop", "biomedcoop"):
-        off = kmat_choice.scaled(kmat.METHODS[name], 0.0)
-        tables = kmat.run("lesson", pair(), texts, name, off, [42], SMALL)[42]
-        pd.testing.assert_frame_equal(tables["predictions"], first["predictions"])
 
 
 # ---- tables and figure -------------------------------------------------------------------------------------

@@ -28,6 +28,7 @@ from .frozen import ImageEncoder, freeze, mean_pool, minilm
 
 BIOMEDCLIP = "microsoft/BiomedCLIP-PubMedBERT_256-vit_base_patch16_224"
 TAU = 0.07                       # temperature of the stand-in, the same as of the main model's alignment
+WIDTH = 128                      # dimensions of the stand-in's common space
 SIZE = 128                       # side of the pictures that the stand-in sees
 
 
@@ -99,12 +100,13 @@ class ImageText(nn.Module):
         return self.encode(whole, torch.cat([mask[:, :1].expand(-1, context.shape[1]), mask], 1))
 
 
-def image_text(cases, folder, weights="", device="cpu"):
+def image_text(cases, folder, weights="", device="cpu", real=None):
     """open_clip's model from the folder `weights`, or BiomedCLIP from disk, or else the stand-in.
 
-    The stand-in is trained on the textbook cases in the folder `cases` (data_scripts.phantom.textbook) and
-    stored in `folder`. Raises `Problem` where `weights` holds no open_clip model, and where none of the three
-    can be had.
+    The stand-in is trained on the textbook cases in the folder `cases` (data_scripts.phantom.textbook), and
+    on `real`, pictures (H, W, 3) and two captions of each (data_scripts.busi_findings), where given:
+    drawings alone do not teach it real ultrasound. It is stored in `folder`. Raises `Problem` where
+    `weights` holds no open_clip model, and where none of the three can be had.
     """
     on_this_disk = weights or on_disk()
     if on_this_disk:
@@ -120,7 +122,11 @@ def image_text(cases, folder, weights="", device="cpu"):
     for view in ("mammography", "ultrasound"):
         pictures.append(np.load(cases / "images" / f"{view}.npy"))
         texts += [json.loads(captions) for captions in table[f"{view}_captions"]]
-    return standin(np.concatenate(pictures), texts, folder, device=device)
+    pictures = np.concatenate(pictures)
+    if real:
+        pictures = np.concatenate([_square(np.repeat(pictures[..., None], 3, 3)), _square(real[0])])
+        texts += real[1]
+    return standin(pictures, texts, folder, real=len(pictures) - 2 * len(table), device=device)
 
 
 # ---- open_clip ---------------------------------------------------------------------------------------------
@@ -187,17 +193,21 @@ def on_disk():
 
 # ---- the stand-in ------------------------------------------------------------------------------------------
 
-def standin(pictures, texts, folder, epochs=10, width=128, seed=7, device="cpu"):
+def standin(pictures, texts, folder, epochs=10, real=0, seed=7, device="cpu"):
     """The stand-in, whose projections are trained once and stored in `folder`.
 
-    pictures: (N, S, S); texts: for each picture a list of texts. All texts of a picture are its positives,
-    and so are equal texts of other pictures.
+    pictures: grey (N, S, S) or a list of any sizes, of which the last `real` ones are no drawings; texts:
+    for each picture a list of texts. All texts of a picture are its positives, and so are equal texts of
+    other pictures.
     """
+    pictures = _square(pictures)
     encoder = ImageEncoder(device)
     transformer, tokenizer = minilm(device)
-    layers = nn.ModuleDict({"image": nn.Linear(2560, width), "text": nn.Linear(384, width)})
-    name = (f"stand-in: EfficientNet-Lite0 and MiniLM with projections trained on {len(pictures)} phantom "
-            "pictures and captions")
+    layers = nn.ModuleDict({"image": nn.Linear(2560, WIDTH), "text": nn.Linear(384, WIDTH)})
+    name = (f"stand-in: EfficientNet-Lite0 and MiniLM with projections trained on {len(pictures) - real} "
+            "phantom pictures and captions")
+    if real:
+        name += f" and {real} real ones"
 
     def vision(seen):
         return encoder.pooled(_square(seen))
@@ -205,7 +215,7 @@ def standin(pictures, texts, folder, epochs=10, width=128, seed=7, device="cpu")
     text = TextTower(transformer, tokenizer, mean_pool, layers["text"])
     model = ImageText(name, ImageTower(vision, layers["image"]), text, 1 / TAU, device)
     seen = hashlib.sha256(np.ascontiguousarray(pictures).tobytes() + json.dumps(texts).encode()).hexdigest()
-    settings = {"what": name, "epochs": epochs, "width": width, "seed": seed, "seen": seen}
+    settings = {"what": name, "epochs": epochs, "width": WIDTH, "seed": seed, "seen": seen}
 
     def make():
         return _project(model, layers, pictures, texts, settings, checkpoint_path(folder, settings))

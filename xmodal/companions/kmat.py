@@ -61,12 +61,13 @@ NOTHING = {"none": torch.zeros(0)}  # the weights of a result without weights
 SHARES = 0.23, 0.09     # of the phantom's patients train and validate
 
 
-def phantom_pair(folder, seed=42, gap=1.0):
+def phantom_pair(folder, seed=42, gap=1.0, high=None):
     """The default pair: mammograms and ultrasound of the textbook cases in `folder`, which
     data_scripts.phantom.textbook.write makes.
 
-    gap: share of ultrasound in the grey levels of a low-end picture; the rest is the patient's mammogram. At
-    0 both ends are the same pictures, at 1 the low end is ultrasound.
+    gap: share of ultrasound in the grey levels of a low-end picture; the rest is the patient's mammogram.
+    At 0 both ends are the same pictures, at 1 the low end is ultrasound. high: the high end of such a pair,
+    whose pictures then are not read again; at gap 0 neither are those of the low end.
     """
     if not (folder / "cases.parquet").exists():
         raise Problem(f"There are no phantom cases in {folder}; "
@@ -79,11 +80,15 @@ def phantom_pair(folder, seed=42, gap=1.0):
         parts = [np.load(file, mmap_mode="r")[rows.index] for file in files]
         return np.round((1 - share) * parts[0] + share * parts[1]).astype(np.uint8)
 
-    ends = []
-    for name, share in (("mammography", 0.0), ("ultrasound", gap)):
+    def end(name, share):
         samples = table[["patient", "label", "split"]].assign(sample=table.patient + "/" + name)
-        ends.append(Modality(name, samples, partial(mixed, share), f"{share} of {sums}"))
-    return Pair(("normal", "benign", "malignant"), *ends, "phantom")
+        return Modality(name, samples, partial(mixed, share), f"{share} of {sums}")
+
+    high = high or end("mammography", 0.0)
+    low = end("ultrasound", gap)
+    if gap == 0:
+        low = replace(low, _features=high._features)
+    return Pair(("normal", "benign", "malignant"), high, low, "phantom")
 
 
 def few_shots(labels, shots, seed):

@@ -1,4 +1,5 @@
 """The weights of K-MaT's losses and of its rivals', cross-validated on the high end."""
+import copy
 from dataclasses import replace
 
 import pandas as pd
@@ -26,27 +27,40 @@ def choose(profile, pair, texts, name, seeds, settings=None, factors=FACTORS):
 
     Cross-validated on training and validation pictures of the high end alone: they are parted into folds by
     patient, each seed holds out one of them, draws its shots from the others and is scored on its own. The
-    factor of the best mean accuracy is taken, of equal ones the first. With contexts of their own the high
-    end does not feel lambda_fgw, as its embeddings are detached there, so that it stays 1 and is left out of
-    these trainings. A method without such weights comes back as it is, with None.
+    factor of the best mean accuracy is taken, of equal ones the first. lambda_fgw stays 1, see `high_end_of`.
+    A method without such weights comes back as it is, with None.
     """
     method = METHODS[name]
     if scaled(method, 2.0) == method:
         return method, None
     settings = settings or config.settings_of(SETTINGS, profile)
     seeds = list(seeds)
-    judged = replace(method, fgw=0.0) if method.msc else method
+    judged, judged_texts = high_end_of(method, texts)
     configuration = {**configured(profile, pair, texts, method, settings, seeds), "factors": list(factors)}
     folder = place(profile, pair, f"choice_{name}", seeds)
 
     def make():
         resume = checkpoint_path(folder, configuration)
-        tried = validated(pair, texts, {f: scaled(judged, f) for f in factors}, settings, seeds, resume)
+        methods = {factor: scaled(judged, factor) for factor in factors}
+        tried = validated(pair, judged_texts, methods, settings, seeds, resume)
         return {"tried": tried}, NOTHING
 
     tried = study.computed_once(folder, configuration, make)["tried"]
     best = tried.groupby("factor", sort=False).accuracy.mean().idxmax()
     return scaled(method, float(best)), tried
+
+
+def high_end_of(method, texts):
+    """(method, texts) with which the high end's prompts alone are trained as `method` trains them.
+
+    With contexts of their own they do not feel lambda_fgw, as they are detached there, and of L_anc, a mean
+    over both ends, they feel one half. So low-end prompts, which nothing reads here, can be left out.
+    """
+    if not method.msc:
+        return method, texts
+    alone = copy.copy(texts)
+    alone.anchors = texts.anchors[[0, 0]]
+    return replace(method, msc=False, fgw=0.0, anchor=method.anchor / 2), alone
 
 
 def validated(pair, texts, methods, settings, seeds, resume=None):

@@ -86,10 +86,10 @@ def measured_gap(pairs, model):
     probe of the high end's training pictures at the low end.
     """
     rows = []
-    first = next(iter(pairs.values()))                  # all pairs have its high end, which is read once
+    first = pairs[max(pairs)]                           # all pairs have its high end, which is read once
     high, high_labels = _test(first, first.high, model)
     train, train_rows = first.high.features(model, "train")
-    for gap, pair in pairs.items():
+    for gap, pair in sorted(pairs.items()):
         low, low_labels = _test(pair, pair.low, model)
         probe = LogisticRegression(C=10, max_iter=1000)
         ceiling = cross_val_score(probe, low, low_labels, cv=5).mean()
