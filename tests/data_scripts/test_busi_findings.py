@@ -80,7 +80,7 @@ def test_no_test_picture_is_opened(three_pictures):
 
 # ---- real pictures -----------------------------------------------------------------------------------------
 
-ROOT = __import__("pathlib").Path("/work/shared/data/busi")
+ROOT = HOME.parent / "shared" / "data" / "busi"
 
 
 @pytest.mark.skipif(not ROOT.exists(), reason="needs the real pictures of ../shared/data/busi")
