@@ -23,6 +23,7 @@ Each file imports from the rooms of `xmodal` and from those above it in this lis
     mirror_rna   its RNA arm alone, on survival
     mirror_study   its runs: ablations and other methods on folds of patients
     mirror_panels  the tables of its figures
+    mirror_pairs   its losses on real pairs: expression and methylation of the same samples
     mirror_control  what its parts must do on generated patients, and whether they do
     reporter     a report decoder: vocabulary, greedy and beam search
     rfpmss_data  studies of three views and a report, and their tokens
