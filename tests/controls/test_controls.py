@@ -126,6 +126,14 @@ def test_what_needs_no_training_holds(name):
     assert (judged.verdict == "holds").all(), judged.to_string()
 
 
+def test_asked_again_are_the_positive_rules_alone_where_they_are_read_with_other_seeds():
+    measured = table.run_again("calibration")
+    assert set(measured.dose) == {4.0} and set(measured.seed) == set(table.FRESH)
+    assert not set(table.FRESH) & {1, 2, *table.SEEDS}, "seeds that were looked at"
+    judged = table.verdicts_again([measured])
+    assert judged[["kind", "seeds", "verdict"]].to_numpy().tolist() == [[POSITIVE, 20, "holds"]]
+
+
 @pytest.mark.parametrize(("name", "dose", "arm", "against", "least"), [
     ("lesion_term", 0.0, "with", "without", 0.05), ("attention", 1.0, "attention", "chance", 0.2),
     ("ordinal", 0.45, "ordinal", "classes", 0.02), ("adaptation_style", 3.0, "AdaBN", "as trained", 0.01),

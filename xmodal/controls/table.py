@@ -188,8 +188,7 @@ def rules():
 
 def verdicts(tables):
     """One row per rule of the controls whose tables are given."""
-    judged = [judge(control(table.control.iloc[0]), table) for table in tables]
-    return pd.concat(judged, ignore_index=True)
+    return pd.concat([judge(control(table.control.iloc[0]), table) for table in tables], ignore_index=True)
 
 
 def verdicts_again(tables):
