@@ -46,7 +46,7 @@ def with_mark(dose):
     return Dials(style=0.0, shortcut=(dose, dose / 2, -dose))
 
 
-def style_goes(dose, seed):
+def style_goes(dose, seed, modality=HISTOPATHOLOGY):
     """AUC where images come in the style of either source, and the share of malignant patients, which at the
     sources differs by `dose`, is one half in both styles."""
     alike = Dials(style=0.5)
@@ -54,11 +54,16 @@ def style_goes(dose, seed):
     for arm, method in (("ERM", "erm"), ("MixStyle", "mixstyle")):
         world = World(seed)
         model, objective = begin(seed, METHODS[method])
-        fit(model, objective, from_sites(world, unlike_shares(alike, dose)))
+        fit(model, objective, from_sites(world, unlike_shares(alike, dose), modality))
         people = world.people(PATIENTS, alike)
         styles = torch.randint(len(SOURCES), (PATIENTS,), generator=world.random)
-        scores[arm] = auc(model, people, world.images(people, HISTOPATHOLOGY, alike, styles))
+        scores[arm] = auc(model, people, world.images(people, modality, alike, styles), modality)
     return scores
+
+
+def style_goes_films(dose, seed):
+    """The same in mammograms, where the lesion fills a quarter of the patches and not half."""
+    return style_goes(dose, seed, MAMMOGRAPHY)
 
 
 def unlike_shares(dials, dose):
