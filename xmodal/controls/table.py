@@ -17,9 +17,10 @@ source, and to move a threshold. Their sizes, doses and weights were set after a
 at neighbouring ones, where MixStyle, CORAL and adaptation did so and DANN did not; their rules were written
 before any other seed was run.
 
-On five seeds the intervals of CORAL and adaptation reached from below 0 to about .1. So their positive rules are asked again, with
-the same bounds, of the twenty seeds `FRESH`, which alone count there; this was written before any of them was
-run. By the spread of the five, twenty seeds know a mean to about .02 for CORAL and .03 for adaptation.
+On five seeds the intervals of CORAL and adaptation reached from below 0 to about .1. So the positive rules of
+these three are asked again, with the same bounds, of the twenty seeds `FRESH`, which alone count there; this
+was written before any of them was run. By the spread of the five, twenty seeds know a mean to about .02 for
+CORAL and .03 for adaptation.
 
 With fresh seeds MixStyle did not leave the style in tissue, where the lesion fills half of the patches, so
 that the statistics which it mixes hold the diagnosis, too. `style_goes_films` asks the same of mammograms,
