@@ -59,13 +59,13 @@ def minutes(executed):
 onstart:
     engine.plan(PLAN, {job.output.executed: minutes(job.output.executed) for job in workflow.dag.needrun_jobs() if job.output})
 
-def step(rule_name, notebook, reads, room, options="", writes=(), executed=None, first=0, tries=0, cores=1, settings=TRAINING):
+def step(rule_name, notebook, reads, room, options="", writes=(), executed=None, first=0, tries=None, cores=1, settings=TRAINING):
     """A rule that executes notebooks/<notebook>.ipynb with `options` once all that it reads is there.
 
     writes: outputs beside the executed copy, which is called `executed` (the notebook's own name if None). room: CPU or
-    GPU. first: priority. cores: processes that it uses. tries: repetitions after a failure; only a download has any, since
-    another step fails again as it failed (where nodes get lost all are repeated, see profiles/). settings: what its result
-    depends on beside files and code.
+    GPU. first: priority. cores: processes that it uses. tries: repetitions after a failure. Only a download has any, since
+    another step fails again as it failed; None leaves them to the profile, since where nodes get lost all are repeated.
+    settings: what its result depends on beside files and code.
     """
     copy = executed or notebook
     def depends_on(wildcards):

@@ -59,3 +59,13 @@ def test_code_counts_and_dates_and_outputs_of_notebooks_do_not(checkout):
     assert "def irm_penalty(logits, y):" in text
     losses.write_text(text.replace("def irm_penalty(logits, y):", "def irm_penalty(logits, y, share=0):"))
     assert jobs(checkout, "--dry-run") == {"train": 1, "total": 1}
+
+
+def test_a_step_that_fails_is_repeated_where_a_profile_asks_for_it(checkout):
+    """As profiles/slurm does, since nodes get lost."""
+    text = (checkout / "Snakefile").read_text()
+    assert 'RUN = "touch' in text
+    (checkout / "Snakefile").write_text(text.replace('RUN = "touch', 'RUN = "mkdir tried && exit 1; touch'))
+    (checkout / FOLD).unlink()
+    jobs(checkout, "--retries", "1")
+    assert (checkout / "tried").is_dir() and (checkout / FOLD).exists()
