@@ -93,9 +93,9 @@ controls: env  ## each mechanism where it must help and where it must not, into 
 strengths: env  ## sweep the weight of each method's term on source validation, into docs/strengths.csv (after make reproduce; half an hour)
 	OMP_NUM_THREADS=1 $(PY) -m xmodal.strengths
 
-scaling: env  ## retrieval and AUC against the patients that a training has, into docs/scaling.csv (half an hour)
+scaling: env  ## retrieval and AUC against the patients that a training has, into docs/scaling.csv (two hours)
 	@test -f "$${XMODAL_HOME:-.}/data/scaling/cohort.parquet" || \
-	  OMP_NUM_THREADS=1 $(PY) -m data_scripts.phantom.pretraining "$${XMODAL_HOME:-.}/data/scaling" 1380 13
+	  OMP_NUM_THREADS=1 $(PY) -m data_scripts.phantom.pretraining "$${XMODAL_HOME:-.}/data/scaling" 4380 13
 	OMP_NUM_THREADS=1 $(PY) -m xmodal.scaling
 
 figures: env  ## redraw every figure from its tables, without model or images

@@ -19,12 +19,12 @@ from .probes import patient_means
 from .runtime.files import atomic
 from .strengths import auc_of, fitted
 
-PATIENTS = (70, 300, 1000)
+PATIENTS = (70, 300, 1000, 4000)
 VALIDATION = 100
 AMONG = 70                      # patients among whose tissue it is looked for
 UNSEEN = 4 * AMONG
 METHODS = ("erm", "align_only")
-STEPS = 500                     # four times through 1,000 patients
+STEPS = 500                     # once through 4,000 patients
 TABLE = config.HOME / "docs" / "scaling.csv"
 
 
