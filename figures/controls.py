@@ -9,19 +9,21 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from xmodal.controls.power import SIZES, power_law
+from xmodal.controls.verdict import DOSE_RESPONSE, NEGATIVE, POSITIVE
 
 from . import MM, STYLE, WIDTH, caption, letter, nothing, read, save
 
 COLUMNS = 4                     # of panels
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7", "#56B4E9")
 GREY = "#999999"
+SHORT = {POSITIVE: "pos", NEGATIVE: "neg", DOSE_RESPONSE: "dose"}
 # Arms that others are compared with.
 PLAIN = ("chance", "stated", "as trained", "ERM", "none", "no change", "best fixed place", "classes",
          "not aligned", "without", "before", "quiet", "whole")
 
 
-def panel(ax, table, verdicts):
-    """The value of each arm over the doses: mean, and one dot per seed. Title, and the verdicts of its rules.
+def panel(ax, table, verdict):
+    """The value of each arm over the doses: mean, and one dot per seed. Title, and what `summary` says.
 
     Doses stand at equal distances.
     """
@@ -39,23 +41,29 @@ def panel(ax, table, verdicts):
     ax.set_xticks(range(len(doses)), [f"{dose:g}" for dose in doses])
     ax.set_xlabel(textwrap.fill(table.dial.iloc[0], 34), fontsize=5.5)
     ax.set_ylabel(textwrap.fill(table.measure.iloc[0], 24), fontsize=5.5)
-    ax.set_title(f"{table.title.iloc[0]}\n{summary(verdicts)}", fontsize=5.5)
+    ax.set_title(f"{table.title.iloc[0]}\n{verdict}", fontsize=5.5)
     ax.legend(fontsize=4.5, handlelength=1.2, labelspacing=0.2, borderpad=0.2, columnspacing=0.8,
               ncols=1 + (table.arm.nunique() > 4))
     return ax
 
 
-def summary(verdicts):
-    """How many rules of each kind hold: "positive 2/3, negative 1/1, dose 1/1"."""
-    parts = []
-    for kind, rows in verdicts.groupby("kind", sort=False):
-        parts.append(f"{kind.split('-')[0]} {(rows.verdict == 'holds').sum()}/{len(rows)}")
+def summary(name, verdicts, again):
+    """How many rules of a control hold, by kind, and with fresh seeds: "pos 2/3, dose 1/1, again 1/3"."""
+    mine = verdicts[verdicts.control == name]
+    parts = [f"{SHORT[kind]} {share(rows)}" for kind, rows in mine.groupby("kind", sort=False)]
+    if len(again) and (again.control == name).any():
+        parts.append(f"again {share(again[again.control == name])}")
     return ", ".join(parts)
+
+
+def share(verdicts):
+    """The rules that hold, of all: "2/3"."""
+    return f"{(verdicts.verdict == 'holds').sum()}/{len(verdicts)}"
 
 
 def draw():
     """Draws the figure from figures/controls/*.csv into figures/controls/controls.png; returns the Figure."""
-    verdicts = read("controls_verdicts")
+    verdicts, again = read("controls_verdicts"), read("controls_verdicts_again")
     names = list(dict.fromkeys(verdicts.control)) if len(verdicts) else []
     lines = max(1, -(-len(names) // COLUMNS))
     with plt.style.context(STYLE):
@@ -66,9 +74,10 @@ def draw():
                 ax.set_axis_off()
                 continue
             tables.append(read(f"controls_{names[k]}") if names else verdicts)
-            mine = verdicts[verdicts.control == names[k]] if names else verdicts
-            letter(panel(ax, tables[-1], mine), "abcdefghijklmnopqrstuvwxyz"[k], x=24, gap=8)
-        caption(fig, "dots: seeds; rules that hold, of all, by kind", tables)
+            verdict = summary(names[k], verdicts, again) if names else ""
+            letter(panel(ax, tables[-1], verdict), "abcdefghijklmnopqrstuvwxyz"[k], x=24, gap=8)
+        text = "dots: seeds; rules that hold, of all, by kind; again: positive ones on 20 fresh seeds"
+        caption(fig, text, tables)
         return save(fig, "controls")
 
 

@@ -161,4 +161,11 @@ def test_the_figure_is_drawn_from_the_tables_alone(tmp_path, monkeypatch):
     common.write(measured, "controls_conformal", "lesson")
     common.write(table.verdicts([measured]), "controls_verdicts", "lesson")
     figure.draw()
-    assert figure.summary(figures.read("controls_verdicts")).count("/") == 3
+    assert figure.summary("conformal", figures.read("controls_verdicts"), []).count("/") == 3
+
+
+def test_a_title_counts_the_rules_that_hold_by_kind_and_those_asked_again():
+    rules = pd.DataFrame({"control": ["a", "a", "a", "b"], "verdict": [HOLDS, FAILS, HOLDS, FAILS],
+                          "kind": [POSITIVE, POSITIVE, NEGATIVE, POSITIVE]})
+    assert figure.summary("a", rules, rules[3:]) == "pos 1/2, neg 1/1"
+    assert figure.summary("b", rules, rules[3:]) == "pos 0/1, again 0/1"
