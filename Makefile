@@ -104,7 +104,7 @@ figures: env  ## redraw every figure from its tables, without model or images
 compare: env  ## hold this run's panels against figures/reference, one by one, in build/compare.html
 	@$(PY) -m figures.compare $(PROFILE)
 
-test: env  ## every test, and beside it the notebooks of the main job compared with what is stored in them (15 to 40 minutes on 2 cores)
+test: env  ## every test, and beside it the notebooks of the main job compared with what is stored in them (24 minutes on 2 cores)
 	@$(MAKE) --no-print-directory --jobs 2 code-test notebook-test
 
 code-test: env  ## every test, without the notebooks

@@ -4,8 +4,8 @@
     root/greenelab_methylation27k_subsampled.tsv     1,198 samples, 100 probes, beta values from 0 to 1
     root/greenelab_tcga_sample_identifiers.tsv       sample_id, cancer_type
 
-The files are those of greenelab/mpmp (BSD-3-Clause), samples of all cancers drawn at random for either table,
-so that some hundred are in both.
+The files are those of greenelab/mpmp (BSD-3-Clause), with `greenelab_` put before their names: samples of all
+cancers drawn at random for either table, so that some hundred are in both.
 """
 from pathlib import Path
 

@@ -130,7 +130,7 @@ def test_asked_again_are_the_positive_rules_alone_where_they_are_read_with_other
     measured = table.run_again("calibration")
     assert set(measured.dose) == {4.0} and set(measured.seed) == set(table.FRESH)
     assert not set(table.FRESH) & {1, 2, *table.SEEDS}, "seeds that were looked at"
-    judged = table.verdicts_again([measured])
+    judged = table.verdicts([measured], table.positive)
     assert judged[["kind", "seeds", "verdict"]].to_numpy().tolist() == [[POSITIVE, 20, "holds"]]
 
 
