@@ -9,9 +9,11 @@ of its native patients are one person. README.md in this folder describes layout
 """
 import importlib
 import logging
+import os
+import threading
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from typing import NamedTuple
 
 import pandas as pd
@@ -111,10 +113,22 @@ def parallel(function, items, workers, title):
     if workers < 2:
         return [function(item) for item in tqdm(items, title, disable=None)]
     # Processes are spawned, since forking a process that runs torch can hang.
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(workers, get_context("spawn"), _end_with_parent) as pool:
         results = pool.map(function, items, chunksize=min(4, 1 + len(items) // 50))
         try:
             return list(tqdm(results, title, len(items), disable=None))
         except BrokenProcessPool:
             raise Problem(f"A process of {title} was ended, perhaps for want of memory; "
                           "use fewer workers and start again.") from None
+
+
+def _end_with_parent():
+    """Ends this process as soon as that which started it has ended, however it did.
+
+    A worker of a run that was killed would else wait for work for ever.
+    """
+    def wait():
+        parent_process().join()
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()

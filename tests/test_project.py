@@ -48,6 +48,18 @@ def test_the_readme_is_short():
     assert len((HOME / "README.md").read_text().split()) < 1000
 
 
+def test_no_switch_of_the_users_reaches_what_make_runs():
+    """Among them the one by which Python compiles every module anew in every process."""
+    switches = ("PYTHONDONTWRITEBYTECODE", "PYTHONSTARTUP", "MPLBACKEND", "JUPYTER_PATH")
+    shows = "show:\n\t@env\ninclude Makefile\n"
+    given = {**os.environ, **dict.fromkeys(switches, "set")}
+    shown = subprocess.run(["make", "-s", "-f", "-", "show"], cwd=HOME, input=shows, env=given,
+                           capture_output=True, text=True)
+    assert shown.returncode == 0, shown.stderr
+    assert "PYTHONNOUSERSITE=1" in shown.stdout.splitlines()
+    assert not [line for line in shown.stdout.splitlines() if line.startswith(switches)]
+
+
 def test_every_make_target_explains_itself():
     explained = subprocess.run(["make", "-s"], cwd=HOME, capture_output=True, text=True).stdout
     assert {f"make {target}" for target in targets()} == set(re.findall(r"^make [a-z-]+", explained, re.M))

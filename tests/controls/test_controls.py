@@ -99,6 +99,21 @@ def test_each_source_has_its_own_share_of_malignant_patients():
     assert nearer == pytest.approx([0.65, 0.35])
 
 
+def test_mixstyle_is_asked_of_the_modality_that_its_title_names(monkeypatch):
+    """Trained and judged on one modality: tissue, or mammograms."""
+    images, asked = World.images, []
+
+    def watched(world, people, modality, *rest):
+        asked.append(modality)
+        return images(world, people, modality, *rest)
+    monkeypatch.setattr(World, "images", watched)
+    monkeypatch.setattr(domains, "fit", lambda model, objective, batches: next(iter(batches)))
+    for control, modality in (("style_goes", HISTOPATHOLOGY), ("style_goes_films", MAMMOGRAPHY)):
+        asked.clear()
+        table.control(control).run(0.5, 1)
+        assert set(asked) == {modality}
+
+
 def test_label_noise_and_prevalence_are_the_shares_that_the_dials_say():
     people = World(2).people(20_000, Dials(label_noise=0.3, prevalence=0.8))
     off = (people.label - people.truth).abs()
