@@ -19,7 +19,7 @@ GPU ?= $(if $(wildcard .venv/.stamp),,$(if $(wildcard .venv/.stamp-gpu),1,$(shel
 STAMP := .venv/.stamp$(if $(GPU),-gpu)
 
 # In the order in which each reads what another wrote; 00_start_here looks at the trained model, so it is run last.
-NOTEBOOKS := $(patsubst %,notebooks/%.ipynb,01_download 02_preprocess 03a_pretrain 03_train 03b_baselines 04_tta 05_evaluate 06_interpret 08_your_images 00_start_here)
+NOTEBOOKS := $(patsubst %,notebooks/%.ipynb,01_download 02_preprocess 02b_pretrain 03_train 03b_baselines 04_tta 05_evaluate 06_interpret 08_your_images 00_start_here)
 
 COMPANIONS := $(sort $(wildcard notebooks/1*.ipynb))
 SNAKEMAKE = OMP_NUM_THREADS=1 $(PY) -m snakemake $@ --cores $(CORES) --resources mem_mb=5500 --rerun-incomplete --rerun-triggers mtime params \
@@ -85,7 +85,7 @@ notebooks: env  ## execute the notebooks in place in the lesson profile, without
 	@for n in $(NOTEBOOKS) $(COMPANIONS); do echo $$n; OMP_NUM_THREADS=1 $(PY) -m xmodal.runtime.notebook $$n $$n || exit 1; done
 
 pretrain: env  ## make the shipped encoders anew from nothing, into xmodal/weights/ (an hour and a half on one core)
-	OMP_NUM_THREADS=1 $(PY) -m xmodal.runtime.notebook notebooks/03a_pretrain.ipynb build/03a_pretrain.ipynb REBUILD=True
+	OMP_NUM_THREADS=1 $(PY) -m xmodal.runtime.notebook notebooks/02b_pretrain.ipynb build/02b_pretrain.ipynb REBUILD=True
 
 controls: env  ## each mechanism where it must help and where it must not, into figures/controls/ (a quarter of an hour on 2 cores)
 	OMP_NUM_THREADS=1 $(PY) -m xmodal.runtime.notebook notebooks/07_controls.ipynb PROFILE=$(PROFILE)

@@ -33,7 +33,7 @@ TRAIN, TTA = EXECUTED.format("03_train_{held_out}_{seed}"), EXECUTED.format("04_
 BASELINES = expand(EXECUTED.format("03b_baselines_{which}"), which=("classic", "networks"))
 COHORT = DATA / "cohort.parquet"
 COMPANIONS = "11_kmat 12_mirror 13_rfpmss 14_fusion".split()
-MINUTES = {"00": 1, "01": 8, "02": 2, "03a": 3, "03b_baselines_classic": 7, "03b": 28, "03": 8, "04": 2, "05": 3, "06": 2, "1": 10}
+MINUTES = {"00": 1, "01": 8, "02b": 3, "02": 2, "03b_baselines_classic": 7, "03b": 28, "03": 8, "04": 2, "05": 3, "06": 2, "1": 10}
 CPU, GPU = {"mem_mb": 2500, "runtime": 120}, {"mem_mb": 2500, "runtime": 120}  # megabytes and minutes of a job
 if profile.device == "cuda":
     CPU, GPU = {"mem_mb": 16000, "runtime": 4320}, {"mem_mb": 32000, "runtime": 2880, "gpu": 1}
@@ -93,9 +93,9 @@ rule companions:  # no part of the main job: `make companions`
 step("download", "01_download", [], CPU, "WORKERS={threads}", tries=2, cores=2, settings=[])
 step("preprocess", "02_preprocess", [EXECUTED.format("01_download")], CPU, "WORKERS={threads}", writes=[COHORT], cores=2,
     settings=IMAGES)
-step("encoder", "03a_pretrain", [COHORT], CPU, "WORKERS={threads}", cores=2)
+step("encoder", "02b_pretrain", [COHORT], CPU, "WORKERS={threads}", cores=2)
 
-ready = [COHORT, EXECUTED.format("02_preprocess"), EXECUTED.format("03a_pretrain")]
+ready = [COHORT, EXECUTED.format("02_preprocess"), EXECUTED.format("02b_pretrain")]
 alone = []  # executed notebooks of methods that are trained alone; the fold's step then loads their runs
 if config.get("jobs") == "methods":
     include: "profiles/methods.smk"

@@ -8,7 +8,7 @@ from house import HOME, NOTEBOOKS, name_of
 
 from xmodal import config, course
 
-ORDER = ("00_start_here", "01_download", "02_preprocess", "03a_pretrain", "03_train", "03b_baselines",
+ORDER = ("00_start_here", "01_download", "02_preprocess", "02b_pretrain", "03_train", "03b_baselines",
          "04_tta", "05_evaluate", "06_interpret", "07_controls", "08_your_images")
 COURSE = [HOME / "notebooks" / f"{name}.ipynb" for name in ORDER]
 LESSONS = COURSE[:-1]     # the last has no exercises: one brings one's own images
@@ -23,6 +23,10 @@ def cells(path):
 
 def number(path):
     return path.stem.split("_")[0]
+
+
+def test_a_list_of_the_folder_is_in_the_order_in_which_one_runs_them():
+    assert list(ORDER) == sorted(ORDER)
 
 
 @each_lesson

@@ -47,7 +47,7 @@ FOLD = {"HELD_OUT": "cbis_ddsm"}
 STAGES = {
     "01_download": {"WORKERS": 1},
     "02_preprocess": {"WORKERS": 1},
-    "03a_pretrain": {"WORKERS": 1},
+    "02b_pretrain": {"WORKERS": 1},
     "03_train": {"METHODS": "erm,ours", **FOLD},
     "03b_baselines": {"METHODS": "radiomics_lr,densenet_mammography", "SEEDS": [42], **FOLD},
     "04_tta": {},

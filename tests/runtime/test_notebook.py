@@ -258,7 +258,7 @@ def dry_run(*settings):
 
 
 def test_the_graph_trains_every_method_on_every_fold_and_seed(home):
-    names = ["00_start_here", "01_download", "02_preprocess", "03a_pretrain", "03_train", "03b_baselines",
+    names = ["00_start_here", "01_download", "02_preprocess", "02b_pretrain", "03_train", "03b_baselines",
              "04_tta", "05_evaluate", "06_interpret"]
     missing = [n for n in names if not (config.HOME / "notebooks" / f"{n}.ipynb").exists()]
     assert not missing, f"these notebooks are named in the Snakefile and are not there: {missing}"

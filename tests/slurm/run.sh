@@ -52,10 +52,10 @@ until [ "$(sinfo -h -o %T)" = idle ]; do sleep 1; done
 say "$(slurmctld -V): one node, $cores cores"
 
 targets() { for m in $methods; do echo "$1/runs/lesson/notebooks/03_train_${fold}_$m.ipynb"; done; }
-prepare() {  # the cohort and what 03a froze, newer than what they were made of
+prepare() {  # the cohort and what 02b froze, newer than what they were made of
   mkdir -p "$1"/{data,runs}/lesson/notebooks
   cp -r "$ready"/data/lesson/{cohort.parquet,images,masks,activations} "$1/data/lesson/"
-  touch "$1"/runs/lesson/notebooks/01_download.ipynb && touch "$1"/data/lesson/cohort.parquet "$1"/runs/lesson/notebooks/{02_preprocess,03a_pretrain}.ipynb
+  touch "$1"/runs/lesson/notebooks/01_download.ipynb && touch "$1"/data/lesson/cohort.parquet "$1"/runs/lesson/notebooks/{02_preprocess,02b_pretrain}.ipynb
 }
 prepare "$here/local" && prepare "$here/cluster-$$"
 

@@ -1,5 +1,5 @@
-"""Solutions of 03a_pretrain."""
-ANSWERS = {"03a-1": (1 * 2 + 2 * 4) / (1 * 1 + 2 * 2 + 5)}      # sum of x y over sum of x x plus lambda
+"""Solutions of 02b_pretrain."""
+ANSWERS = {"02b-1": (1 * 2 + 2 * 4) / (1 * 1 + 2 * 2 + 5)}      # sum of x y over sum of x x plus lambda
 
 
 def variance_left(y, prediction):
@@ -9,4 +9,4 @@ def variance_left(y, prediction):
     return sum(errors) / sum((a - mean) ** 2 for a in y)
 
 
-ANSWERS["03a-2"] = variance_left
+ANSWERS["02b-2"] = variance_left
