@@ -25,9 +25,12 @@ COMPANIONS := $(sort $(wildcard notebooks/1*.ipynb))
 SNAKEMAKE = OMP_NUM_THREADS=1 $(PY) -m snakemake $@ --cores $(CORES) --resources mem_mb=5500 --rerun-incomplete --rerun-triggers mtime params \
   --keep-going --quiet rules progress host --config profile=$(PROFILE)
 
-# OpenBLAS sums in another order on each kind of processor; that for AVX2 runs nearly everywhere (xmodal.runtime.notebook.same_sums).
+# Libraries have code for each kind of processor, and each sums in its own way; that for AVX2 runs nearly everywhere (xmodal.runtime.notebook.AVX2).
 ifneq ($(shell grep -m 1 -o -w avx2 /proc/cpuinfo 2> /dev/null),)
 export OPENBLAS_CORETYPE ?= Haswell
+export ATEN_CPU_CAPABILITY ?= avx2
+export ONEDNN_MAX_CPU_ISA ?= AVX2
+export NPY_DISABLE_CPU_FEATURES ?= X86_V4 AVX512_ICL AVX512_SPR
 endif
 # A proxy that opens what it passes on signs it anew: CA names the file of its certificate, which is trusted beside the system's.
 ifdef CA

@@ -287,14 +287,3 @@ def test_paths_with_spaces_are_single_arguments(tmp_path):
 def test_the_graph_refuses_an_unknown_profile(home):
     done = dry_run("profile=leson")
     assert done.returncode != 0 and "choose one of lesson, pilot, paper" in done.stdout + done.stderr
-
-
-@pytest.mark.parametrize("chosen", [None, "Zen"])
-def test_openblas_sums_in_one_order_unless_the_user_chose(monkeypatch, chosen):
-    monkeypatch.setenv("OPENBLAS_CORETYPE", "")               # so that it is put back
-    monkeypatch.delenv("OPENBLAS_CORETYPE")
-    if chosen:
-        monkeypatch.setenv("OPENBLAS_CORETYPE", chosen)
-    notebook.same_sums()
-    able = os.path.exists("/proc/cpuinfo") and "avx2" in open("/proc/cpuinfo").read().split()
-    assert os.environ.get("OPENBLAS_CORETYPE") == (chosen or ("Haswell" if able else None))

@@ -14,6 +14,7 @@ import sys
 from pathlib import Path
 
 from .. import config
+from .notebook import AVX2
 
 Marker = None
 with contextlib.suppress(ImportError):   # a bare environment lacks it
@@ -156,6 +157,7 @@ def environment():
     for name in names:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             versions[name] = importlib.metadata.version(name)
+    code = {name: os.environ.get(name, "") for name in AVX2}
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
@@ -163,7 +165,7 @@ def environment():
         "cores": os.cpu_count(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else "",
         "threads": torch.get_num_threads(),
-        "openblas": os.environ.get("OPENBLAS_CORETYPE", ""),
+        "code": code,
         "commit": commit(),
         "packages": versions,
     }

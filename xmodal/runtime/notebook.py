@@ -23,6 +23,10 @@ from .files import atomic, writing
 from .parameters import check_parameters, parameters, parse
 
 KERNEL = "python3"  # that of this environment, whatever a notebook was last saved with
+# OpenBLAS, torch, oneDNN and numpy have code for each kind of processor, which sums in its own way.
+# That for AVX2 runs nearly everywhere, so kernels get it where it can run (the Makefile does the same).
+AVX2 = {"OPENBLAS_CORETYPE": "Haswell", "ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2",
+        "NPY_DISABLE_CPU_FEATURES": "X86_V4 AVX512_ICL AVX512_SPR"}
 
 
 def tidy(notebook):
@@ -50,16 +54,12 @@ def _explain(error, partial):
     return f"{error.ename}: {last_line} (the executed cells are in {partial})"
 
 
-def same_sums():
-    """Makes kernels sum in the same order on most machines, unless the user chose otherwise.
-
-    OpenBLAS has code for each kind of processor, and each sums in its own order. The code for AVX2 runs
-    nearly everywhere, so kernels get it where it can run (the Makefile does the same). torch still chooses by
-    the processor.
-    """
+def same_code():
+    """Makes kernels run the same code on most machines, unless the user chose otherwise (`AVX2`)."""
     with contextlib.suppress(OSError):
         if re.search(r"\bavx2\b", Path("/proc/cpuinfo").read_text()):
-            os.environ.setdefault("OPENBLAS_CORETYPE", "Haswell")
+            for name, value in AVX2.items():
+                os.environ.setdefault(name, value)
 
 
 def run(notebook, out, given):
@@ -133,7 +133,7 @@ def environment():
             IPYTHONDIR=profile, MATPLOTLIBRC=str(Path(matplotlib, "mpl-data", "matplotlibrc")))
         for name in LEFT_OUT:
             os.environ.pop(name, None)
-        same_sums()
+        same_code()
         try:
             yield
         finally:
