@@ -78,7 +78,7 @@ lab: env  ## open the notebooks in JupyterLab, on this machine only and with a t
 	@if [ "$$(id -u)" = 0 ]; then echo "The notebook server does not run as root; log in as a user (or build the container: make image)."; exit 1; fi
 	@unset JUPYTER_TOKEN_FILE; JUPYTER_NO_CONFIG=1 .venv/bin/jupyter lab --ip=$(IP) --port=$(PORT) --ServerApp.root_dir="$(CURDIR)" notebooks/00_start_here.ipynb
 
-reproduce: doctor  ## the whole paper, from native files to figures, on CORES=2 cores (lesson: one to two hours, as fast as the machine is)
+reproduce: doctor  ## the whole paper, from native files to figures, on CORES=2 cores (lesson: 44 to 83 minutes, as fast as the machine is)
 	$(SNAKEMAKE)
 
 companions: doctor  ## the four companion systems: K-MaT, MIRROR, RFPMSS, loosely coupled fusion (lesson)
@@ -107,7 +107,7 @@ figures: env  ## redraw every figure from its tables, without model or images
 compare: env  ## hold this run's panels against figures/reference, one by one, in build/compare.html
 	@$(PY) -m figures.compare $(PROFILE)
 
-test: env  ## every test, and beside it the notebooks of the main job compared with what is stored in them (24 minutes on 2 cores)
+test: env  ## every test, and beside it the notebooks of the main job compared with what is stored in them (11 to 24 minutes on 2 cores)
 	@$(MAKE) --no-print-directory --jobs 2 code-test notebook-test
 
 code-test: env  ## every test, without the notebooks

@@ -33,7 +33,7 @@ TRAIN, TTA = EXECUTED.format("03_train_{held_out}_{seed}"), EXECUTED.format("04_
 BASELINES = expand(EXECUTED.format("03b_baselines_{which}"), which=("classic", "networks"))
 COHORT = DATA / "cohort.parquet"
 COMPANIONS = "11_kmat 12_mirror 13_rfpmss 14_fusion".split()
-MINUTES = {"00": 1, "01": 8, "02b": 3, "02": 2, "03b_baselines_classic": 7, "03b": 28, "03": 8, "04": 2, "05": 3, "06": 2, "1": 10}
+MINUTES = {"00": 0.3, "01": 3, "02b": 1.5, "02": 1, "03b_baselines_classic": 3, "03b": 15, "03": 4.5, "04": 1, "05": 1.5, "06": 1, "1": 6}
 CPU, GPU = {"mem_mb": 2500, "runtime": 120}, {"mem_mb": 2500, "runtime": 120}  # megabytes and minutes of a job
 if profile.device == "cuda":
     CPU, GPU = {"mem_mb": 16000, "runtime": 4320}, {"mem_mb": 32000, "runtime": 2880, "gpu": 1}
