@@ -29,7 +29,7 @@ def checkout(home):
     (home / "Snakefile").write_text(f"from pathlib import Path\nHERE = Path({str(home)!r})\n{text}")
     assert jobs(home)["train"] == 1
     planned = json.loads((home / ".snakemake" / "plan.json").read_text())["minutes"]
-    assert len(planned) == 4 and planned[str(home / FOLD)] == 8, "from which each step says what is left"
+    assert len(planned) == 4 and planned[str(home / FOLD)] == 4.5, "from which each step says what is left"
     return home
 
 
